@@ -1,0 +1,47 @@
+"""Builds the one compiled module, ``lasersell_sync._core``; everything else is in pyproject.toml.
+
+``LASERSELL_BUILD_EXTENSION`` decides what a failed build means:
+
+* ``yes``: an error (CI and wheels);
+* ``no``: do not try; the package runs on its pure twin;
+* unset: try; on failure install without it, and the first import says so.
+"""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+CHOICES = ("", "yes", "no")
+# The C files below the glue know nothing of Python; csrc/README.md says what each is for.
+SOURCES = ["csrc/_core.pyx", "csrc/json_scan.c", "csrc/utf8.c", "csrc/ws_frame.c"]
+DEPENDS = [
+    "csrc/json_scan.h",
+    "csrc/utf8.h",
+    "csrc/ws_frame.h",
+    "csrc/py_glue.h",
+    "csrc/decoder.pxi",
+    "csrc/frames.pxi",
+]
+
+
+def extensions() -> list[Extension]:
+    """The extension, required, optional, or none, as LASERSELL_BUILD_EXTENSION says."""
+    choice = os.environ.get("LASERSELL_BUILD_EXTENSION", "")
+    if choice not in CHOICES:
+        sys.exit(f"LASERSELL_BUILD_EXTENSION={choice!r}: use 'yes', 'no', or leave it unset")
+    if choice == "no":
+        return []
+    return [
+        Extension(
+            "lasersell_sync._core",
+            sources=SOURCES,
+            depends=DEPENDS,
+            include_dirs=["csrc"],
+            extra_compile_args=["-O3", "-fno-strict-aliasing"] if sys.platform != "win32" else [],
+            optional=choice != "yes",
+        )
+    ]
+
+
+setup(ext_modules=extensions())
