@@ -1,0 +1,19 @@
+"""Waiting for what has no event of its own, with limits that tell hanging from working."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+#: Long enough for a loaded machine, short enough to tell hanging from working.
+PATIENCE_S = 10.0
+
+
+def until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Return when ``condition()`` is true; fail when it is not in time."""
+    deadline = time.monotonic() + patience_s
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.002)
