@@ -1,0 +1,1 @@
+"""The stream, level one: raw messages over a connection that keeps itself up."""

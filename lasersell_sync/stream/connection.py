@@ -1,0 +1,319 @@
+"""A connection that keeps itself up: messages out of it, commands into it, until ``close()``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lasersell_sync._log import logger
+from lasersell_sync.exceptions import ConcurrencyError, StreamClosed
+from lasersell_sync.messages import ClientMessage, Limits, PositionClosed, ServerMessage
+from lasersell_sync.processes import ProcessGuard, refuse_late_patching
+from lasersell_sync.stream.connection_events import ConnectionEvent, DecodeFailure
+from lasersell_sync.stream.desired_state import DesiredState
+from lasersell_sync.stream.event_queue import EventQueue, position_in_low_lane
+from lasersell_sync.stream.lifecycle import ConnectionState
+from lasersell_sync.stream.live_connections import register, unregister
+from lasersell_sync.stream.options import StreamConfigure, StreamOptions
+from lasersell_sync.stream.reader import Reader
+from lasersell_sync.stream.sender import StreamSender
+from lasersell_sync.stream.sink import LaneSink, Sink
+from lasersell_sync.stream.stats import Counters, StreamStats
+from lasersell_sync.stream.transport import WakeUp
+from lasersell_sync.stream.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["StreamConnection", "StreamReceiver"]
+
+log = logger("stream")
+
+#: What close() grants the reader beyond its close frame before it takes the socket down itself.
+FORCE_DOWN_AFTER_S = 0.3
+
+
+class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
+    """The sink of a bare connection: wire messages into the lanes, connection events to ``on_event``."""
+
+    def __init__(self, options: StreamOptions, counters: Counters, wake_reader: Callable[[], None]) -> None:
+        super().__init__(
+            EventQueue(
+                low_lane=options.low_lane,
+                low_capacity=options.low_capacity,
+                high_capacity=options.high_capacity,
+                on_room=wake_reader,
+            )
+        )
+        self._counters = counters
+        self._on_event = options.on_event
+
+    def message(self, message: ServerMessage, received_ns: int) -> None:
+        """Into its lane, with the time it came: a session that takes over wants to know."""
+        low_type, position_id = position_in_low_lane(message)
+        if low_type is not None:
+            self.lanes.put_low((message, received_ns), low_type, position_id)
+            return
+        if isinstance(message, PositionClosed):
+            self._counters.late += self.lanes.forget_position(message.position_id)
+        self.lanes.put_high((message, received_ns))
+
+    def event(self, event: ConnectionEvent) -> None:
+        """To the user's ``on_event``; what it raises is logged and changes nothing."""
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("on_event raised for %s", event.type)
+
+
+class StreamConnection:
+    """A stream session that reconnects by itself and re-sends what the user wants by then.
+
+    Made by ``StreamClient.connect``. Wire messages come out of ``recv`` or iteration; connection events (connected,
+    disconnected, …) go to ``StreamOptions.on_event``. For positions, deadlines and typed events use ``StreamSession``.
+
+    Threads: every method from any thread. Several threads may ``recv`` at once; each message goes to one of them.
+    """
+
+    def __init__(self, *, url: str, api_key: str, configure: StreamConfigure, options: StreamOptions) -> None:
+        self._options = options
+        self._identity = (url, api_key)
+        self._desired = DesiredState(configure)
+        wake_up = WakeUp()
+        self._writer = FrameWriter(self._desired, limit_bytes=options.send_buffer_bytes, wake_reader=wake_up.set)
+        counters = Counters()
+        self._lanes = _MessageLanes(options, counters, wake_up.set)
+        self._reader = Reader(
+            url=url,
+            api_key=api_key,
+            options=options,
+            writer=self._writer,
+            counters=counters,
+            wake_up=wake_up,
+            sink=self._lanes,
+        )
+        self._attached = False
+        self._guard = ProcessGuard("connection")
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, sink: Sink | None = None) -> None:
+        """Start the reader and wait for the first session; ``StreamClient`` calls this once.
+
+        Args:
+            sink: takes everything instead of ``recv`` (a session).
+
+        Raises:
+            TransportError, HandshakeError, StrategyError: the first attempt failed; nothing is left running.
+        """
+        self._guard.check()
+        refuse_late_patching()
+        if sink is not None:
+            self._attached = True
+            self._reader.sink = sink
+        register(*self._identity, self)
+        self._reader.start()
+        try:
+            self._reader.ready.wait()
+        except BaseException:
+            # Ctrl-C while connecting: take everything down before it goes on.
+            self.close()
+            raise
+        if self._reader.error is not None:
+            unregister(*self._identity, self)
+            raise self._reader.error
+
+    def stop_soon(self) -> None:
+        """Begin to end, without waiting; ``close`` does the rest."""
+        self._reader.stop()
+
+    def attach(self, make_sink: Callable[[], Sink]) -> None:
+        """Hand everything, what waits in the lanes included, to a sink (``StreamSession.from_connection``).
+
+        Raises:
+            ConcurrencyError: a session has this connection already.
+        """
+        if self._attached:
+            raise ConcurrencyError("this connection belongs to a session already")
+        self._attached = True
+        sink = make_sink()
+
+        def hand_over() -> None:
+            # On the reader: nothing can arrive between the old lanes' last message and the new sink's first.
+            for message, received_ns in self._lanes.lanes.take_all():
+                sink.message(message, received_ns)
+            self._reader.sink = sink
+            if self._reader.lifecycle.ended:
+                sink.finish(self._reader.error)
+
+        self._reader.run_soon(hand_over)
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """End the session for good; idempotent, from any thread, also from a handler.
+
+        The socket is down in under a second, whatever the server does. What had arrived can still be read.
+
+        Args:
+            timeout: seconds to wait for the reader thread to end.
+        """
+        self._guard.check()
+        unregister(*self._identity, self)
+        reader = self._reader
+        reader.stop()
+        if reader.is_current_thread():
+            # An inline handler closes: the reader cannot say goodbye before that handler returns.
+            reader.force_down()
+            return
+        if not reader.started:
+            return
+        patience_s = self._options.close_timeout_s + FORCE_DOWN_AFTER_S
+        if reader.join(patience_s if timeout is None else min(patience_s, timeout)):
+            return
+        reader.force_down()
+        left_s = None if timeout is None else max(0.0, timeout - patience_s)
+        if not reader.join(left_s):
+            log.warning("the reader has not ended in %s s; a handler on it (inline dispatch) still runs", timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def recv(self, timeout: float | None = None) -> ServerMessage | None:
+        """The next wire message; None once the connection was closed and everything was read.
+
+        Args:
+            timeout: seconds to wait; None for ever.
+
+        Raises:
+            queue.Empty: nothing within that time.
+            LaserSellError: the cause, when the connection failed for good.
+            ConcurrencyError: a session consumes this connection.
+        """
+        self._guard.check()
+        if self._attached:
+            raise ConcurrencyError("a StreamSession consumes this connection; use the session's events")
+        try:
+            return self._lanes.lanes.take(timeout_s=timeout)[0]
+        except StreamClosed:
+            return None
+
+    def __iter__(self) -> Iterator[ServerMessage]:
+        while (message := self.recv()) is not None:
+            yield message
+
+    def split(self) -> tuple[StreamSender, StreamReceiver]:
+        """A sender and a receiver, to be handed to different threads."""
+        return self.sender(), StreamReceiver(self)
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sender(self) -> StreamSender:
+        """Sends commands on this connection."""
+        return StreamSender(self)
+
+    def command(self, message: ClientMessage) -> None:
+        """Send or hold one command; StreamSender's methods are the comfortable way in."""
+        self._guard.check()
+        if self._reader.stopping or self._reader.lifecycle.ended:
+            raise self._reader.cause or StreamClosed()
+        self._writer.command(message)
+
+    def position_id_of(self, token_account: str) -> int | None:
+        """The id under which the server knows this account's position now; None when it announced none."""
+        return self._writer.position_id_of(token_account)
+
+    @property
+    def deadline_timeout_sec(self) -> float:
+        """Seconds after opening at which a session asks for an exit; 0 for never."""
+        return self._desired.deadline_timeout_sec
+
+    @deadline_timeout_sec.setter
+    def deadline_timeout_sec(self, value: float) -> None:
+        self._desired.deadline_timeout_sec = value
+
+    # ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def options(self) -> StreamOptions:
+        """What this connection was made with."""
+        return self._options
+
+    @property
+    def reader(self) -> Reader:
+        """The reader; for the session above."""
+        return self._reader
+
+    @property
+    def status(self) -> ConnectionState:
+        """Where the connection stands now."""
+        return self._reader.lifecycle.state
+
+    @property
+    def limits(self) -> Limits | None:
+        """What the tier allows, from the latest ``hello_ok``."""
+        return self._reader.hello.limits if self._reader.hello is not None else None
+
+    @property
+    def session_id(self) -> int | None:
+        """The latest session's id; a reconnect brings a new one."""
+        return self._reader.hello.session_id if self._reader.hello is not None else None
+
+    def stats(self) -> StreamStats:
+        """Counters and times; see StreamStats."""
+        self._guard.check()
+        counters = self._reader.counters
+        lag, waiting = self._reader.sink.lane_counts()
+        last_received = counters.last_received
+        return StreamStats(
+            sessions=self._reader.lifecycle.sessions,
+            frames_received=counters.frames,
+            bytes_received=counters.bytes,
+            messages_received=counters.messages,
+            unknown_messages=counters.unknown,
+            decode_errors=counters.decode_errors,
+            commands_sent=self._writer.commands_sent,
+            send_buffer_bytes=self._writer.waiting_bytes,
+            dropped=lag.dropped,
+            conflated=lag.conflated,
+            late=counters.late,
+            duplicates=counters.duplicates,
+            waiting=waiting,
+            idle_seconds=None if last_received is None else time.monotonic() - last_received,
+            round_trip_seconds=counters.round_trip_s,
+            app_round_trip_seconds=counters.app_round_trip_s,
+            clock_offset_ms=counters.clock_offset_ms,
+        )
+
+    def unparsed(self) -> list[DecodeFailure]:
+        """The latest messages that could not be read (64 and 4 MiB at the most), oldest first, with their raw bytes."""
+        return self._reader.unparsed.copy()
+
+    def __repr__(self) -> str:
+        return f"<StreamConnection {self.status.value} session={self.session_id}>"
+
+
+class StreamReceiver:
+    """The reading half of a connection.
+
+    Threads: as ``StreamConnection.recv``.
+    """
+
+    def __init__(self, connection: StreamConnection) -> None:
+        self._connection = connection
+
+    def recv(self, timeout: float | None = None) -> ServerMessage | None:
+        """As ``StreamConnection.recv``."""
+        return self._connection.recv(timeout)
+
+    def __iter__(self) -> Iterator[ServerMessage]:
+        return iter(self._connection)

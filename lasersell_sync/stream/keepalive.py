@@ -1,0 +1,183 @@
+"""When to ask whether the other side is alive, and when to give it up; and whether we ourselves were stopped."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+
+from lasersell_sync.stream.options import StreamOptions
+
+__all__ = ["Keepalive", "OpenPings", "StopWatch"]
+
+
+class _Question:
+    """Ask after ``interval_s`` of silence, give up ``answer_s`` after asking; any news starts anew."""
+
+    def __init__(self, interval_s: float, answer_s: float, now: float) -> None:
+        self._interval_s = interval_s
+        self._answer_s = answer_s
+        self._heard_at = now
+        self.asked_at: float | None = None
+
+    def heard(self, now: float) -> None:
+        self._heard_at = now
+        self.asked_at = None
+
+    def due_at(self) -> float:
+        """When to ask, or, once asked, when to give up."""
+        return self._heard_at + self._interval_s if self.asked_at is None else self.asked_at + self._answer_s
+
+    def stale_at(self) -> float | None:
+        """When half of the time for an answer has gone by; None before asking."""
+        return None if self.asked_at is None else self.asked_at + self._answer_s / 2
+
+    def silent_s(self) -> float:
+        return self._interval_s + self._answer_s
+
+
+class Keepalive:
+    """Two questions on the monotonic clock, independent of whether data arrives.
+
+    Transport: a WebSocket ping after ``ping_interval_s`` without a byte; any byte is an answer. Application: a ``ping``
+    message after ``app_ping_interval_s`` without a message; it finds a server whose transport answers and whose
+    application does not. While the reader does not read (a full lane), silence means nothing: ``heard`` is called then.
+
+    Threads: the reader.
+    """
+
+    def __init__(self, options: StreamOptions) -> None:
+        now = time.monotonic()
+        self._transport = _Question(options.ping_interval_s, options.pong_timeout_s, now)
+        self._app = (
+            None
+            if options.app_ping_interval_s is None
+            else _Question(options.app_ping_interval_s, options.app_pong_timeout_s, now)
+        )
+        self._serial = 0
+
+    def bytes_came(self) -> None:
+        """A sign of life of the transport."""
+        self._transport.heard(time.monotonic())
+
+    def message_came(self) -> None:
+        """A sign of life of the application."""
+        if self._app is not None:
+            self._app.heard(time.monotonic())
+
+    def wants_ping(self) -> bool:
+        """True when a WebSocket ping is due."""
+        return self._transport.asked_at is None and self._transport.due_at() <= time.monotonic()
+
+    def wants_app_ping(self) -> bool:
+        """True when an application ping is due."""
+        return self._app is not None and self._app.asked_at is None and self._app.due_at() <= time.monotonic()
+
+    def ping_payload(self) -> bytes:
+        """Payload of the next WebSocket ping; its time starts now."""
+        self._transport.asked_at = time.monotonic()
+        self._serial += 1
+        return struct.pack(">Qd", self._serial, self._transport.asked_at)
+
+    def app_ping_sent(self) -> None:
+        """An application ping went out; its time starts now."""
+        if self._app is not None:
+            self._app.asked_at = time.monotonic()
+
+    def round_trip_s(self, payload: bytes) -> float | None:
+        """How long ago the WebSocket ping with this payload was sent; None when it is not our last one."""
+        if len(payload) != 16:
+            return None
+        serial, asked_at = struct.unpack(">Qd", payload)
+        return time.monotonic() - float(asked_at) if serial == self._serial else None
+
+    def due_in_s(self) -> float:
+        """Seconds until the next thing to do or to notice."""
+        moments: list[float] = []
+        now = time.monotonic()
+        for question in (self._transport, self._app):
+            if question is not None:
+                moments.append(question.due_at())
+                stale_at = question.stale_at()
+                if stale_at is not None and stale_at > now:
+                    moments.append(stale_at)
+        return max(0.0, min(moments) - now)
+
+    def stale(self) -> bool:
+        """True when an answer has been due for more than half its time."""
+        now = time.monotonic()
+        marks = [question.stale_at() for question in (self._transport, self._app) if question is not None]
+        return any(mark is not None and mark <= now for mark in marks)
+
+    def verdict(self) -> str | None:
+        """Why the link should be given up now; None while there is hope."""
+        now = time.monotonic()
+        if self._transport.asked_at is not None and self._transport.due_at() <= now:
+            return f"no sign of life for {self._transport.silent_s():g} s"
+        if self._app is not None and self._app.asked_at is not None and self._app.due_at() <= now:
+            return f"the transport answers, but no message came for {self._app.silent_s():g} s, not even to a ping"
+        return None
+
+
+class StopWatch:
+    """Notices that this process, or the whole machine, stood still: our own timer is far too late.
+
+    A link that was alive before a suspension is most likely dead after it, and nobody will say so for minutes. The
+    boot-time clock runs on while a machine is suspended and the monotonic clock does not (Linux); a stopped process
+    sees the monotonic clock jump. The wall clock has no part in it.
+
+    Threads: the reader.
+    """
+
+    #: Drift between two clocks that are read one after the other.
+    TOLERANCE_S = 1.0
+
+    def __init__(self, stall_after_s: float) -> None:
+        self._stall_after_s = stall_after_s
+        self._boot_clock = getattr(time, "CLOCK_BOOTTIME", None)
+        self._left_at = (0.0, 0.0)
+
+    def leave(self) -> None:
+        """Called right before waiting."""
+        self._left_at = self._now()
+
+    def stood_still_s(self, planned_s: float | None) -> float | None:
+        """Called right after: for how long everything stood still; None when it did not."""
+        monotonic, boot = self._now()
+        waited_s, passed_s = monotonic - self._left_at[0], boot - self._left_at[1]
+        if passed_s - waited_s > self.TOLERANCE_S:
+            return passed_s - waited_s
+        if planned_s is not None and waited_s - planned_s > self._stall_after_s:
+            return waited_s - planned_s
+        return None
+
+    def _now(self) -> tuple[float, float]:
+        monotonic = time.monotonic()
+        return monotonic, monotonic if self._boot_clock is None else time.clock_gettime(self._boot_clock)
+
+
+class OpenPings:
+    """Application pings without an answer yet, ours and the user's, in the order of sending.
+
+    The server answers in order, so each ``pong`` belongs to the oldest. Pongs to our own are swallowed.
+
+    Threads: the connection's write lock guards it.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[tuple[bool, float]] = deque(maxlen=1024)
+
+    def sent(self, *, own: bool) -> None:
+        """A ping went out."""
+        self._open.append((own, time.monotonic()))
+
+    def answered(self) -> tuple[bool, float | None]:
+        """(whether the pong answers one of our own, seconds it took); for one that nobody asked for (False, None)."""
+        if not self._open:
+            return False, None
+        own, sent_at = self._open.popleft()
+        return own, time.monotonic() - sent_at
+
+    def forget(self) -> None:
+        """The link is gone, and the answers with it."""
+        self._open.clear()

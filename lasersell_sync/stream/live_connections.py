@@ -1,0 +1,81 @@
+"""The open connections of this process: one for each key and endpoint, and none left when the interpreter ends.
+
+Every public tier allows one session for a key (PROTOCOL.md §8). Whoever connects again in the same process, a notebook
+cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse the new.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+from lasersell_sync._log import logger
+
+__all__ = ["register", "unregister"]
+
+log = logger("stream")
+
+#: For all connections together, when the interpreter ends without having closed them.
+EXIT_PATIENCE_S: Final = 1.5
+
+
+class _Closable(Protocol):
+    def close(self, timeout: float | None = ...) -> None: ...
+
+    def stop_soon(self) -> None: ...
+
+
+_Identity = tuple[str, str]
+
+# Guards the table. Not held while a connection is closed, which may take a second.
+_lock = threading.Lock()
+_open: weakref.WeakValueDictionary[_Identity, _Closable] = weakref.WeakValueDictionary()
+_exit_hooked = False
+
+
+def register(url: str, api_key: str, connection: _Closable) -> None:
+    """Make this the process's connection for a key and endpoint; an older one is closed."""
+    global _exit_hooked  # noqa: PLW0603 - one hook for the process
+    with _lock:
+        older = _open.get((url, api_key))
+        _open[url, api_key] = connection
+        if not _exit_hooked:
+            _exit_hooked = True
+            atexit.register(_close_all)
+    if older is not None:
+        log.warning("an older connection of this process with the same key is closed: a key has one session")
+        older.close()
+
+
+def unregister(url: str, api_key: str, connection: _Closable) -> None:
+    """Forget a connection that has ended; a newer one of the same key stays."""
+    with _lock:
+        if _open.get((url, api_key)) is connection:
+            del _open[url, api_key]
+
+
+def _close_all() -> None:
+    """At exit: say goodbye to the server while sockets and threads still work."""
+    with _lock:
+        connections = list(_open.values())
+        _open.clear()
+    ends_at = time.monotonic() + EXIT_PATIENCE_S
+    for connection in connections:
+        connection.stop_soon()
+    for connection in connections:
+        connection.close(max(0.0, ends_at - time.monotonic()))
+
+
+def _in_child() -> None:
+    """A forked child has none of its parent's connections, and must not say goodbye in the parent's name."""
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that does not exist here
+    _lock = threading.Lock()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,310 @@
+"""One link's life on the reader thread: ``configure``, ``hello_ok``, frames in, keepalive, goodbye."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from lasersell_sync._backend import FrameParser
+from lasersell_sync._log import logger, shorten
+from lasersell_sync.codec import server_message_from_text
+from lasersell_sync.exceptions import DecodeError, HandshakeError, ProtocolError, SendBufferFull, TransportError
+from lasersell_sync.messages import (
+    ClientMessage,
+    ErrorMessage,
+    ExitSignalWithTx,
+    HelloOk,
+    Pong,
+    PositionClosed,
+    PositionOpened,
+    ServerMessage,
+    UnknownMessage,
+)
+from lasersell_sync.stream.connection_events import CommandDropped, DecodeFailure
+from lasersell_sync.stream.keepalive import Keepalive, StopWatch
+from lasersell_sync.stream.lifecycle import handshake_error
+from lasersell_sync.stream.transport import Link
+from lasersell_sync.stream.writer import CLOSE, PING, PONG, TEXT
+from lasersell_sync.timeouts import TimeBudget
+
+if TYPE_CHECKING:
+    from lasersell_sync.stream.reader import Reader
+
+__all__ = ["Serving"]
+
+log = logger("stream")
+
+#: Reads in a row before timers, writes and jobs get their turn.
+READS_IN_A_ROW: Final = 8
+BINARY: Final = 0x2
+NORMAL_CLOSURE: Final = 1000
+#: Header and payload of the longest control frame (RFC 6455 §5.5); what is longer is part of a message.
+MAX_CONTROL_FRAME_BYTES: Final = 127
+#: Messages that may come before hello_ok; the server sends none, and a flood of them is not a handshake.
+MAX_EARLY_MESSAGES: Final = 1024
+
+
+class Serving:
+    """One link's life, from ``configure`` to its end; made and used on the reader thread."""
+
+    def __init__(self, reader: Reader, link: Link, hello_budget: TimeBudget) -> None:
+        self._reader = reader
+        self._link = link
+        self._hello_budget = hello_budget
+        self._writer = reader.writer
+        self._options = reader.options
+        self._counters = reader.counters
+        self._parser = FrameParser(self._options.max_message_bytes)
+        self._keepalive = Keepalive(self._options)
+        self._stop_watch = StopWatch(self._options.stall_after_s)
+        self._stood_still_s: float | None = None
+        self._live = False
+        #: Messages that came before hello_ok; they follow it.
+        self._early: list[tuple[ServerMessage, int]] = []
+        self._close_sent = False
+
+    def run(self) -> None:
+        """Until ``stop`` (returns) or the end of the link (raises)."""
+        self._writer.begin(self._link)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reader.wake_up, selectors.EVENT_READ)
+            selector.register(self._link, selectors.EVENT_READ)
+            while True:
+                self._reader.run_jobs()
+                if self._reader.stopping:
+                    self._say_goodbye(selector)
+                    return
+                reading = not self._reader.sink.full()
+                more = reading and self._receive()
+                self._check_standstill(drained=reading and not more)
+                self._check_time(reading=reading)
+                self._wait(selector, reading=reading, timeout_s=0.0 if more else self._due_in_s(reading=reading))
+
+    def _wait(self, selector: selectors.BaseSelector, *, reading: bool, timeout_s: float | None) -> None:
+        """Sleep until the socket, another thread, or the clock has something."""
+        wanted = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if self._writer.waiting_bytes else 0)
+        registered = self._link in selector.get_map()
+        if wanted and registered:
+            selector.modify(self._link, wanted)
+        elif wanted:
+            selector.register(self._link, wanted)
+        elif registered:
+            selector.unregister(self._link)
+        self._stop_watch.leave()
+        ready = selector.select(timeout_s)
+        self._stood_still_s = self._stop_watch.stood_still_s(timeout_s) or self._stood_still_s
+        for key, events in ready:
+            if key.fileobj is self._reader.wake_up:
+                self._reader.wake_up.drain()
+            elif events & selectors.EVENT_WRITE:
+                self._writer.flush()
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _due_in_s(self, *, reading: bool) -> float | None:
+        """Seconds until the next thing is due; None when only the socket or another thread can bring news."""
+        dues = [self._reader.sink.tick()]
+        if not self._live:
+            dues.append(self._hello_budget.remaining_s())
+        elif reading:
+            dues.append(self._keepalive.due_in_s())
+        return min((due for due in dues if due is not None), default=None)
+
+    def _check_standstill(self, *, drained: bool) -> None:
+        """Give the link up after a standstill, but only once everything that had reached the socket was read."""
+        if self._stood_still_s is not None and drained and self._live:
+            words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
+            raise TransportError("stop", self._link.endpoint, words)
+
+    def _check_time(self, *, reading: bool) -> None:
+        if not self._live:
+            if self._hello_budget.expired():
+                raise HandshakeError(
+                    f"no hello_ok within {self._options.connect_timeout_s:g} s of connecting: is this a stream server?"
+                )
+            return
+        if not reading:
+            # An answer could not be seen; the time starts again when reading does.
+            self._keepalive.bytes_came()
+            self._keepalive.message_came()
+        verdict = self._keepalive.verdict()
+        if verdict is not None:
+            raise TransportError("link", self._link.endpoint, verdict)
+        if self._keepalive.wants_ping():
+            self._ask(lambda: self._writer.control(PING, self._keepalive.ping_payload()))
+        if self._keepalive.wants_app_ping():
+            self._ask(self._writer.app_ping)
+            self._keepalive.app_ping_sent()
+        self._reader.lifecycle.silent(self._keepalive.stale())
+
+    @staticmethod
+    def _ask(send: Callable[[], None]) -> None:
+        # A link that takes no more bytes is asked by them already: what waits in the buffer wants an answer too.
+        with contextlib.suppress(SendBufferFull):
+            send()
+
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self) -> bool:
+        """Read what is there; True when more may wait."""
+        buffer = self._reader.buffer
+        for _ in range(READS_IN_A_ROW):
+            try:
+                count = self._link.recv_into(buffer)
+            except OSError as error:
+                raise TransportError("link", self._link.endpoint, error.strerror or str(error)) from error
+            if count is None:
+                return False
+            if count == 0:
+                raise TransportError(
+                    "link", self._link.endpoint, "the server ended the connection without a close frame"
+                )
+            self._take_in(buffer[:count])
+            if self._reader.stopping or self._reader.sink.full():
+                return False
+        return True
+
+    def _take_in(self, data: memoryview) -> None:
+        received_ns = time.monotonic_ns()
+        self._keepalive.bytes_came()
+        counters = self._counters
+        counters.bytes += len(data)
+        counters.last_received = time.monotonic()
+        for opcode, payload in self._parser.feed(data):
+            counters.frames += 1
+            if opcode == TEXT:
+                self._text(payload, received_ns)
+            else:
+                self._other_frame(opcode, payload)
+        if self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
+            # A long message is on its way over a narrow link: the application is alive though none is complete.
+            self._keepalive.message_came()
+        if self._parser.failure is not None:
+            close_code, problem = self._parser.failure
+            self._close_frame(close_code)
+            raise ProtocolError(problem, close_code)
+
+    def _text(self, payload: bytes, received_ns: int) -> None:
+        try:
+            message = server_message_from_text(payload)
+        except DecodeError as error:
+            self._unreadable(error, payload)
+            return
+        self._counters.messages += 1
+        self._keepalive.message_came()
+        if isinstance(message, UnknownMessage):
+            self._counters.unknown += 1
+        if self._live:
+            self._deliver(message, received_ns)
+        else:
+            self._greet(message, received_ns)
+
+    def _deliver(self, message: ServerMessage, received_ns: int) -> None:
+        if isinstance(message, (PositionOpened, PositionClosed, ExitSignalWithTx)):
+            self._writer.observe(message)
+        elif isinstance(message, Pong) and self._answers_us(message):
+            return
+        self._reader.sink.message(message, received_ns)
+
+    def _answers_us(self, message: Pong) -> bool:
+        """True for the answer to a ping of our own: it measures, and is not the user's."""
+        own, took_s = self._writer.pong_came()
+        if took_s is not None:
+            self._counters.app_round_trip_s = took_s
+            # The server read its clock about half a round trip ago.
+            self._counters.clock_offset_ms = message.server_time_ms - (time.time() - took_s / 2) * 1000
+        return own
+
+    def _tell_dropped(self, command: ClientMessage) -> None:
+        position = getattr(command, "token_account", None) or getattr(command, "position_id", None)
+        log.warning("%s for %s is dropped: the position is closed", command.type, position)
+        self._reader.sink.event(
+            CommandDropped(command=command.type, position=position, reason="the position was closed meanwhile")
+        )
+
+    def _greet(self, message: ServerMessage, received_ns: int) -> None:
+        """Before ``hello_ok``: it, an error in its place, or something to keep until it comes."""
+        if isinstance(message, ErrorMessage):
+            raise handshake_error(message.code, shorten(message.message))
+        if not isinstance(message, HelloOk):
+            if len(self._early) >= MAX_EARLY_MESSAGES:
+                raise ProtocolError(f"{MAX_EARLY_MESSAGES} messages came and no hello_ok among them")
+            self._early.append((message, received_ns))
+            return
+        self._live = True
+        for early, _ in self._early:
+            # Before what waits is sent: the server's first words may be that its position is gone.
+            for command in self._writer.drop_pending(early) if isinstance(early, PositionClosed) else ():
+                self._tell_dropped(command)
+        self._reader.opened(message)
+        self._deliver(message, received_ns)
+        for early, early_ns in self._early:
+            self._deliver(early, early_ns)
+        self._early.clear()
+        # Only now: who waited for the session finds its first events in place.
+        self._reader.ready.set()
+
+    def _unreadable(self, error: DecodeError, payload: bytes) -> None:
+        self._counters.decode_errors += 1
+        log.warning("a message was skipped: %s", error)
+        failure = DecodeFailure(
+            reason=error.reason,
+            path=error.path,
+            offset=error.offset,
+            count=self._counters.decode_errors,
+            raw=payload,
+        )
+        self._reader.unparsed.add(failure)
+        self._reader.sink.event(failure)
+
+    def _other_frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self._ask(lambda: self._writer.control(PONG, payload))
+        elif opcode == PONG:
+            round_trip_s = self._keepalive.round_trip_s(payload)
+            if round_trip_s is not None:
+                self._counters.round_trip_s = round_trip_s
+        elif opcode == CLOSE:
+            self._closed_by_server(payload)
+        elif opcode == BINARY:
+            self._unreadable(DecodeError("a binary frame; the stream's messages are text"), payload)
+
+    def _closed_by_server(self, payload: bytes) -> None:
+        close_code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+        reason = shorten(payload[2:].decode("utf-8", "replace"))
+        self._close_frame(close_code or NORMAL_CLOSURE)
+        words = f"the server closed the connection: {reason}" if reason else "the server closed the connection"
+        if not self._live:
+            raise HandshakeError(f"{words} (close code {close_code}), in place of hello_ok")
+        raise TransportError("link", self._link.endpoint, words, close_code=close_code)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _close_frame(self, close_code: int) -> None:
+        if not self._close_sent:
+            self._close_sent = True
+            try:
+                self._writer.control(CLOSE, struct.pack(">H", close_code))
+            except SendBufferFull:
+                log.debug("the link takes no close frame")
+
+    def _say_goodbye(self, selector: selectors.BaseSelector) -> None:
+        """Send a close frame and give the server a moment to answer it; then the socket goes down in any case."""
+        self._close_frame(NORMAL_CLOSURE)
+        budget = TimeBudget(self._options.close_timeout_s)
+        buffer = self._reader.buffer
+        while not budget.expired():
+            try:
+                while (count := self._link.recv_into(buffer)) is not None:
+                    frames = self._parser.feed(buffer[:count]) if count else []
+                    if not count or any(opcode == CLOSE for opcode, _ in frames):
+                        return
+                    if budget.expired():
+                        return
+            except OSError:
+                return
+            self._wait(selector, reading=True, timeout_s=budget.remaining_s())

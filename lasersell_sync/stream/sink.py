@@ -1,0 +1,67 @@
+"""Where the reader puts what it read: the one seam between a connection and whoever consumes it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Generic, Protocol, TypeVar
+
+from lasersell_sync.messages import ServerMessage
+from lasersell_sync.stream.connection_events import ConnectionEvent
+from lasersell_sync.stream.event_queue import EventQueue, LagCounts, LagReporter
+
+__all__ = ["LaneSink", "Sink"]
+
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """Takes messages and connection events. Called on the reader thread only, but for ``lane_counts``."""
+
+    def message(self, message: ServerMessage, received_ns: int) -> None:
+        """One message from the wire."""
+
+    def event(self, event: ConnectionEvent) -> None:
+        """Something happened to the connection."""
+
+    def full(self) -> bool:
+        """True when reading should stop until the connection's ``wake`` is called."""
+
+    def tick(self) -> float | None:
+        """Called once a round: do what is due, and say in how many seconds something will be (None: nothing)."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """Nothing follows; ``error`` is why, or None after ``close()``."""
+
+    def lane_counts(self) -> tuple[LagCounts, int]:
+        """(what the low lane lost, how many wait), for ``stats``; from any thread."""
+
+
+class LaneSink(Generic[T]):
+    """The part of a Sink that every sink with lanes does alike: fullness, ``lagged``, counts, the end."""
+
+    def __init__(self, lanes: EventQueue[T]) -> None:
+        self.lanes = lanes
+        self._lag = LagReporter()
+
+    @abstractmethod
+    def event(self, event: ConnectionEvent) -> None:
+        """Something happened to the connection."""
+
+    def full(self) -> bool:
+        """True when a lane takes no more."""
+        return self.lanes.full()
+
+    def tick(self) -> float | None:
+        """Tell ``lagged`` when it is due."""
+        lagged, due_s = self._lag.due(self.lanes.lag(), self.lanes.qsize())
+        if lagged is not None:
+            self.event(lagged)
+        return due_s
+
+    def finish(self, error: BaseException | None) -> None:
+        """The lanes end, after what waits in them."""
+        self.lanes.finish(error)
+
+    def lane_counts(self) -> tuple[LagCounts, int]:
+        """(what the low lane lost, how many wait)."""
+        return self.lanes.lag(), self.lanes.qsize()

@@ -1,0 +1,105 @@
+"""What a connection counts, and the snapshot of it that a user gets."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+
+from lasersell_sync.stream.connection_events import DecodeFailure
+
+__all__ = ["Counters", "StreamStats", "Unparsed"]
+
+
+@attrs.frozen(kw_only=True)
+class StreamStats:
+    """Counters since the connection was made, and times of now.
+
+    Attributes:
+        sessions: sessions opened; one more than the reconnects.
+        frames_received, bytes_received: from the socket, after TLS.
+        messages_received: decoded, unknown types included.
+        unknown_messages: of a type that this version does not know.
+        decode_errors: messages that could not be read; each was reported.
+        commands_sent: messages written to the socket or waiting for it.
+        send_buffer_bytes: waiting for the socket now.
+        dropped, conflated: low-lane messages lost or replaced because the consumer is slower than the stream.
+        late: low-lane messages about a position whose close had come already; not delivered.
+        duplicates: exit signals that came a second time; each was delivered once.
+        waiting: messages or events in the lanes now.
+        idle_seconds: since the last byte arrived; None before the first.
+        round_trip_seconds: of the last answered keepalive ping; None before the first.
+        app_round_trip_seconds: of the last answered application ping; None before the first.
+        clock_offset_ms: the server's clock minus this machine's wall clock, from that ping; None before the first.
+    """
+
+    sessions: int
+    frames_received: int
+    bytes_received: int
+    messages_received: int
+    unknown_messages: int
+    decode_errors: int
+    commands_sent: int
+    send_buffer_bytes: int
+    dropped: int
+    conflated: int
+    late: int
+    duplicates: int
+    waiting: int
+    idle_seconds: float | None
+    round_trip_seconds: float | None
+    app_round_trip_seconds: float | None
+    clock_offset_ms: float | None
+
+
+class Counters:
+    """What the reader counts; written by it alone, read by anyone."""
+
+    __slots__ = (
+        "app_round_trip_s",
+        "bytes",
+        "clock_offset_ms",
+        "decode_errors",
+        "duplicates",
+        "frames",
+        "last_received",
+        "late",
+        "messages",
+        "round_trip_s",
+        "unknown",
+    )
+
+    def __init__(self) -> None:
+        self.frames = self.bytes = self.messages = self.unknown = self.decode_errors = self.late = self.duplicates = 0
+        self.last_received: float | None = None
+        self.round_trip_s: float | None = None
+        self.app_round_trip_s: float | None = None
+        self.clock_offset_ms: float | None = None
+
+
+class Unparsed:
+    """The latest messages that could not be read, raw: a loss that can be looked into is not silent.
+
+    Threads: the reader adds, anyone takes a copy.
+    """
+
+    MAX_MESSAGES: Final = 64
+    MAX_BYTES: Final = 4 * 2**20
+
+    def __init__(self) -> None:
+        self._kept: deque[DecodeFailure] = deque()
+        self._bytes = 0
+
+    def add(self, failure: DecodeFailure) -> None:
+        """Keep it, and forget the oldest beyond the bounds; one that is too large alone was told, and is not kept."""
+        if len(failure.raw) > self.MAX_BYTES:
+            return
+        self._kept.append(failure)
+        self._bytes += len(failure.raw)
+        while len(self._kept) > self.MAX_MESSAGES or self._bytes > self.MAX_BYTES:
+            self._bytes -= len(self._kept.popleft().raw)
+
+    def copy(self) -> list[DecodeFailure]:
+        """Oldest first."""
+        return list(self._kept)

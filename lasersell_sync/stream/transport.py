@@ -1,0 +1,503 @@
+"""TCP, proxy, TLS and the WebSocket upgrade under one time budget; after that the raw non-blocking socket is ours.
+
+The only importer of websocket-client. It speaks the HTTP upgrade over a socket that we opened, and reads the answer
+byte by byte up to the blank line, so a frame sent in the same segment as the 101 is still on the socket for our parser.
+
+Every wait in here ends early when ``close()`` is called, because every wait watches the wake-up descriptor too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import websocket
+
+from lasersell_sync._log import scrub, shorten
+from lasersell_sync._version import __version__
+from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
+from lasersell_sync.network import tls
+from lasersell_sync.network.proxy import Proxy, authority
+from lasersell_sync.network.tcp import tune
+from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
+from lasersell_sync.retry import parse_retry_after_s
+from lasersell_sync.timeouts import TimeBudget
+
+__all__ = ["Aborted", "Link", "Waiter", "WakeUp", "open_link"]
+
+#: An upgrade's or a proxy's answer is a few hundred bytes; whoever sends more is neither.
+MAX_ANSWER_BYTES: Final = 64 * 1024
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+
+class Aborted(Exception):
+    """``close()`` was called while a wait was under way; never reaches a user."""
+
+
+class WakeUp:
+    """A descriptor that becomes readable when ``set`` is called: how another thread ends a ``select``.
+
+    Threads: ``set`` from any, also after ``close``; the rest belongs to the thread that waits.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        # Guards the descriptors: a late ``set`` must not write into a number that someone else owns by now.
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._read_fd
+
+    def set(self) -> None:
+        """Wake the waiter; cheap, and harmless when it is awake."""
+        with self._lock:
+            if not self._closed:
+                # A full pipe wakes as well as a fuller one.
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._write_fd, b"\0")
+
+    def drain(self) -> None:
+        """Forget the wake-ups so far."""
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._read_fd, 4096)) == 4096:
+                pass
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._read_fd)
+                os.close(self._write_fd)
+
+
+class Waiter:
+    """Waits for one descriptor within a budget, and no longer than until ``stopped()`` says so.
+
+    Threads: one, the reader.
+    """
+
+    def __init__(self, wake_up: WakeUp, stopped: Callable[[], bool]) -> None:
+        self._wake_up = wake_up
+        self._stopped = stopped
+
+    def wait(self, target: Any, events: int, budget: TimeBudget) -> None:
+        """Return when ``target`` is ready.
+
+        Raises:
+            Aborted: ``close()`` was called.
+            TimeoutError: the budget is used up.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_up, selectors.EVENT_READ)
+            selector.register(target, events)
+            while True:
+                if self._stopped():
+                    raise Aborted
+                ready = [key.fileobj for key, _ in selector.select(budget.remaining_s())]
+                if target in ready:
+                    return
+                if self._wake_up in ready:
+                    self._wake_up.drain()
+                elif budget.expired():
+                    raise TimeoutError
+
+
+class Link:
+    """An upgraded connection: a non-blocking socket, plain or TLS.
+
+    Threads: ``recv_into`` by the reader, ``send`` by whoever holds the write lock; the I/O lock serialises the two,
+    because an SSL object must not be read and written at once. Neither ever blocks, so the lock is never held long.
+    """
+
+    def __init__(self, sock: socket.socket | ssl.SSLSocket, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._sock = sock
+        # Guards every call into the socket.
+        self._io_lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """For selectors; -1 after ``close``."""
+        return self._sock.fileno()
+
+    def recv_into(self, buffer: memoryview) -> int | None:
+        """Bytes read; 0 when the peer has ended the connection; None when there is nothing now.
+
+        Raises:
+            OSError: the link is broken.
+        """
+        with self._io_lock:
+            try:
+                return self._sock.recv_into(buffer)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+
+    def send(self, data: memoryview) -> int:
+        """Bytes taken; 0 when the link takes none now.
+
+        Raises:
+            OSError: the link is broken.
+        """
+        with self._io_lock:
+            try:
+                return self._sock.send(data)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return 0
+
+    def close(self) -> None:
+        """Take the socket down at once; idempotent."""
+        with self._io_lock:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.close()
+
+
+def open_link(
+    url: str,
+    api_key: str,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    budget: TimeBudget,
+    waiter: Waiter,
+    proxy: Proxy | None = None,
+    pins: Sequence[str] = (),
+) -> Link:
+    """Connect, secure and upgrade.
+
+    Args:
+        url: ``ws://`` or ``wss://``.
+        api_key: sent with the upgrade, not before.
+        ssl_context: for ``wss``; None for the default authorities.
+        budget: bounds all of it.
+        waiter: ends every wait early when ``close()`` is called.
+        proxy: through which the target is reached; None for directly.
+        pins: keys of which one must be in the verified chain (``wss``); none for any.
+
+    Raises:
+        TransportError: no server was reached within the budget.
+        AuthenticationError: 401 or 403.
+        HandshakeError: any other answer but 101, a redirect among them: the key goes to no second host.
+        Aborted: ``close()`` was called.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    endpoint = authority(host, port)
+    if proxy is None:
+        sock = _connect_any(_look_up(host, port, endpoint, budget, waiter), endpoint, budget, waiter)
+    else:
+        sock = _connect_through(proxy, host, port, budget, waiter)
+    try:
+        if parts.scheme == "wss":
+            sock = _secure(sock, host, endpoint, ssl_context or tls.client_context(), budget, waiter)
+            _check_pins(sock, endpoint, pins)
+        _upgrade(_BudgetedSocket(sock, budget, waiter), url, api_key, endpoint)
+    except BaseException:
+        sock.close()
+        raise
+    return Link(sock, endpoint)
+
+
+# ── name look-up ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+_Address = tuple[Any, ...]
+
+
+def _look_up(host: str, port: int, endpoint: str, budget: TimeBudget, waiter: Waiter) -> list[_Address]:
+    """Addresses of ``host``. ``getaddrinfo`` cannot be interrupted, so it runs on a thread that may be left behind."""
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found: list[list[_Address] | OSError] = []
+    done = WakeUp()
+
+    def look_up() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found.append(error)
+        done.set()
+
+    threading.Thread(target=look_up, name="lasersell-dns", daemon=True).start()
+    try:
+        waiter.wait(done, selectors.EVENT_READ, budget)
+    except TimeoutError:
+        raise TransportError("dns", endpoint, "the name was not resolved in time; is the network up?") from None
+    finally:
+        done.close()
+    answer = found[0]
+    if isinstance(answer, OSError):
+        raise TransportError("dns", endpoint, f"{answer.strerror or answer}; check the host name") from answer
+    return answer
+
+
+# ── TCP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _connect_any(addresses: list[_Address], endpoint: str, budget: TimeBudget, waiter: Waiter) -> socket.socket:
+    """A connected non-blocking socket to the first address that answers; each gets a fair share of what is left."""
+    problem: Exception = OSError("the name has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        left_s = budget.remaining_s()
+        share = TimeBudget(None if left_s is None else left_s / (len(addresses) - index))
+        sock = socket.socket(family, kind, protocol)
+        try:
+            _connect_one(sock, address, share, waiter)
+        except (OSError, TimeoutError) as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    if isinstance(problem, TimeoutError):
+        raise TransportError("tcp", endpoint, "no answer in time; is the host right, and does a firewall drop it?")
+    reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else str(problem)
+    raise TransportError("tcp", endpoint, reason.lower()) from problem
+
+
+def _connect_one(sock: socket.socket, address: Any, budget: TimeBudget, waiter: Waiter) -> None:
+    sock.settimeout(0)
+    tune(sock)
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(address)
+        return
+    waiter.wait(sock, selectors.EVENT_WRITE, budget)
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+# ── proxy ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _connect_through(proxy: Proxy, host: str, port: int, budget: TimeBudget, waiter: Waiter) -> socket.socket:
+    """A connected non-blocking socket whose other end is the target, by way of the proxy."""
+    if not proxy.resolves_names:
+        host = preferred_address(_look_up(host, port, authority(host, port), budget, waiter))
+    try:
+        addresses = _look_up(proxy.host, proxy.port, proxy.shown, budget, waiter)
+        sock = _connect_any(addresses, proxy.shown, budget, waiter)
+    except TransportError as error:
+        raise TransportError("proxy", proxy.shown, f"it was not reached: {error.problem}") from error.__cause__
+    try:
+        open_tunnel(proxy, _BudgetedSocket(sock, budget, waiter), host, port)
+    except BaseException as error:
+        sock.close()
+        problem = _tunnel_problem(error)
+        if problem is None:
+            raise
+    else:
+        return sock
+    # Out here, so that nothing the proxy or its library said hangs on the error as its context.
+    raise TransportError("proxy", proxy.shown, problem)
+
+
+def _tunnel_problem(error: BaseException) -> str | None:
+    """What stopped the dialogue with the proxy; None for what is not the network's doing."""
+    if isinstance(error, TunnelRefused):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "it did not open the connection in time"
+    if isinstance(error, OSError):
+        return f"it broke the connection off: {(error.strerror or 'no reason given').lower()}"
+    return None
+
+
+# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _secure(
+    sock: socket.socket, host: str, endpoint: str, context: ssl.SSLContext, budget: TimeBudget, waiter: Waiter
+) -> ssl.SSLSocket:
+    secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        _shake_hands(secured, budget, waiter)
+    except TimeoutError:
+        secured.close()
+        raise TransportError(
+            "tls", endpoint, "the handshake did not end in time; does a TLS server listen there?"
+        ) from None
+    except OSError as error:
+        secured.close()
+        raise TransportError("tls", endpoint, f"{tls.describe(error)}; the key was not sent") from error
+    except BaseException:
+        secured.close()
+        raise
+    return secured
+
+
+def _shake_hands(secured: ssl.SSLSocket, budget: TimeBudget, waiter: Waiter) -> None:
+    while True:
+        try:
+            secured.do_handshake()
+        except ssl.SSLWantReadError:
+            waiter.wait(secured, selectors.EVENT_READ, budget)
+        except ssl.SSLWantWriteError:
+            waiter.wait(secured, selectors.EVENT_WRITE, budget)
+        else:
+            return
+
+
+def _check_pins(secured: ssl.SSLSocket, endpoint: str, pins: Sequence[str]) -> None:
+    if not pins:
+        return
+    try:
+        tls.check_pins(secured, pins)
+    except tls.PinMismatch as mismatch:
+        raise TransportError("tls", endpoint, f"{mismatch}; the key was not sent") from None
+
+
+# ── the upgrade ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _BudgetedSocket:
+    """A socket whose every call stays within one budget, for those who talk before the stream does.
+
+    These are the dialogue with a proxy, and websocket-client during the upgrade. On its own the latter counts a
+    time-out per byte read, so a server that sends one byte a second would hold it for minutes.
+    """
+
+    def __init__(self, sock: socket.socket | ssl.SSLSocket, budget: TimeBudget, waiter: Waiter) -> None:
+        self._sock = sock
+        self._budget = budget
+        self._waiter = waiter
+        self._bytes_left = MAX_ANSWER_BYTES
+
+    def recv(self, size: int) -> bytes:
+        if self._bytes_left <= 0:
+            raise OSError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        data: bytes = self._when_ready(selectors.EVENT_READ, self._sock.recv, min(size, self._bytes_left))
+        self._bytes_left -= len(data)
+        return data
+
+    def send(self, data: bytes) -> int:
+        # websocket-client does not send the rest after a short write.
+        self.sendall(data)
+        return len(data)
+
+    def sendall(self, data: bytes) -> None:
+        sent = 0
+        while sent < len(data):
+            sent += self._when_ready(selectors.EVENT_WRITE, self._sock.send, data[sent:])
+
+    def _when_ready(self, direction: int, call: Callable[[Any], Any], argument: Any) -> Any:
+        while True:
+            try:
+                return call(argument)
+            except ssl.SSLWantWriteError:
+                self._waiter.wait(self._sock, selectors.EVENT_WRITE, self._budget)
+            except ssl.SSLWantReadError:
+                self._waiter.wait(self._sock, selectors.EVENT_READ, self._budget)
+            except BlockingIOError:
+                self._waiter.wait(self._sock, direction, self._budget)
+
+    def gettimeout(self) -> float:
+        # Zero: websocket-client then makes one plain call and leaves the waiting to us.
+        return 0.0
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        """The budget rules; websocket-client's own setting is ignored."""
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def shutdown(self, how: int) -> None:
+        self._sock.shutdown(how)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
+def _upgrade(sock: _BudgetedSocket, url: str, api_key: str, endpoint: str) -> None:
+    """Send the upgrade and accept nothing but 101. Every error of websocket-client's is translated here."""
+    client = websocket.WebSocket()
+    try:
+        client.connect(  # type: ignore[no-untyped-call]
+            url,
+            socket=sock,
+            header=[f"x-api-key: {api_key}", f"User-Agent: lasersell-sync/{__version__}"],
+            suppress_origin=True,
+            # Both it and HTTP libraries would hand the key to the next host.
+            redirect_limit=0,
+        )
+    except websocket.WebSocketBadStatusException as error:
+        raise _refused(error.status_code, error.resp_headers or {}, error.resp_body, api_key) from None
+    except (TimeoutError, websocket.WebSocketTimeoutException):
+        raise TransportError("upgrade", endpoint, "no answer to the upgrade in time") from None
+    except websocket.WebSocketConnectionClosedException:
+        raise TransportError("upgrade", endpoint, "the server ended the connection during the upgrade") from None
+    except (OSError, ssl.SSLError) as error:
+        raise TransportError("upgrade", endpoint, scrub(str(error), api_key)) from None
+    except Aborted:
+        raise
+    except Exception as error:  # noqa: BLE001 - garbage makes its header parser raise whatever it meets first
+        _require_101(client, api_key)
+        raise HandshakeError(
+            f"the answer to the upgrade is not a WebSocket server's: {shorten(scrub(str(error), api_key))}"
+        ) from None
+    _require_101(client, api_key)
+
+
+def _require_101(client: websocket.WebSocket, api_key: str) -> None:
+    """Some versions of websocket-client raise for a redirect that is not followed, some return as if all were well."""
+    response = client.handshake_response
+    if response is not None and response.status != 101:
+        raise _refused(response.status, response.headers, None, api_key)
+
+
+def _refused(status: int, headers: dict[str, str], body: bytes | None, api_key: str) -> HandshakeError:
+    """The error for an upgrade that was answered with something other than 101."""
+    code, message = _error_body(body)
+    message = shorten(scrub(message, api_key))
+    if status in (401, 403):
+        return AuthenticationError(message or "the server refused the key", code=code, status=status)
+    if 300 <= status < 400:
+        target = scrub(_host_of(headers.get("location", "")), api_key)
+        return HandshakeError(
+            f"the server redirects to {target}; redirects are not followed, because the API key would go "
+            "along: set the final URL as the endpoint",
+            status=status,
+        )
+    return HandshakeError(
+        message or "the server refused the upgrade",
+        code=code,
+        status=status,
+        retry_after_s=parse_retry_after_s(headers.get("retry-after", "")),
+    )
+
+
+def _host_of(location: str) -> str:
+    """The host of a Location header, which may hold anything; its path and query may hold secrets."""
+    try:
+        return shorten(urlsplit(location).hostname or "another place")
+    except ValueError:
+        return "something that is not a URL"
+
+
+def _error_body(body: bytes | None) -> tuple[str | None, str]:
+    """(code, message) of a JSON error body, or (None, the body's text)."""
+    if not body:
+        return None, ""
+    text = body.decode("utf-8", "replace")
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return None, text
+    if not isinstance(parsed, dict):
+        return None, text
+    words = [parsed.get(name) for name in ("message", "error", "reason")]
+    code = parsed.get("code")
+    return code if isinstance(code, str) else None, next((word for word in words if isinstance(word, str)), text)

@@ -1,0 +1,176 @@
+"""The write side of a link: frames out, never blocking, bounded; and the one lock that orders all commands."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from lasersell_sync._backend import encode_frame
+from lasersell_sync.codec import client_message_to_text
+from lasersell_sync.exceptions import SendBufferFull, TransportError
+from lasersell_sync.messages import ClientMessage, Ping, PositionClosed, ServerMessage
+from lasersell_sync.stream.desired_state import DesiredState
+from lasersell_sync.stream.keepalive import OpenPings
+from lasersell_sync.stream.transport import Link
+
+__all__ = ["FrameWriter"]
+
+TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+
+
+class FrameWriter:
+    """Writes frames to the current link and remembers what must be said again on the next.
+
+    A command goes to the socket on its caller's own thread; what the socket does not take at once waits here, up to
+    ``limit_bytes``, and the reader flushes it. "Sent" means written or waiting, not received.
+
+    Threads: any; the lock inside also guards the DesiredState, so that a command is either in the ``configure`` of a
+    connect or sent after it, never neither.
+    """
+
+    def __init__(self, desired: DesiredState, *, limit_bytes: int, wake_reader: Callable[[], None]) -> None:
+        self._desired = desired
+        self._limit_bytes = limit_bytes
+        self._wake_reader = wake_reader
+        # Guards everything below, and the desired state.
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._live = False
+        self._waiting = bytearray()
+        self._pings = OpenPings()
+        self.commands_sent = 0
+
+    # ── commands: any thread ─────────────────────────────────────────────────────────────────────────────────────
+
+    def command(self, message: ClientMessage) -> None:
+        """Send now, or hold for the next session.
+
+        Raises:
+            SendBufferFull: the link takes nothing and the buffer is full.
+            TransportError: there is no link and this command cannot wait for one.
+            ConfigurationError: a value out of its range.
+        """
+        text = client_message_to_text(message)
+        with self._lock:
+            if self._live:
+                self._write_command(message, text)
+                self._desired.apply(message)
+                return
+            if not self._desired.hold(message) and not self._desired.holds_override(message):
+                raise TransportError(
+                    "link", "stream", f"there is no session now, and {message.type} cannot wait for the next one"
+                )
+            self._desired.apply(message)
+
+    def position_id_of(self, token_account: str) -> int | None:
+        """The id under which the server knows this account's position now."""
+        with self._lock:
+            return self._desired.position_id_of(token_account)
+
+    # ── the session's life: the reader ───────────────────────────────────────────────────────────────────────────
+
+    def begin(self, link: Link) -> None:
+        """Take a fresh link and send ``configure`` with everything the user wants by now."""
+        with self._lock:
+            self._link = link
+            self._waiting.clear()
+            self._write_text(client_message_to_text(self._desired.configure_message()))
+
+    def go_live(self) -> None:
+        """``hello_ok`` came: send what was asked for since ``configure``."""
+        with self._lock:
+            self._live = True
+            for message in self._desired.take_pending():
+                self._write_command(message, client_message_to_text(message))
+
+    def end(self) -> None:
+        """The link is gone; what it did not take is dropped with it."""
+        with self._lock:
+            if self._live:
+                self._desired.link_lost()
+            self._live = False
+            self._link = None
+            self._waiting.clear()
+            self._pings.forget()
+
+    def app_ping(self) -> None:
+        """Send an application ping of our own; its pong is not the user's."""
+        message = Ping(client_time_ms=int(time.time() * 1000))
+        with self._lock:
+            self._write_text(client_message_to_text(message))
+            self._pings.sent(own=True)
+
+    def pong_came(self) -> tuple[bool, float | None]:
+        """(whether the application pong answers one of our own pings, seconds it took)."""
+        with self._lock:
+            return self._pings.answered()
+
+    def drop_pending(self, message: PositionClosed) -> list[ClientMessage]:
+        """Forget the commands that wait for a position which this message closes; returns them."""
+        with self._lock:
+            return self._desired.drop_pending(message)
+
+    def observe(self, message: ServerMessage) -> None:
+        """Follow positions, and send an override anew when its position is announced."""
+        with self._lock:
+            override = self._desired.observe(message)
+            if override is not None and self._live:
+                self._write_text(client_message_to_text(override))
+
+    def control(self, opcode: int, payload: bytes = b"") -> None:
+        """Send a ping, pong or close frame."""
+        with self._lock:
+            self._write(opcode, payload)
+
+    def flush(self) -> None:
+        """Write what waits, as far as the link takes it."""
+        with self._lock:
+            self._flush()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for the link."""
+        return len(self._waiting)
+
+    def _write_command(self, message: ClientMessage, text: str) -> None:
+        self._write_text(text)
+        self._desired.sent(message)
+        if isinstance(message, Ping):
+            self._pings.sent(own=False)
+
+    def _write_text(self, text: str) -> None:
+        self._write(TEXT, text.encode())
+        self.commands_sent += 1
+
+    def _write(self, opcode: int, payload: bytes) -> None:
+        assert self._lock.locked(), "the caller holds the lock"
+        if self._link is None:
+            return
+        # The mask must be unpredictable (RFC 6455 §10.3), so it comes from the system.
+        frame = encode_frame(opcode, payload, os.urandom(4))
+        if len(self._waiting) + len(frame) > self._limit_bytes and self._waiting:
+            raise SendBufferFull(len(self._waiting), self._limit_bytes)
+        idle = not self._waiting
+        self._waiting += frame
+        if idle:
+            self._flush()
+        if self._waiting:
+            self._wake_reader()
+
+    def _flush(self) -> None:
+        assert self._lock.locked(), "the caller holds the lock"
+        if self._link is None:
+            return
+        try:
+            while self._waiting:
+                with memoryview(self._waiting) as view:
+                    taken = self._link.send(view)
+                if taken == 0:
+                    return
+                del self._waiting[:taken]
+        except OSError:
+            # The reader meets the same broken link on its next read and deals with it there, once.
+            self._waiting.clear()
+            self._wake_reader()
