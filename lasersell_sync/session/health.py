@@ -1,0 +1,75 @@
+"""A session's health, for those who watch a service from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from lasersell_sync.stream.lifecycle import ConnectionState
+from lasersell_sync.stream.stats import StreamStats
+
+__all__ = ["Health"]
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """Whether the session does its work now.
+
+    Attributes:
+        ok: LIVE, and no handler hangs.
+        status: where the connection stands.
+        problem: why not ok, in words; empty when ok.
+        stuck_handlers: names of handlers that have run for longer than ``handler_stuck_after_s``.
+        stale_positions: positions that were not announced again after the latest reconnect.
+        idle_seconds: since the last byte arrived.
+        waiting: events that nobody has consumed yet.
+        decode_errors: messages that could not be read, so far.
+        sessions: sessions so far; one more than the reconnects.
+
+    Threads: immutable, any.
+    """
+
+    ok: bool
+    status: ConnectionState
+    problem: str
+    stuck_handlers: tuple[str, ...]
+    stale_positions: int
+    idle_seconds: float | None
+    waiting: int
+    decode_errors: int
+    sessions: int
+
+    @classmethod
+    def judge(
+        cls,
+        *,
+        status: ConnectionState,
+        error: BaseException | None,
+        stuck_handlers: tuple[str, ...],
+        stale_positions: int,
+        stats: StreamStats,
+    ) -> Health:
+        """Put the facts together."""
+        problem = ""
+        if error is not None:
+            problem = str(error)
+        elif status is not ConnectionState.LIVE:
+            problem = f"the connection is {status.value}"
+        elif stuck_handlers:
+            problem = f"handlers hang: {', '.join(stuck_handlers)}"
+        return cls(
+            ok=not problem,
+            status=status,
+            problem=problem,
+            stuck_handlers=stuck_handlers,
+            stale_positions=stale_positions,
+            idle_seconds=stats.idle_seconds,
+            waiting=stats.waiting,
+            decode_errors=stats.decode_errors,
+            sessions=stats.sessions,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**attrs.asdict(self), "status": self.status.value}

@@ -1,0 +1,210 @@
+"""The reader's side of a session: what each message means for positions, market view and deadlines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lasersell_sync._log import logger
+from lasersell_sync.exceptions import StreamError
+from lasersell_sync.messages import (
+    BalanceUpdate,
+    ExitSignalWithTx,
+    LiquiditySnapshot,
+    PnlUpdate,
+    PositionClosed,
+    PositionOpened,
+    ServerMessage,
+    TradeTick,
+    UnknownMessage,
+)
+from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.session.deadlines import DeadlineClock
+from lasersell_sync.session.events import UNKNOWN, Resynced, StreamEvent
+from lasersell_sync.session.exits import ExitMemory, recognise_exit
+from lasersell_sync.session.market_view import MarketView
+from lasersell_sync.session.memory import EventMemory
+from lasersell_sync.session.resync import Resync
+from lasersell_sync.session.table import PositionTable
+from lasersell_sync.stream.connection import StreamConnection
+from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
+from lasersell_sync.stream.event_queue import EventQueue, position_in_low_lane
+from lasersell_sync.stream.sink import LaneSink
+
+__all__ = ["SessionState"]
+
+log = logger("session")
+
+
+class SessionState(LaneSink[StreamEvent]):
+    """The reader's side of a session: applies each message to the state, then delivers it as an event."""
+
+    def __init__(
+        self,
+        connection: StreamConnection,
+        deliver: Callable[[StreamEvent, str | None, int | None], None],
+        lanes: EventQueue[StreamEvent],
+        watch_handlers: Callable[[], float | None],
+    ) -> None:
+        super().__init__(lanes)
+        self.table = PositionTable()
+        self.market = MarketView()
+        self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
+        self.deadlines.set_timeout(connection.deadline_timeout_sec)
+        self.memory = EventMemory()
+        self._connection = connection
+        self._deliver = deliver
+        self._watch_handlers = watch_handlers
+        self._exits = ExitMemory()
+        self._resync: Resync | None = None
+        self._apply: dict[type, Callable[[Any], PositionHandle | None]] = {
+            PnlUpdate: self._on_pnl,
+            LiquiditySnapshot: self._on_liquidity,
+            TradeTick: lambda message: self.table.heard_of(self.table.find(message.position_id)),
+            BalanceUpdate: self.table.balance,
+            PositionOpened: self._on_opened,
+            PositionClosed: self._on_closed,
+            ExitSignalWithTx: self._on_exit,
+        }
+
+    # ── the reader's sink ────────────────────────────────────────────────────────────────────────────────────────
+
+    def message(self, message: ServerMessage, received_ns: int) -> None:
+        """Apply a wire message, then deliver it with the position it is about."""
+        if isinstance(message, ExitSignalWithTx) and self._exits.is_repeat(message):
+            self._connection.reader.counters.duplicates += 1
+            log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
+            return
+        apply = self._apply.get(type(message))
+        handle = apply(message) if apply is not None else None
+        low_type, position_id = position_in_low_lane(message)
+        if position_id is not None and handle is None and self.table.was_closed(position_id):
+            # Nothing about a position follows its position_closed; the server's late ones are only counted.
+            self._connection.reader.counters.late += 1
+            return
+        if isinstance(message, PositionClosed):
+            self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
+        kind = UNKNOWN if isinstance(message, UnknownMessage) else message.type
+        self._emit(StreamEvent(kind, message, handle, received_ns), low_type, position_id)
+
+    def event(self, event: ConnectionEvent) -> None:
+        """Deliver the connection's news, and do what it means for the session."""
+        self._tell(event)
+        if isinstance(event, Connected):
+            if event.reconnected:
+                self._resync = Resync(
+                    self.table,
+                    gap_seconds=event.gap_seconds,
+                    grace_s=self._connection.options.resync_grace_s,
+                )
+            self.deadlines.retry_due()
+        elif isinstance(event, Disconnected):
+            # The next reconnect begins a window of its own.
+            self._resync = None
+        elif isinstance(event, DecodeFailure):
+            self._ask_again(event)
+
+    def tick(self) -> float | None:
+        """What is due: ``lagged``, the end of a resync, handlers that hang."""
+        dues = [super().tick(), self._watch_handlers()]
+        if self._resync is not None:
+            due_s = self._resync.due_in_s()
+            if due_s > 0:
+                dues.append(due_s)
+            else:
+                resynced, self._resync = self._resync.result(), None
+                log.info(
+                    "after a gap of %.1f s: %d positions kept, %d new, %d not announced again",
+                    resynced.gap_seconds,
+                    len(resynced.kept),
+                    len(resynced.opened),
+                    len(resynced.missing),
+                )
+                self._tell(resynced)
+        return min((due for due in dues if due is not None), default=None)
+
+    def _tell(self, event: ConnectionEvent | Resynced) -> None:
+        self._emit(StreamEvent(event.type, event, None, time.monotonic_ns()), None, None)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Nothing follows: wake everyone who waits."""
+        super().finish(error)
+        self.deadlines.stop()
+        self.memory.end(error)
+
+    def _emit(self, event: StreamEvent, low_type: str | None, position_id: int | None) -> None:
+        # Remember before delivering: an inline handler may never return.
+        self.memory.add(event, low=low_type is not None)
+        self._deliver(event, low_type, position_id)
+
+    # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_pnl(self, message: PnlUpdate) -> PositionHandle | None:
+        handle = self.table.heard_of(self.table.find(message.position_id))
+        if handle is not None:
+            self.market.update_pnl(message)
+        return handle
+
+    def _on_liquidity(self, message: LiquiditySnapshot) -> PositionHandle | None:
+        handle = self.table.heard_of(self.table.find(message.position_id))
+        if handle is not None:
+            self.market.update_liquidity(message)
+        return handle
+
+    def _on_opened(self, message: PositionOpened) -> PositionHandle:
+        previous = self.table.by_key(PositionKey(message.wallet_pubkey, message.token_account))
+        if previous is not None and previous.position_id != message.position_id:
+            # The same position under a new id: values under the old one would never be replaced.
+            self.market.forget(previous.position_id)
+        handle = self.table.opened(message)
+        if self._resync is not None:
+            self._resync.announced(handle.key)
+        self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
+        return handle
+
+    def _age_s(self, opened_at_ms: int | None) -> float | None:
+        """How long ago that was by the server's clock, which hello_ok told; our own wall clock has no say."""
+        reader = self._connection.reader
+        if opened_at_ms is None or reader.hello is None:
+            return None
+        server_now_ms = reader.hello.server_time_ms + (time.monotonic() - reader.hello_at) * 1000
+        return (server_now_ms - opened_at_ms) / 1000
+
+    def _on_closed(self, message: PositionClosed) -> PositionHandle | None:
+        handle = self.table.closed(message)
+        self.market.forget(message.position_id)
+        if handle is not None:
+            self.market.forget(handle.position_id)
+            self.deadlines.cancel(handle.key)
+            if self._resync is not None:
+                self._resync.closed(handle.key)
+        return handle
+
+    def _on_exit(self, message: ExitSignalWithTx) -> PositionHandle | None:
+        return self.table.heard_of(self.table.find(message.position_id, message.token_account))
+
+    def _ask_again(self, failure: DecodeFailure) -> None:
+        """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""
+        lost = recognise_exit(failure.raw)
+        if lost is None or not self._exits.may_ask_again(lost.position_id):
+            return
+        log.warning("an exit signal of position %d could not be read: asking for it again", lost.position_id)
+        try:
+            self._connection.sender().request_exit_signal(lost.token_account or lost.position_id)
+        except StreamError as error:
+            log.warning("the exit of position %d could not be asked for again: %s", lost.position_id, error)
+
+    def _request_exit(self, key: PositionKey) -> bool:
+        """A deadline fell due; on the deadline thread."""
+        if self.table.by_key(key) is None:
+            return True
+        if not self._connection.reader.lifecycle.in_session:
+            return False
+        log.info("the deadline of token account %s is due: asking for its exit", key.token_account)
+        try:
+            self._connection.sender().request_exit_signal(key.token_account)
+        except StreamError as error:
+            log.warning("the deadline of token account %s could not be met now: %s", key.token_account, error)
+            return False
+        return True

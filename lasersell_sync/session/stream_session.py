@@ -1,0 +1,404 @@
+"""The session: a connection with positions, deadlines, liquidity, and three ways to consume."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from lasersell_sync._log import logger
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed
+from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig
+from lasersell_sync.positions import PositionHandle
+from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
+from lasersell_sync.session.events import StreamEvent, event_type
+from lasersell_sync.session.health import Health
+from lasersell_sync.session.state import SessionState
+from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
+from lasersell_sync.stream.client import StreamClient
+from lasersell_sync.stream.connection import StreamConnection
+from lasersell_sync.stream.connection_events import DecodeFailure
+from lasersell_sync.stream.event_queue import EventQueue
+from lasersell_sync.stream.lifecycle import ConnectionState
+from lasersell_sync.stream.options import StreamConfigure
+from lasersell_sync.stream.sender import StreamSender
+from lasersell_sync.stream.stats import StreamStats
+from lasersell_sync.timeouts import TimeBudget
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["StreamSession"]
+
+log = logger("session")
+
+_H = TypeVar("_H", bound=Handler)
+
+
+class StreamSession:
+    """Positions and typed events over one connection.
+
+    Consume it in one of three ways: handlers (``on`` and ``start`` or ``run``), the queue (``events``), or a loop
+    (``recv``, ``for event in session``). Events wait in the lanes until one is chosen; a second way raises
+    ConcurrencyError. State (``positions``, ``pnl``, bands) is kept by the reader, so it is current however far behind
+    the consumer is.
+
+    Threads: every method from any thread.
+    """
+
+    def __init__(self, connection: StreamConnection, *, dispatch: Dispatch = "thread") -> None:
+        if dispatch not in ("thread", "per_lane", "inline"):
+            raise ConfigurationError("dispatch", f"{dispatch!r}: use 'thread', 'per_lane' or 'inline'")
+        options = connection.options
+        self._connection = connection
+        self._dispatch: Dispatch = dispatch
+        self._events: EventQueue[StreamEvent] = EventQueue(
+            low_lane=options.low_lane,
+            low_capacity=options.low_capacity,
+            high_capacity=options.high_capacity,
+            on_room=connection.reader.wake,
+            on_use=lambda: self._claim("the event queue"),
+        )
+        self._registry = HandlerRegistry()
+        self._dispatcher = Dispatcher(self._events, self._registry, self._report, connection.reader.fail)
+        self._state = SessionState(
+            connection,
+            self._deliver,
+            self._events,
+            watch_handlers=lambda: self._dispatcher.watch(options.handler_stuck_after_s),
+        )
+        # Guards the choice of a way to consume.
+        self._style_lock = threading.Lock()
+        self._style: str | None = None
+        self._started = False
+        self._guard = ProcessGuard("session")
+        #: With inline dispatch, once started: handlers run where events are made.
+        self._inline = False
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def connect(cls, client: StreamClient, configure: StreamConfigure, *, dispatch: Dispatch = "thread") -> Self:
+        """Open a session.
+
+        Args:
+            client: whose key and endpoint.
+            configure: wallets, strategy, deadline.
+            dispatch: where handlers run: ``"thread"`` (one dispatcher), ``"per_lane"`` (a second one for the low
+                lane), ``"inline"`` (on the reader: fastest, and a slow handler stops the reading).
+
+        Raises:
+            Exception: as ``StreamClient.connect``.
+        """
+        connection = client.prepare(configure)
+        session = cls(connection, dispatch=dispatch)
+        try:
+            connection.open(session._state)
+        except BaseException:
+            session._state.deadlines.stop()
+            raise
+        return session
+
+    @classmethod
+    def from_connection(cls, connection: StreamConnection, *, dispatch: Dispatch = "thread") -> Self:
+        """A session over a connection that is open already; it takes over what waits there, in order.
+
+        Messages that were read with ``recv`` before are unknown to the session.
+
+        Raises:
+            ConcurrencyError: the connection belongs to a session already.
+        """
+        session = cls(connection, dispatch=dispatch)
+        connection.attach(lambda: session._state)
+        return session
+
+    def close(self, handle: PositionHandle | None = None, *, timeout: float | None = 5.0) -> None:
+        """End the session; or, with a handle, stop tracking that position (nothing is sold).
+
+        Idempotent, from any thread, also from a handler. The socket is down in under a second; what had arrived can
+        still be consumed.
+
+        Args:
+            handle: a position to stop tracking instead.
+            timeout: seconds to wait for handlers; one that still runs then is named in a warning and left behind.
+        """
+        if handle is not None:
+            self.sender().close_position(handle)
+            return
+        self._guard.check()
+        self._state.deadlines.stop()
+        budget = TimeBudget(timeout)
+        self._connection.close(timeout)
+        stuck = self._dispatcher.join(budget.remaining_s())
+        if stuck:
+            log.warning("handlers still run %s s after close() and are left behind: %s", timeout, ", ".join(stuck))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    def on(self, event: str | type, handler: None = None) -> Callable[[_H], _H]: ...
+    @overload
+    def on(self, event: str | type, handler: _H) -> _H: ...
+    def on(self, event: str | type, handler: _H | None = None) -> _H | Callable[[_H], _H]:
+        """Call ``handler(event)`` for each event of a type; also a decorator.
+
+        Args:
+            event: a type's name (``"pnl_update"``, ``"disconnected"``), its class (``PnlUpdate``), or ``"*"`` for every
+                event, connection events included, after the specific handlers.
+            handler: called with a StreamEvent, on the thread that ``dispatch`` chose; its return value is ignored.
+
+        Raises:
+            ValueError: there is no such event; the nearest name is given.
+        """
+        if handler is not None:
+            self._registry.add(event, handler)
+            return handler
+
+        event_type(event)
+
+        def register(decorated: _H) -> _H:
+            self._registry.add(event, decorated)
+            return decorated
+
+        return register
+
+    def off(self, event: str | type, handler: Handler | None = None) -> None:
+        """Forget a handler, or with None all handlers of that type."""
+        self._registry.remove(event, handler)
+
+    def start(self) -> None:
+        """Call handlers from now on, beginning with what waits; returns at once.
+
+        Raises:
+            ConcurrencyError: another way to consume was used, or it was started before.
+        """
+        self._claim_start()
+        if self._dispatch == "inline":
+            self._go_inline()
+        else:
+            self._dispatcher.start(self._dispatch)
+
+    def run(self) -> None:
+        """As ``start``, on this thread, until the session is closed; Ctrl-C works.
+
+        Raises:
+            Exception: the cause, when the session failed for good.
+            ConcurrencyError: as ``start``.
+        """
+        self._claim_start()
+        if self._dispatch != "inline":
+            self._dispatcher.run(self._dispatch)
+            return
+        self._go_inline()
+        error = self._state.memory.wait_end()
+        if error is not None:
+            raise error
+
+    def _go_inline(self) -> None:
+        """On the reader, so that no event overtakes those that wait."""
+
+        def hand_over() -> None:
+            self._inline = True
+            for event in self._events.take_all():
+                self._dispatcher.handle(event)
+
+        self._connection.reader.run_soon(hand_over)
+
+    def _claim_start(self) -> None:
+        self._claim("handlers")
+        with self._style_lock:
+            if self._started:
+                raise ConcurrencyError("start() or run() was called before; one dispatcher serves a session")
+            self._started = True
+
+    def _claim(self, style: str) -> None:
+        """The first way to consume that is used is the session's; another one would steal events from it."""
+        self._guard.check()
+        with self._style_lock:
+            if self._style is None:
+                self._style = style
+            elif self._style != style:
+                raise ConcurrencyError(
+                    f"this session is consumed through {self._style}; {style} would steal its events"
+                )
+
+    # ── queue and loop ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def events(self) -> EventQueue[StreamEvent]:
+        """The lanes as a queue: ``get``, ``get_nowait``, ``get_batch``, ``task_done``, ``join`` as queue.Queue's."""
+        return self._events
+
+    def recv(self, timeout: float | None = None) -> StreamEvent | None:
+        """The next event; None once the session was closed and everything was read.
+
+        Args:
+            timeout: seconds to wait; None for ever.
+
+        Raises:
+            queue.Empty: none within that time.
+            Exception: the cause, when the session failed for good.
+            ConcurrencyError: another way to consume was used.
+        """
+        self._claim("recv")
+        try:
+            return self._events.take(timeout_s=timeout)
+        except StreamClosed:
+            return None
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        while (event := self.recv()) is not None:
+            yield event
+
+    def wait_for(self, wanted: str | type | Callable[[StreamEvent], bool], timeout: float | None = None) -> StreamEvent:
+        """Wait until something happens, without consuming it; works beside every way to consume.
+
+        High-lane events that happened before the call are found too (the latest 1 024), but none twice: each call goes
+        on after the event that the last one returned. Low-lane events count from the call on.
+
+        Args:
+            wanted: an event's name or class, or a predicate, called on this thread.
+            timeout: seconds; None for ever.
+
+        Raises:
+            queue.Empty: it did not happen in time.
+            StreamClosed: the session was closed; its cause, when it failed.
+        """
+        self._guard.check()
+        if callable(wanted) and not isinstance(wanted, type):
+            return self._state.memory.wait(wanted, timeout)
+        name = event_type(wanted)
+        return self._state.memory.wait(lambda event: name in ("*", event.type), timeout)
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def positions(self) -> list[PositionHandle]:
+        """All open positions now."""
+        self._guard.check()
+        return self._state.table.handles()
+
+    def positions_for_wallet_mint(self, wallet: str, mint: str) -> list[PositionHandle]:
+        """Open positions of one wallet in one token."""
+        return [handle for handle in self.positions() if (handle.wallet_pubkey, handle.mint) == (wallet, mint)]
+
+    def pnl(self, handle: PositionHandle) -> PnlUpdate | None:
+        """The newest profit and loss of a position; None before the first, and after its close."""
+        current = self._state.table.by_key(handle.key)
+        return None if current is None else self._state.market.pnl(current.position_id)
+
+    def get_slippage_bands(self, position_id: int) -> tuple[SlippageBand, ...] | None:
+        """The newest slippage bands of a position; None before its first snapshot."""
+        return self._state.market.bands(position_id)
+
+    def get_max_sell_at_slippage(self, position_id: int, slippage_bps: int) -> int | None:
+        """Tokens (atomic units) sellable within one of the server's bands; None when it has no such band."""
+        return self._state.market.max_sell_at_slippage(position_id, slippage_bps)
+
+    def get_liquidity_trend(self, position_id: int) -> str | None:
+        """``growing``, ``stable`` or ``draining``; None before the first snapshot."""
+        return self._state.market.trend(position_id)
+
+    @property
+    def status(self) -> ConnectionState:
+        """Where the connection stands now."""
+        return self._connection.status
+
+    @property
+    def limits(self) -> Limits | None:
+        """What the tier allows."""
+        return self._connection.limits
+
+    @property
+    def session_id(self) -> int | None:
+        """The latest session's id; a reconnect brings a new one."""
+        return self._connection.session_id
+
+    def stats(self) -> StreamStats:
+        """Counters and times; see StreamStats."""
+        return self._connection.stats()
+
+    def unparsed(self) -> list[DecodeFailure]:
+        """The latest messages that could not be read, oldest first, with their raw bytes."""
+        return self._connection.unparsed()
+
+    def health(self) -> Health:
+        """A small value for a ``/healthz`` page: ``ok``, and if not, why."""
+        stats = self.stats()
+        return Health.judge(
+            status=self.status,
+            error=self._connection.reader.error,
+            stuck_handlers=self._dispatcher.stuck(),
+            stale_positions=sum(handle.stale for handle in self.positions()),
+            stats=stats,
+        )
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sender(self) -> StreamSender:
+        """Sends every kind of command."""
+        return self._connection.sender()
+
+    def request_exit_signal(self, handle: PositionHandle, slippage_bps: int | None = None) -> None:
+        """Ask for an exit now; ``slippage_bps`` in basis points, None for the server's choice."""
+        self.sender().request_exit_signal(handle, slippage_bps)
+
+    def update_strategy(self, strategy: StrategyConfig, deadline_timeout_sec: float | None = None) -> None:
+        """Replace the strategy of all positions, and with a number the deadline of all positions.
+
+        Raises:
+            StrategyError: the strategy, or the deadline, cannot work; nothing was changed.
+        """
+        deadline = self._connection.deadline_timeout_sec if deadline_timeout_sec is None else deadline_timeout_sec
+        validate_strategy(strategy, deadline)
+        previous = self._connection.deadline_timeout_sec
+        self._connection.deadline_timeout_sec = deadline
+        try:
+            self.sender().update_strategy(strategy)
+        except BaseException:
+            self._connection.deadline_timeout_sec = previous
+            raise
+        if deadline_timeout_sec is not None:
+            self._state.deadlines.set_timeout(deadline)
+
+    def update_strategy_optional(
+        self,
+        *,
+        target_profit_pct: float | None = None,
+        stop_loss_pct: float | None = None,
+        trailing_stop_pct: float | None = None,
+        deadline_timeout_sec: float | None = None,
+    ) -> None:
+        """As ``update_strategy`` from what is set; None switches a condition off (the deadline: leaves it)."""
+        strategy = strategy_config_from_optional(
+            target_profit_pct=target_profit_pct, stop_loss_pct=stop_loss_pct, trailing_stop_pct=trailing_stop_pct
+        )
+        self.update_strategy(strategy, deadline_timeout_sec)
+
+    def _deliver(self, event: StreamEvent, low_type: str | None, position_id: int | None) -> None:
+        """On the reader: to the inline handlers, or into the lanes."""
+        if self._inline:
+            self._dispatcher.handle(event)
+        elif low_type is not None:
+            self._events.put_low(event, low_type, position_id)
+        else:
+            self._events.put_high(event)
+
+    def _report(self, event: StreamEvent) -> None:
+        """A handler_error, from whichever thread the handler ran on."""
+        if self._inline:
+            self._dispatcher.handle(event)
+        else:
+            self._events.put_high(event)
+
+    def __repr__(self) -> str:
+        return f"<StreamSession {self.status.value} positions={len(self.positions())}>"

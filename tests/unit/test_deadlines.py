@@ -1,0 +1,150 @@
+"""Deadlines on an own clock: once each, in order, never for watched, kept while there is no link."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.session.deadlines import SLACK, DeadlineClock
+from tests.support.waiting import PATIENCE_S, until
+
+
+def handle(account: str, *, watched: bool = False) -> PositionHandle:
+    return PositionHandle(
+        position_id=1,
+        token_account=account,
+        wallet_pubkey="w",
+        mint="m",
+        tokens=1,
+        entry_quote_units=1,
+        watched=watched,
+    )
+
+
+class Fired:
+    """Records what fires; answers as told."""
+
+    def __init__(self) -> None:
+        self.keys: queue.Queue[str] = queue.Queue()
+        self.answer = True
+
+    def __call__(self, key: PositionKey) -> bool:
+        self.keys.put(key.token_account)
+        return self.answer
+
+    def next(self) -> str:
+        return self.keys.get(timeout=PATIENCE_S)
+
+
+def test_no_thread_without_a_deadline() -> None:
+    """Nothing starts before the first deadline is armed."""
+    clock = DeadlineClock(lambda key: True)
+    clock.start(handle("a"), age_s=None)
+    assert not any(thread.name == "lasersell-deadlines" for thread in threading.enumerate())
+    clock.set_timeout(1000)
+    assert any(thread.name == "lasersell-deadlines" for thread in threading.enumerate())
+    clock.stop()
+
+
+def test_the_oldest_fires_first_and_each_once() -> None:
+    """By age, whatever the order of arrival; fired ones stay fired through a change of the timeout."""
+    fired = Fired()
+    clock = DeadlineClock(fired)
+    clock.start(handle("young"), age_s=100)
+    clock.start(handle("old"), age_s=200)
+    clock.start(handle("new"), age_s=0)
+    clock.start(handle("watched", watched=True), age_s=1000)
+    clock.set_timeout(50)
+    assert [fired.next(), fired.next()] == ["old", "young"]
+    clock.set_timeout(0.001)
+    assert fired.next() == "new"
+    clock.set_timeout(0.002)
+    with pytest.raises(queue.Empty):
+        fired.keys.get(timeout=0.05)
+    clock.stop()
+
+
+def test_a_second_start_does_not_move_the_deadline_and_cancel_removes_it() -> None:
+    """A position announced again keeps its start; a cancelled one starts anew."""
+    now = [0.0]
+    clock = DeadlineClock(lambda key: True, clock=lambda: now[0])
+    clock.set_timeout(100)
+    clock.start(handle("a"), age_s=10)
+    now[0] = 20.0
+    clock.start(handle("a"), age_s=0)
+    assert clock.remaining_s(handle("a").key) == 70.0
+    clock.cancel(handle("a").key)
+    assert clock.remaining_s(handle("a").key) is None
+    clock.start(handle("a"), age_s=None)
+    assert clock.remaining_s(handle("a").key) == 100.0
+    clock.stop()
+
+
+def test_what_cannot_be_asked_for_waits_for_the_link_without_spinning() -> None:
+    """Refused once, silent until ``retry_due``; then it fires again, and only then counts as done."""
+    fired = Fired()
+    fired.answer = False
+    clock = DeadlineClock(fired)
+    clock.set_timeout(0.001)
+    clock.start(handle("a"), age_s=1)
+    assert fired.next() == "a"
+    with pytest.raises(queue.Empty):
+        fired.keys.get(timeout=0.05)
+    fired.answer = True
+    clock.retry_due()
+    assert fired.next() == "a"
+    until(lambda: clock.remaining_s(handle("a").key) is None)
+    clock.retry_due()
+    with pytest.raises(queue.Empty):
+        fired.keys.get(timeout=0.05)
+    clock.stop()
+
+
+def test_a_fire_that_raises_is_logged_and_the_next_deadline_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """The timer thread survives whatever firing does."""
+    seen: queue.Queue[str] = queue.Queue()
+
+    def fire(key: PositionKey) -> bool:
+        seen.put(key.token_account)
+        if key.token_account == "a":
+            raise RuntimeError("boom")
+        return True
+
+    clock = DeadlineClock(fire)
+    clock.start(handle("a"), age_s=10)
+    clock.start(handle("b"), age_s=5)
+    clock.set_timeout(1)
+    assert [seen.get(timeout=PATIENCE_S), seen.get(timeout=PATIENCE_S)] == ["a", "b"]
+    clock.stop()
+    assert "boom" in caplog.text
+
+
+def test_stop_is_idempotent_and_works_from_inside_fire() -> None:
+    """A deadline whose exit request closes the session must not wait for itself."""
+    done = threading.Event()
+
+    def fire(key: PositionKey) -> bool:
+        clock.stop()
+        done.set()
+        return True
+
+    clock = DeadlineClock(fire)
+    clock.set_timeout(0.001)
+    clock.start(handle("a"), age_s=1)
+    assert done.wait(PATIENCE_S)
+    clock.stop()
+
+
+def test_positions_that_come_and_go_leave_nothing_behind() -> None:
+    """A hundred thousand trades without a deadline, or with one far away: memory is bounded by what is open."""
+    for timeout_s in (0.0, 10_000.0):
+        clock = DeadlineClock(lambda key: True)
+        clock.set_timeout(timeout_s)
+        for n in range(100_000):
+            clock.start(handle(str(n)), age_s=None)
+            clock.cancel(handle(str(n)).key)
+        assert len(clock._order) <= SLACK + 2
+        clock.stop()

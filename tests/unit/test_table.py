@@ -1,0 +1,98 @@
+"""The position table: identity by wallet and account, balances, late closes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lasersell_sync import BalanceUpdate, PositionClosed, PositionOpened
+from lasersell_sync.positions import PositionKey
+from lasersell_sync.session import table as table_module
+from lasersell_sync.session.table import PositionTable
+
+
+def opened(position_id: int, account: str, mint: str = "m", **more: Any) -> PositionOpened:
+    return PositionOpened(
+        position_id=position_id,
+        wallet_pubkey="w",
+        mint=mint,
+        token_account=account,
+        tokens=10,
+        entry_quote_units=1,
+        slot=1,
+        **more,
+    )
+
+
+def closed(position_id: int, account: str | None) -> PositionClosed:
+    return PositionClosed(
+        position_id=position_id, wallet_pubkey="w", mint="m", token_account=account, reason="r", slot=1
+    )
+
+
+def balance(tokens: int, account: str | None = None, mint: str = "m") -> BalanceUpdate:
+    return BalanceUpdate(wallet_pubkey="w", mint=mint, token_account=account, tokens=tokens, slot=1)
+
+
+def test_a_new_id_replaces_the_old_one_of_the_same_account() -> None:
+    """One account, one position."""
+    table = PositionTable()
+    table.opened(opened(1, "a"))
+    table.opened(opened(2, "a"))
+    assert [handle.position_id for handle in table.handles()] == [2]
+    assert table.find(1) is None
+    found = table.by_key(PositionKey("w", "a"))
+    assert found is not None
+    assert found.position_id == 2
+
+
+def test_balance_by_account_else_by_a_unique_mint() -> None:
+    """Two accounts of one mint: a balance without an account is of neither."""
+    table = PositionTable()
+    table.opened(opened(1, "a"))
+    changed = table.balance(balance(4))
+    assert changed is not None
+    assert changed.tokens == 4
+    table.opened(opened(2, "b"))
+    assert table.balance(balance(5)) is None
+    changed = table.balance(balance(6, "b"))
+    assert changed is not None
+    assert (changed.position_id, changed.tokens) == (2, 6)
+    assert table.balance(balance(7, "stranger")) is None
+    table.closed(closed(2, "b"))
+    changed = table.balance(balance(8))
+    assert changed is not None
+    assert (changed.position_id, changed.tokens) == (1, 8)
+
+
+def test_close_by_id_by_account_and_of_strangers() -> None:
+    """Each returns the last handle or None; the id is remembered as closed until it opens again."""
+    table = PositionTable()
+    table.opened(opened(1, "a"))
+    last = table.closed(closed(99, "a"))
+    assert last is not None
+    assert last.position_id == 1
+    assert table.was_closed(1)
+    assert table.was_closed(99)
+    assert table.closed(closed(5, None)) is None
+    assert not table.was_closed(6)
+    table.opened(opened(1, "a"))
+    assert not table.was_closed(1)
+
+
+def test_find_falls_back_to_the_account() -> None:
+    """An exit signal may carry an id we do not know yet."""
+    table = PositionTable()
+    table.opened(opened(1, "a"))
+    found = table.find(77, "a")
+    assert found is not None
+    assert found.position_id == 1
+    assert table.find(77, "b") is None
+
+
+def test_the_memory_of_closed_ids_is_bounded(monkeypatch: Any) -> None:
+    """The oldest is forgotten first."""
+    monkeypatch.setattr(table_module, "REMEMBERED_CLOSED", 3)
+    table = PositionTable()
+    for n in range(5):
+        table.closed(closed(n, None))
+    assert [table.was_closed(n) for n in range(5)] == [False, False, True, True, True]
