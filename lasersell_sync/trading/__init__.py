@@ -1,0 +1,66 @@
+"""Building, signing, sending and confirming transactions.
+
+Importing this package loads neither urllib3 nor solders: together they cost more than everything else, and a program
+that only reads the stream needs neither. The first request loads the one, the first signature the other.
+"""
+
+from __future__ import annotations
+
+from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.exit_api import (
+    EXIT_API_BASE_URL,
+    LOCAL_EXIT_API_BASE_URL,
+    ExitApiClient,
+    ExitApiClientOptions,
+)
+from lasersell_sync.trading.solana_rpc import (
+    ASTRALANE_DEFAULT_REGION,
+    HELIUS_SENDER_FAST_URL,
+    MAINNET_BETA_RPC_URL,
+    ConfirmedSignature,
+    SendTarget,
+    SendTargetAstralane,
+    SendTargetHeliusSender,
+    SendTargetRpc,
+    astralane_iris_url,
+    close_rpc_connections,
+    confirm_signature,
+    send_transaction,
+    send_transaction_b64_to,
+)
+from lasersell_sync.trading.tx import (
+    WalletProof,
+    encode_signed_tx,
+    prove_ownership,
+    sign_unsigned_tx,
+    sign_unsigned_tx_b64,
+)
+
+__all__ = [
+    "ASTRALANE_DEFAULT_REGION",
+    "EXIT_API_BASE_URL",
+    "HELIUS_SENDER_FAST_URL",
+    "LOCAL_EXIT_API_BASE_URL",
+    "MAINNET_BETA_RPC_URL",
+    "BuildBuyTxRequest",
+    "BuildSellTxRequest",
+    "BuildTxResponse",
+    "ConfirmedSignature",
+    "ExitApiClient",
+    "ExitApiClientOptions",
+    "SellOutput",
+    "SendTarget",
+    "SendTargetAstralane",
+    "SendTargetHeliusSender",
+    "SendTargetRpc",
+    "WalletProof",
+    "astralane_iris_url",
+    "close_rpc_connections",
+    "confirm_signature",
+    "encode_signed_tx",
+    "prove_ownership",
+    "send_transaction",
+    "send_transaction_b64_to",
+    "sign_unsigned_tx",
+    "sign_unsigned_tx_b64",
+]

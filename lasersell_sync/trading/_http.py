@@ -1,0 +1,555 @@
+"""HTTP requests over kept-alive connections to one origin; the only importer of urllib3.
+
+urllib3 does sockets, TLS and HTTP/1.1. What is ours: no redirect is followed (the API key would travel to the next
+host), proxies are spoken to in the stream's own words (``tunnel``), urllib3's own retries are off (``retry`` decides),
+one time limit covers headers and body together, a body has a maximum size, and every failure becomes one
+``HttpFailure`` that knows whether the request may have reached the server.
+
+Importing urllib3 costs more than the rest of the client, so this module is imported on first use, inside functions.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import http.client
+import io
+import math
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+import urllib3.connection
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3 import exceptions as urllib3_errors
+from urllib3.response import BaseHTTPResponse
+
+from lasersell_sync import _log
+from lasersell_sync._version import __version__
+from lasersell_sync.exceptions import ConcurrencyError
+from lasersell_sync.network import tls
+from lasersell_sync.network.proxy import Proxy
+from lasersell_sync.network.tcp import tune
+from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
+from lasersell_sync.retry import parse_retry_after_s
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._endpoint import Endpoint, Route
+
+if TYPE_CHECKING:
+    _Connection = urllib3.connection.HTTPConnection
+else:
+    _Connection = object  # the mix-in below sits before a urllib3 class
+
+logger = _log.logger("trading")
+
+#: Far above any answer of these services (PROTOCOL.md §7, §9), far below what hurts.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+#: Threads that keep a connection each; more threads work too, their connections are closed after use.
+_KEPT_CONNECTIONS = 8
+_WARM_S = 2.0
+_DIRECT = Route()
+#: A socket takes no infinite time-out.
+_FOREVER_S = 3600.0
+
+Stage: TypeAlias = Literal["send", "read", "redirect", "oversize"]
+
+
+@attrs.frozen
+class HttpAnswer:
+    """A complete answer.
+
+    Attributes:
+        status: the HTTP status; 3xx never comes here.
+        headers: names in lower case.
+        body: all of it, at most the pool's limit.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; what is not UTF-8 shows as U+FFFD."""
+        return self.body.decode("utf-8", errors="replace")
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds that ``Retry-After`` asks to wait; None without a readable one."""
+        return parse_retry_after_s(self.headers.get("retry-after", ""))
+
+
+class HttpFailure(Exception):
+    """No usable answer. Internal: the callers turn it into ``ExitApiError`` or ``TxSubmitError``, with its cause.
+
+    Attributes:
+        stage: ``send`` (no answer began), ``read`` (it began and did not end), ``redirect``, ``oversize``.
+        problem: in words of ours; a redirect's host is the server's.
+        sent: True when the server may have received the request.
+        status: the HTTP status, when there was one.
+    """
+
+    def __init__(self, stage: Stage, problem: str, *, sent: bool, status: int | None = None) -> None:
+        super().__init__(problem)
+        self.stage = stage
+        self.problem = problem
+        self.sent = sent
+        self.status = status
+
+
+# ── one attempt, as urllib3's connection sees it ─────────────────────────────────────────────────────────────────
+
+
+class _Attempt:
+    """What one request needs to know below urllib3's pool, and what is learned there."""
+
+    __slots__ = ("budget", "sent", "target")
+
+    def __init__(self, target: str, budget: TimeBudget) -> None:
+        self.target = target
+        self.budget = budget
+        self.sent = False
+
+
+# urllib3 copies a request's headers and URL on the way down, and logs the URL; the attempt goes beside them. The
+# connection works on the thread that called the pool, so a context variable reaches it and no other request.
+_attempt: contextvars.ContextVar[_Attempt] = contextvars.ContextVar("lasersell_sync_http_attempt")
+
+
+class _BudgetedReader(io.RawIOBase):
+    """A socket's bytes, each wait bounded by what is left of the attempt.
+
+    A socket's own timeout starts anew with every byte, so a server that trickles could hold a caller for ever.
+    """
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, budget: TimeBudget) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._budget = budget
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = _left_s(self._budget)
+        if left_s is not None:
+            self._sock.settimeout(left_s)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BudgetedResponse(http.client.HTTPResponse):
+    """http.client's answer, reading status line, headers and body through a ``_BudgetedReader``."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        plain: Any = self.fp  # a BufferedReader over the socket, still empty
+        self.fp = io.BufferedReader(_BudgetedReader(sock, plain.detach(), _attempt.get().budget))
+
+
+class _AttemptConnection(_Connection):
+    """Mix-in for urllib3's connections: goes through a proxy, takes the real target, notes when bytes may have left."""
+
+    response_class = _BudgetedResponse
+
+    def __init__(self, *args: Any, through: Proxy | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._through = through
+
+    def _new_conn(self) -> socket.socket:
+        budget, patience_s = _attempt.get().budget, self.timeout
+        if self._through is None:
+            try:
+                sock = _connect_any(self.host, self.port or self.default_port, patience_s, budget)
+            except socket.gaierror as error:
+                raise urllib3_errors.NameResolutionError(self.host, self, error) from error
+            except TimeoutError as error:
+                raise urllib3_errors.ConnectTimeoutError(self, "no connection in time") from error
+            except OSError as error:
+                raise urllib3_errors.NewConnectionError(self, "no connection") from error
+        else:
+            sock = _connect_through(self._through, self.host, self.port or self.default_port, patience_s, budget)
+        sock.settimeout(patience_s)  # for the TLS handshake
+        return sock
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        # url is the pool's "/": RPC providers put keys into path and query, and urllib3 logs what it knows.
+        super().putrequest(method, _attempt.get().target, *args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()  # http.client would do it inside send(), where a refused connection looks like a sent byte
+        _attempt.get().sent = True
+        super().send(data)
+
+
+# urllib3 gives every address the whole time-out, so that a name with several dead ones exceeds any limit.
+def _connect_any(host: str, port: int, patience_s: float | None, budget: TimeBudget) -> socket.socket:
+    """A socket to the first address that answers; each gets a fair share of what is left, at most ``patience_s``."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    problem = OSError("the name has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        share_s = (_left_s(budget) or math.inf) / (len(addresses) - index)
+        sock = socket.socket(family, kind, protocol)
+        try:
+            tune(sock)
+            sock.settimeout(min(share_s, share_s if patience_s is None else patience_s, _FOREVER_S))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise problem
+
+
+class _ProxyFailed(urllib3_errors.HTTPError):
+    """No way through the proxy; its text is ours and ready to be shown."""
+
+
+# urllib3's own support would need a second SOCKS library, tells a wrong password only as a text, and bounds each read
+# of the proxy's answer instead of all of them.
+def _connect_through(proxy: Proxy, host: str, port: int, patience_s: float | None, budget: TimeBudget) -> socket.socket:
+    """A socket whose other end is the target, by way of the proxy, within what is left of the attempt."""
+    try:
+        sock = _connect_any(proxy.host, proxy.port, patience_s, budget)
+    except OSError as error:
+        reason = "no connection in time" if isinstance(error, TimeoutError) else error.strerror or "no connection"
+        raise _ProxyFailed(f"the proxy {proxy.shown} was not reached: {reason.lower()}") from error
+    try:
+        if not proxy.resolves_names:
+            host = preferred_address(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        open_tunnel(proxy, _BlockingChannel(sock, budget), host, port)
+    except TunnelRefused as refusal:
+        problem = str(refusal)
+    except socket.gaierror:
+        problem = "the target's name could not be resolved here (socks5h:// leaves that to the proxy)"
+    except TimeoutError:
+        problem = "it did not open the connection in time"
+    except OSError as error:
+        problem = f"it broke the connection off: {(error.strerror or 'no reason given').lower()}"
+    except BaseException:
+        sock.close()
+        raise
+    else:
+        return sock
+    sock.close()
+    # Out here, so that nothing the proxy or its library said hangs on the error as its context.
+    raise _ProxyFailed(f"the proxy {proxy.shown} failed: {problem}")
+
+
+class _BlockingChannel:
+    """The socket to a proxy, each call bounded by what is left of the attempt."""
+
+    def __init__(self, sock: socket.socket, budget: TimeBudget) -> None:
+        self._sock = sock
+        self._budget = budget
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.settimeout(_left_s(self._budget))
+        self._sock.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(_left_s(self._budget))
+        return self._sock.recv(size)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _left_s(budget: TimeBudget) -> float | None:
+    left_s = budget.remaining_s()
+    if left_s is not None and left_s <= 0:  # 0 would mean "do not wait at all" to the socket
+        raise TimeoutError("the attempt's time is over")
+    return left_s
+
+
+class _PlainConnection(_AttemptConnection, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _TlsConnection(_AttemptConnection, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+# ── the pool ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class HttpPool:
+    """Kept-alive connections to one origin.
+
+    Args:
+        endpoint: the origin (its target is not used).
+        connect_timeout_s: seconds for each of: TCP to one address, the TLS handshake, sending the request.
+        attempt_timeout_s: seconds for one request from its start to the last byte of the answer; a host with several
+            dead addresses stays within it. It does **not** bound the look-up of the host's name, which no one can
+            interrupt, nor does it cut short a TLS handshake (``connect_timeout_s``).
+        max_body_bytes: a longer answer is an error.
+        route: through whom, and with whose authorities. The dialogue with a proxy, which connects to the endpoint
+            meanwhile, has what is left of the attempt's time.
+        ssl_context: for TLS, in place of the route's authorities.
+
+    Nothing is opened before the first request. After ``fork()`` the child opens connections of its own; the parent's
+    are not touched.
+
+    Threads: any, except that nobody should use it after ``close()``.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        connect_timeout_s: float,
+        attempt_timeout_s: float,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        route: Route = _DIRECT,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._route = route
+        self._connect_timeout_s = connect_timeout_s
+        self._attempt_timeout_s = attempt_timeout_s
+        self._max_body_bytes = max_body_bytes
+        # One context for all connections: loading the authorities costs milliseconds each time.
+        if ssl_context is None and endpoint.scheme == "https":
+            ssl_context = tls.client_context(route.ca_file)
+        self._ssl_context = ssl_context
+        self._pool = self._new_pool()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        connect_timeout_s: float | None = None,
+        attempt_timeout_s: float | None = None,
+    ) -> HttpAnswer:
+        """One attempt, and the whole answer of it.
+
+        Args:
+            method: GET, POST, DELETE.
+            target: path and query.
+            headers: beside User-Agent and the framing ones. They are never logged.
+            body: bytes, or None.
+            connect_timeout_s: in place of the pool's.
+            attempt_timeout_s: in place of the pool's.
+
+        Raises:
+            HttpFailure: no usable answer; a redirect, too.
+            ConcurrencyError: the pool is closed.
+        """
+        limit_s = self._attempt_timeout_s if attempt_timeout_s is None else attempt_timeout_s
+        connect_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
+        timeout = Timeout(connect=min(connect_s, limit_s), read=limit_s)
+        attempt = _Attempt(target, TimeBudget(limit_s))
+        token = _attempt.set(attempt)
+        response: BaseHTTPResponse | None = None
+        try:
+            response = self._open(method, headers, body, timeout)
+            answer = self._read(response)
+        except (urllib3_errors.HTTPError, http.client.HTTPException, OSError) as error:
+            if isinstance(error, urllib3_errors.ClosedPoolError) and self._closed:
+                raise ConcurrencyError("this client was closed by another thread") from error
+            raise self._failure(error, attempt, limit_s, response) from _system_error(error)
+        finally:
+            _attempt.reset(token)
+        logger.debug("%s %s: %d, %d bytes", method, self._endpoint.shown, answer.status, len(answer.body))
+        return answer
+
+    def warm(self, target: str) -> None:
+        """Opens a connection and leaves it ready: TCP and TLS are then not part of the first real request.
+
+        It asks for ``target`` without a key, with 2 s of patience or the pool's limits if those are longer; any status
+        but a redirect will do. Servers close idle connections after some time, so
+        warm shortly before use.
+
+        Raises:
+            HttpFailure: no connection.
+            ConcurrencyError: the pool is closed.
+        """
+        # Connecting is what this call is for, and nobody's trade waits for it: a slow first handshake may take longer.
+        self.request(
+            "GET",
+            target,
+            connect_timeout_s=max(self._connect_timeout_s, _WARM_S),
+            attempt_timeout_s=max(self._attempt_timeout_s, _WARM_S),
+        )
+
+    def close(self) -> None:
+        """Closes the idle connections now and busy ones after their answer. Idempotent, any thread."""
+        self._closed = True
+        if self._pid == os.getpid():  # in a child they are the parent's
+            self._pool.close()
+
+    def _new_pool(self) -> HTTPConnectionPool:
+        common: dict[str, Any] = {
+            "host": self._endpoint.host,
+            "port": self._endpoint.port,
+            "maxsize": _KEPT_CONNECTIONS,
+            "block": False,
+            "retries": False,
+            "through": self._route.proxy,
+        }
+        if self._endpoint.scheme == "https":
+            return _TlsPool(ssl_context=self._ssl_context, **common)
+        return _PlainPool(**common)
+
+    def _pool_of_this_process(self) -> HTTPConnectionPool:
+        if self._pid != os.getpid():
+            # The parent's pool may have been locked by one of its threads, and its sockets carry its conversation.
+            # Two threads that meet here make two pools and one is dropped: no harm.
+            self._pool = self._new_pool()
+            self._pid = os.getpid()
+        if self._closed:
+            raise ConcurrencyError("this client is closed: make a new one")
+        return self._pool
+
+    def _open(
+        self, method: str, headers: Mapping[str, str] | None, body: bytes | None, timeout: Timeout
+    ) -> BaseHTTPResponse:
+        return self._pool_of_this_process().urlopen(
+            method,
+            "/",  # see _AttemptConnection.putrequest
+            body=body,
+            headers={"user-agent": f"lasersell-sync/{__version__}", **(headers or {})},
+            retries=False,
+            redirect=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _read(self, response: BaseHTTPResponse) -> HttpAnswer:
+        """The whole answer; its connection goes back to the pool only when that went well."""
+        complete = False
+        try:
+            if 300 <= response.status < 400:
+                raise HttpFailure("redirect", self._redirect_problem(response), sent=True, status=response.status)
+            body = bytearray()
+            for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
+                body += chunk
+                if len(body) > self._max_body_bytes:
+                    problem = f"{self._endpoint.shown}: an answer of more than {self._max_body_bytes} bytes"
+                    raise HttpFailure("oversize", problem, sent=True, status=response.status)
+            complete = True
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return HttpAnswer(response.status, headers, bytes(body))
+        finally:
+            if not complete:
+                response.close()  # the rest of the answer is still on the wire: nobody may reuse the connection
+            response.release_conn()
+
+    def _redirect_problem(self, response: BaseHTTPResponse) -> str:
+        # Only the host is told: a redirect's path and query come from whoever answers, and may quote ours.
+        try:
+            host = urlsplit(response.headers.get("location") or "").hostname
+        except ValueError:
+            host = "(unreadable)"
+        where = f"to the host {_log.shorten(host, 100)}" if host else "to another path of the same host"
+        return (
+            f"{self._endpoint.shown} redirects {where} (HTTP {response.status}); redirects are never followed, "
+            "because the API key would go along: check the URL"
+        )
+
+    def _failure(
+        self, error: Exception, attempt: _Attempt, limit_s: float, response: BaseHTTPResponse | None
+    ) -> HttpFailure:
+        problem = f"{self._endpoint.shown}: {describe(error)}"
+        if isinstance(error, TimeoutError | urllib3_errors.TimeoutError) and attempt.budget.expired():
+            problem += f" (the attempt's limit is {limit_s:g} s)"
+        if response is None:
+            return HttpFailure("send", problem, sent=attempt.sent)
+        return HttpFailure("read", problem, sent=True, status=response.status)
+
+
+# ── words for urllib3's errors ───────────────────────────────────────────────────────────────────────────────────
+
+#: The one translation of urllib3's errors, by class, looked up along the error's bases. A test enumerates
+#: ``urllib3.exceptions`` against it.
+PROBLEMS: dict[type[BaseException], str] = {
+    urllib3_errors.NameResolutionError: "the host name could not be resolved",
+    urllib3_errors.NewConnectionError: "no connection",
+    urllib3_errors.ConnectTimeoutError: "no connection in time",
+    urllib3_errors.ReadTimeoutError: "no complete answer in time",
+    urllib3_errors.TimeoutError: "timed out",
+    urllib3_errors.SSLError: "TLS failed",
+    urllib3_errors.ProxyError: "the proxy failed",
+    urllib3_errors.IncompleteRead: "the answer ended early",
+    urllib3_errors.InvalidChunkLength: "the answer's chunks are malformed",
+    urllib3_errors.ResponseNotChunked: "the answer's framing is malformed",
+    urllib3_errors.BodyNotHttplibCompatible: "the answer's framing is malformed",
+    urllib3_errors.ProtocolError: "the connection broke, or the answer is not HTTP",
+    urllib3_errors.DecodeError: "the answer's content encoding cannot be read",
+    urllib3_errors.InvalidHeader: "the answer has a malformed header",
+    urllib3_errors.HeaderParsingError: "the answer has malformed headers",
+    urllib3_errors.ResponseError: "the answer cannot be used",
+    urllib3_errors.LocationValueError: "the URL cannot be used",
+    urllib3_errors.ClosedPoolError: "the connections are closed",
+    urllib3_errors.EmptyPoolError: "no free connection",
+    urllib3_errors.FullPoolError: "too many connections",
+    urllib3_errors.HostChangedError: "the URL names another host",
+    urllib3_errors.MaxRetryError: "no usable answer",
+    urllib3_errors.RequestError: "the request failed",
+    urllib3_errors.PoolError: "the connection pool failed",
+    urllib3_errors.TimeoutStateError: "the time limits cannot be used",
+    urllib3_errors.UnrewindableBodyError: "the request cannot be sent again",
+    # What may pass through urllib3 untranslated.
+    http.client.HTTPException: "the answer is not HTTP",
+    TimeoutError: "timed out",
+    OSError: "the connection broke",
+}
+
+
+def describe(error: BaseException) -> str:
+    """The problem in words of ours, with the operating system's or TLS's reason.
+
+    Never urllib3's own text: it may quote URLs, headers and object addresses.
+    """
+    if isinstance(error, _ProxyFailed):
+        return str(error)
+    words = next((PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS), f"failed ({type(error).__name__})")
+    reason = _system_reason(_system_error(error))
+    return f"{words}: {reason}" if reason else words
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The first system or TLS error along the chain of causes.
+
+    It is what our errors chain. urllib3's and http.client's own may quote what the server sent, and a server may have
+    sent our key back.
+    """
+    link: BaseException | None = error
+    for _ in range(8):  # a chain may be a circle; this one is short
+        if link is None or isinstance(link, OSError):
+            return link
+        wrapped = next((arg for arg in link.args if isinstance(arg, BaseException)), None)
+        link = wrapped or link.__cause__ or link.__context__
+    return None
+
+
+def _system_reason(error: OSError | None) -> str | None:
+    if isinstance(error, ssl.SSLError):
+        return tls.describe(error)
+    return error.strerror if error is not None else None

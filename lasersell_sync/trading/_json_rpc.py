@@ -1,0 +1,180 @@
+"""JSON-RPC 2.0 over kept-alive connections that the whole process shares.
+
+A sale must not begin with a TCP and TLS handshake, and ``send_transaction`` is a function without an object to keep a
+connection in: so the connections are kept here, per origin.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import TxSubmitError
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._endpoint import Endpoint, Route
+
+if TYPE_CHECKING:
+    # Loaded with the first request: urllib3 is most of the import time of this package.
+    from lasersell_sync.trading._http import HttpAnswer, HttpFailure, HttpPool
+
+_CONNECT_TIMEOUT_S = 2.0
+_ATTEMPT_TIMEOUT_S = 10.0
+
+_ids = itertools.count(1)
+
+
+class RpcClient:
+    """JSON-RPC 2.0 to one endpoint, over the process's shared connections.
+
+    Args:
+        endpoint: where to.
+        label: what errors call it (``TxSubmitError.target``).
+        api_key: sent as ``x-api-key``.
+        route: how it is reached; default: directly.
+
+    Threads: any.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, label: str, api_key: str | None = None, *, route: Route | None = None
+    ) -> None:
+        self.label = label
+        self._endpoint = endpoint
+        self._route = route or Route()
+        self._api_key = api_key
+
+    def call(self, method: str, params: list[Any], *, budget: TimeBudget, secrets: tuple[str, ...] = ()) -> Any:
+        """One attempt; returns ``result``, None when there is none.
+
+        Args:
+            method: the RPC method.
+            params: its positional parameters.
+            budget: the whole attempt stays within what is left.
+            secrets: taken out of every text that comes back.
+
+        Raises:
+            TxSubmitError: ``request_send``, ``response_read``, ``http_status``, ``decode_response``, ``rpc_error``.
+        """
+        from lasersell_sync.trading._http import HttpFailure
+
+        request_id = next(_ids)
+        payload = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+        headers = {"content-type": "application/json"}
+        if self._api_key is not None:
+            headers["x-api-key"] = self._api_key
+        try:
+            answer = (
+                _connections()
+                .pool_to(self._endpoint, self._route)
+                .request(
+                    "POST",
+                    self._endpoint.target,
+                    headers=headers,
+                    body=json.dumps(payload, separators=(",", ":")).encode(),
+                    attempt_timeout_s=max(budget.remaining_s() or 0.0, 0.001),
+                )
+            )
+        except HttpFailure as failure:
+            raise self._failed(failure) from failure.__cause__
+        return self._result(answer, request_id, secrets)
+
+    def _failed(self, failure: HttpFailure) -> TxSubmitError:
+        kinds = {"send": "request_send", "redirect": "http_status"}
+        after = "; the request may have been received" if failure.sent and failure.stage != "redirect" else ""
+        return TxSubmitError(
+            kinds.get(failure.stage, "response_read"),
+            _log.scrub(failure.problem, *self._endpoint.secrets, self._api_key) + after,
+            target=self.label,
+            status=failure.status,
+        )
+
+    def _result(self, answer: HttpAnswer, request_id: int, secrets: tuple[str, ...]) -> Any:
+        # A node may quote the request: transaction, URL and key.
+        hidden = (*secrets, *self._endpoint.secrets, self._api_key)
+        body = _log.shorten(_log.scrub(answer.text, *hidden))
+        try:
+            parsed = json.loads(answer.body.decode("utf-8"))
+        except (ValueError, RecursionError):
+            parsed = None
+        error = parsed.get("error") if isinstance(parsed, dict) else None
+        words = _log.shorten(_log.scrub(_error_words(error), *hidden), 500)
+        if not 200 <= answer.status < 300:
+            detail = f"HTTP {answer.status}: {words or body or 'no words from the server'}"
+            raise TxSubmitError("http_status", detail, target=self.label, status=answer.status, body=body)
+        if not isinstance(parsed, dict):
+            problem = "the answer is not a JSON object"
+            raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
+        # A node that could not read the request answers with an error and a null id.
+        if parsed.get("id") != request_id and not (error is not None and parsed.get("id") is None):
+            problem = "the answer belongs to another request (its id differs)"
+            raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
+        if error is not None:
+            code = error.get("code") if isinstance(error, dict) else None
+            code = code if isinstance(code, int) else None
+            raise TxSubmitError("rpc_error", words, target=self.label, status=answer.status, body=body, code=code)
+        return parsed.get("result")
+
+
+def _error_words(error: object) -> str:
+    """A JSON-RPC error's message, with what the node adds about the transaction."""
+    if error is None:
+        return ""
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return json.dumps(error)
+    data = error.get("data")
+    cause = data.get("err") if isinstance(data, dict) else data
+    return error["message"] if cause is None else f"{error['message']} ({json.dumps(cause)})"
+
+
+# ── shared connections ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Connections:
+    """One pool per origin and way to it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        #: Guards ``_pools``.
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str, Route], HttpPool] = {}
+
+    def pool_to(self, endpoint: Endpoint, route: Route) -> HttpPool:
+        from lasersell_sync.trading._http import HttpPool
+
+        with self._lock:
+            key = (endpoint.origin, route)
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = HttpPool(
+                    endpoint, connect_timeout_s=_CONNECT_TIMEOUT_S, attempt_timeout_s=_ATTEMPT_TIMEOUT_S, route=route
+                )
+            return pool
+
+    def close(self) -> None:
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.close()
+
+
+_shared = _Connections()
+
+
+def _connections() -> _Connections:
+    """This process's own; a forked child starts anew, for the parent's lock may be held by a thread left behind."""
+    global _shared  # noqa: PLW0603 - two threads that meet here make two, and one is dropped: no harm
+    if _shared.pid != os.getpid():
+        _shared = _Connections()
+    return _shared
+
+
+def close_rpc_connections() -> None:
+    """Closes the kept connections to all RPC nodes and senders; the next call opens new ones.
+
+    Threads: any; a call under way in another thread may fail with ``ConcurrencyError``.
+    """
+    _connections().close()

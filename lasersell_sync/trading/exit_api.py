@@ -1,0 +1,426 @@
+"""The REST API ("Exit API"): asks for unsigned transactions and registers wallets (PROTOCOL.md §7)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import ssl
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, ExitApiError
+from lasersell_sync.network import tls
+from lasersell_sync.network.endpoints import require_api_key
+from lasersell_sync.network.proxy import Proxy, to_proxy
+from lasersell_sync.retry import RetryPolicy
+from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
+from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.tx import WalletProof
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    # urllib3 is most of the import time of this package; a program that only reads the stream never needs it, so the
+    # first client that sends something loads it.
+    from lasersell_sync.trading._http import HttpAnswer, HttpFailure, HttpPool
+
+__all__ = [
+    "EXIT_API_BASE_URL",
+    "LOCAL_EXIT_API_BASE_URL",
+    "ExitApiClient",
+    "ExitApiClientOptions",
+]
+
+EXIT_API_BASE_URL: Final = "https://api.lasersell.io"
+LOCAL_EXIT_API_BASE_URL: Final = "http://localhost:8080"
+
+_SELL = "/v1/sell"
+_BUY = "/v1/buy"
+_REGISTER = "/v1/wallets/register"
+_HEALTH = "/healthz"
+
+
+def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(attribute.name, "a positive, finite number of seconds is needed")
+
+
+def _verifying(_: object, attribute: attrs.Attribute[Any], value: ssl.SSLContext | None) -> None:
+    tls.require_verifying(attribute.name, value)
+
+
+def _readable_ca_file(instance: ExitApiClientOptions, attribute: attrs.Attribute[Any], value: object) -> None:
+    tls.require_ca_file(attribute.name, value, beside=instance.ssl_context)
+
+
+@attrs.frozen(kw_only=True)
+class ExitApiClientOptions:
+    """Time limits, retries and network of an ``ExitApiClient``; the defaults are those of the official clients.
+
+    Args:
+        connect_timeout_s: seconds for each of: TCP to one address, the TLS handshake, sending the request.
+        attempt_timeout_s: seconds for one attempt, from its start to the last byte of the answer; the look-up of the
+            host's name is not bounded by it.
+        retry_policy: attempts and pauses; what is retried is PROTOCOL.md §7's table.
+        allow_insecure: ``http://`` to other machines, which shows the API key to everyone on the way.
+        ssl_context: None for the system's trust store (certifi's where the system has none). Verification cannot be
+            switched off.
+        ca_file: PEM file with the only authorities to trust, in place of the system's.
+        proxy: ``http://``, ``socks5://`` (names are looked up here) or ``socks5h://`` (by the proxy), with
+            ``user:password@`` if need be. SOCKS needs the extra ``proxy``. What the proxy needs to reach the server is
+            part of ``attempt_timeout_s``: a distant one may need more of it.
+        trust_env: without ``proxy``, use that of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+
+    Raises:
+        ConfigurationError: a value out of range; names the field.
+        ImportError: a SOCKS proxy without the extra ``proxy``.
+
+    Threads: immutable, any.
+    """
+
+    connect_timeout_s: float = attrs.field(default=0.2, validator=_positive_seconds)
+    attempt_timeout_s: float = attrs.field(default=0.9, validator=_positive_seconds)
+    retry_policy: RetryPolicy = attrs.field(factory=RetryPolicy)
+    allow_insecure: bool = False
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, validator=_verifying)
+    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file)
+    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy)
+    trust_env: bool = False
+
+
+class SellablePosition(Protocol):
+    """What ``build_partial_sell_tx`` needs of a position; every ``PositionHandle`` is one."""
+
+    @property
+    def mint(self) -> str:
+        """The token's mint, base58."""
+
+    @property
+    def wallet_pubkey(self) -> str:
+        """The wallet that holds it, base58."""
+
+
+# ── the client ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ExitApiClient:
+    """Builds unsigned transactions and registers wallets.
+
+    Connections are kept and reused; call ``warm()`` shortly before the first trade, and ``close()`` at the end (or use
+    it as a context manager). Building a transaction and registering a wallet change nothing on the chain and may be
+    repeated, so both are retried.
+
+    Args:
+        api_key: sent as ``x-api-key`` and shown nowhere; None sends none.
+        options: time limits and retries.
+
+    Raises:
+        ConfigurationError: a key that cannot stand in a header.
+
+    Threads: requests and ``close()`` from any, at once; ``with_…`` before the client is shared.
+    """
+
+    def __init__(self, api_key: str | None = None, options: ExitApiClientOptions | None = None) -> None:
+        self._api_key = None if api_key is None else require_api_key(api_key)
+        self._options = options if options is not None else ExitApiClientOptions()
+        self._local = False
+        self._chosen: Endpoint | None = None
+        #: Guards ``_pool`` and ``_closed``.
+        self._lock = threading.Lock()
+        self._pool: HttpPool | None = None
+        self._closed = False
+
+    # ── making one ──
+
+    @classmethod
+    def with_api_key(cls, api_key: str) -> ExitApiClient:
+        """A client with default options."""
+        return cls(api_key)
+
+    @classmethod
+    def with_options(cls, api_key: str | None, options: ExitApiClientOptions) -> ExitApiClient:
+        """A client with these options."""
+        return cls(api_key, options)
+
+    @classmethod
+    def connect(
+        cls, api_key: str, proofs: Iterable[WalletProof], options: ExitApiClientOptions | None = None
+    ) -> ExitApiClient:
+        """A client whose wallets are registered.
+
+        Raises:
+            ConfigurationError: a key or proof that cannot work.
+            ExitApiError: a registration failed; the client is closed.
+        """
+        client = cls(api_key, options)
+        try:
+            for proof in proofs:
+                client.register_wallet(proof)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    @classmethod
+    def from_env(cls, options: ExitApiClientOptions | None = None) -> ExitApiClient:
+        """A client from ``LASERSELL_API_KEY`` and, when set, ``LASERSELL_API_URL``.
+
+        Raises:
+            ConfigurationError: no key, or a key or URL that cannot work.
+        """
+        client = cls(os.environ.get("LASERSELL_API_KEY", ""), options)
+        url = os.environ.get("LASERSELL_API_URL")
+        return client._use("LASERSELL_API_URL", url) if url else client
+
+    def with_local_mode(self, local: bool) -> ExitApiClient:  # noqa: FBT001 - the official signature
+        """Uses ``LOCAL_EXIT_API_BASE_URL`` (or, with False, production again), unless a base URL is set."""
+        self._local = local
+        self._drop_pool()
+        return self
+
+    def with_base_url(self, url: str) -> ExitApiClient:
+        """Uses this URL in place of the production one; a path in it goes before the API's own paths.
+
+        Raises:
+            ConfigurationError: not an ``https://`` URL (``http://`` works to this machine, or with
+                ``allow_insecure``), or one with a query. Names the problem, not the URL.
+        """
+        return self._use("base_url", url)
+
+    # ── requests ──
+
+    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
+        """Builds an unsigned sale.
+
+        Raises:
+            ExitApiError: ``transport``, ``http_status``, ``envelope_status`` or ``parse``, after the retries.
+            ConcurrencyError: the client is closed.
+        """
+        return _built(*self._post(_SELL, request.to_payload()))
+
+    def build_sell_tx_b64(self, request: BuildSellTxRequest) -> str:
+        """Like ``build_sell_tx``: the transaction's base64 alone."""
+        return self.build_sell_tx(request).tx
+
+    def build_partial_sell_tx(
+        self,
+        handle: SellablePosition,
+        amount_tokens: int,
+        slippage_bps: int,
+        output: SellOutput | str = SellOutput.SOL,
+    ) -> BuildTxResponse:
+        """Builds an unsigned sale of a part of a position.
+
+        Args:
+            handle: the position (``PositionHandle``).
+            amount_tokens: the token's atomic units, at least 1: a 0 would sell everything (``build_sell_tx`` does).
+            slippage_bps: basis points, 0 to 10 000.
+            output: what to be paid in.
+
+        Raises:
+            ConfigurationError: a value out of range.
+            ExitApiError: as ``build_sell_tx``.
+        """
+        if amount_tokens == 0:
+            raise ConfigurationError(
+                "amount_tokens", "0 means the whole balance to the server: use build_sell_tx to sell everything"
+            )
+        return self.build_sell_tx(
+            BuildSellTxRequest(handle.mint, handle.wallet_pubkey, amount_tokens, output, slippage_bps)
+        )
+
+    def build_buy_tx(self, request: BuildBuyTxRequest) -> BuildTxResponse:
+        """Builds an unsigned purchase.
+
+        Connect and configure the stream before sending it: the stream sees a position by watching its tokens arrive
+        (PROTOCOL.md §2.10).
+
+        Raises:
+            ExitApiError: as ``build_sell_tx``.
+            ConcurrencyError: the client is closed.
+        """
+        return _built(*self._post(_BUY, request.to_payload()))
+
+    def register_wallet(self, proof: WalletProof, label: str | None = None) -> None:
+        """Registers a wallet for this key; needed once before a stream may name it, and harmless when repeated.
+
+        Args:
+            proof: from ``prove_ownership``, at most five minutes old.
+            label: a name of your own for the wallet.
+
+        Raises:
+            ConfigurationError: not a proof, or an empty label.
+            ExitApiError: as ``build_sell_tx``; ``parse`` also when the answer does not say that it is registered.
+        """
+        if not isinstance(proof, WalletProof):
+            raise ConfigurationError("proof", f"a WalletProof is needed, not {type(proof).__name__}")
+        if label is not None and (not isinstance(label, str) or not label):
+            raise ConfigurationError("label", "a non-empty str, or None, is needed")
+        payload: dict[str, object] = attrs.asdict(proof)
+        if label is not None:
+            payload["label"] = label
+        answer, snippet = self._post(_REGISTER, payload)
+        if answer.get("registered") is not True or answer.get("wallet_pubkey", proof.wallet_pubkey) != (
+            proof.wallet_pubkey
+        ):
+            raise ExitApiError("parse", "the answer does not say that the wallet is registered", body=snippet)
+
+    # ── life ──
+
+    def warm(self) -> None:
+        """Opens a connection, so that the first request does not wait for TCP and TLS; sends no key.
+
+        A server closes idle connections after some time: warm shortly before use.
+
+        Raises:
+            ExitApiError: ``transport``: the server cannot be reached.
+            ConcurrencyError: the client is closed.
+        """
+        from lasersell_sync.trading._http import HttpFailure
+
+        pool, endpoint = self._ready()
+        try:
+            pool.warm(_path(endpoint, _HEALTH))
+        except HttpFailure as failure:
+            raise self._failed(failure) from failure.__cause__
+
+    def close(self) -> None:
+        """Closes idle connections now and busy ones after their answer. Idempotent."""
+        with self._lock:
+            self._closed = True
+        self._drop_pool()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        key = "no API key" if self._api_key is None else "an API key"
+        return f"<ExitApiClient {self._endpoint().shown} with {key}>"
+
+    # ── inside ──
+
+    def _use(self, field: str, url: str) -> ExitApiClient:
+        endpoint = parse_endpoint(field, url, allow_insecure=self._options.allow_insecure)
+        if "?" in endpoint.target:
+            raise ConfigurationError(field, "a base URL has no query (?…): the API's own paths are appended to it")
+        self._chosen = endpoint
+        self._drop_pool()
+        return self
+
+    def _endpoint(self) -> Endpoint:
+        if self._chosen is not None:
+            return self._chosen
+        return parse_endpoint("base_url", LOCAL_EXIT_API_BASE_URL if self._local else EXIT_API_BASE_URL)
+
+    def _ready(self) -> tuple[HttpPool, Endpoint]:
+        from lasersell_sync.trading._http import HttpPool
+
+        endpoint = self._endpoint()
+        with self._lock:
+            if self._closed:
+                raise ConcurrencyError("this ExitApiClient is closed: make a new one")
+            if self._pool is None:
+                options = self._options
+                self._pool = HttpPool(
+                    endpoint,
+                    connect_timeout_s=options.connect_timeout_s,
+                    attempt_timeout_s=options.attempt_timeout_s,
+                    route=route_to(endpoint, proxy=options.proxy, trust_env=options.trust_env, ca_file=options.ca_file),
+                    ssl_context=options.ssl_context,
+                )
+            return self._pool, endpoint
+
+    def _drop_pool(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _post(self, path: str, payload: Mapping[str, object]) -> tuple[dict[str, Any], str]:
+        """The answer's object, with ``status`` ok or absent, and the answer's first characters for errors."""
+        pool, endpoint = self._ready()
+        body = json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if self._api_key is not None:
+            headers["x-api-key"] = self._api_key
+
+        def attempt() -> tuple[dict[str, Any], str]:
+            from lasersell_sync.trading._http import HttpFailure
+
+            try:
+                answer = pool.request("POST", _path(endpoint, path), headers=headers, body=body)
+            except HttpFailure as failure:
+                raise self._failed(failure) from failure.__cause__
+            return self._understood(answer)
+
+        return self._options.retry_policy.call(attempt, _is_retryable)
+
+    def _failed(self, failure: HttpFailure) -> ExitApiError:
+        kind = {"redirect": "http_status", "oversize": "parse"}.get(failure.stage, "transport")
+        return ExitApiError(kind, _log.scrub(failure.problem, self._api_key), status=failure.status)
+
+    def _understood(self, answer: HttpAnswer) -> tuple[dict[str, Any], str]:
+        # A server may quote the request that it did not like.
+        snippet = _log.shorten(_log.scrub(answer.text, self._api_key))
+        parsed = _json_object(answer.body)
+        if not 200 <= answer.status < 300:
+            detail = _first_text(parsed, ("error", "message", "reason"))
+            raise ExitApiError(
+                "http_status",
+                self._shown(detail) or snippet or "no words from the server",
+                status=answer.status,
+                body=snippet,
+                retry_after_s=answer.retry_after_s,
+            )
+        if parsed is None:
+            raise ExitApiError("parse", "the answer is not a JSON object", status=answer.status, body=snippet)
+        status = parsed.get("status")
+        if status is not None and not (isinstance(status, str) and status.lower() == "ok"):
+            detail = _first_text(parsed, ("reason", "message", "error"))
+            raise ExitApiError("envelope_status", self._shown(detail) or snippet, status=answer.status, body=snippet)
+        return parsed, snippet
+
+    def _shown(self, text: str | None) -> str:
+        return "" if text is None else _log.shorten(_log.scrub(text, self._api_key), 1000)
+
+
+def _is_retryable(error: Exception) -> bool:
+    return isinstance(error, ExitApiError) and error.is_retryable()
+
+
+def _path(endpoint: Endpoint, path: str) -> str:
+    return endpoint.target.rstrip("/") + path
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _first_text(parsed: Mapping[str, Any] | None, names: tuple[str, ...]) -> str | None:
+    if parsed is None:
+        return None
+    return next((parsed[name] for name in names if isinstance(parsed.get(name), str)), None)
+
+
+def _built(answer: Mapping[str, Any], snippet: str) -> BuildTxResponse:
+    found = {answer[name] for name in ("tx", "unsigned_tx_b64") if isinstance(answer.get(name), str) and answer[name]}
+    if not found:
+        raise ExitApiError("parse", "the answer holds no transaction (tx or unsigned_tx_b64)", body=snippet)
+    if len(found) > 1:
+        raise ExitApiError("parse", "the answer holds two different transactions (tx and unsigned_tx_b64)")
+    return BuildTxResponse(found.pop(), answer.get("route"), answer.get("debug"))

@@ -1,0 +1,393 @@
+"""Solana JSON-RPC: sending a signed transaction, and learning what became of it (PROTOCOL.md §9).
+
+An accepted transaction is not a landed one: ``send_transaction`` returns its signature, ``confirm_signature`` tells
+whether it landed. Sending the same signed bytes again is harmless, since the signature deduplicates; asking for a
+fresh transaction while the old one can still land is not.
+
+Connections are kept per origin and shared by all calls of the process, so that a sale does not begin with a handshake.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.network import tls
+from lasersell_sync.network.endpoints import require_api_key
+from lasersell_sync.network.proxy import Proxy, to_proxy
+from lasersell_sync.retry import RetryPolicy
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
+from lasersell_sync.trading._json_rpc import RpcClient, close_rpc_connections
+from lasersell_sync.trading.tx import encode_signed_tx, signature_of
+
+__all__ = [
+    "ASTRALANE_DEFAULT_REGION",
+    "HELIUS_SENDER_FAST_URL",
+    "MAINNET_BETA_RPC_URL",
+    "ConfirmedSignature",
+    "SendTarget",
+    "SendTargetAstralane",
+    "SendTargetHeliusSender",
+    "SendTargetRpc",
+    "astralane_iris_url",
+    "close_rpc_connections",
+    "confirm_signature",
+    "send_transaction",
+    "send_transaction_b64_to",
+]
+
+MAINNET_BETA_RPC_URL: Final = "https://solana-rpc.publicnode.com"
+HELIUS_SENDER_FAST_URL: Final = "https://sender.helius-rpc.com/fast"
+ASTRALANE_DEFAULT_REGION: Final = "fr"
+
+_POLL_TIMEOUT_S = 5.0
+_LONGEST_PAUSE_S = 2.0
+_RPC_RETRIES = 3
+
+Commitment: TypeAlias = Literal["confirmed", "finalized"]
+
+
+def astralane_iris_url(region: str) -> str:
+    """The Iris gateway of a region: ``fr fr2 la jp ny ams ams2 lim sg lit``, or a newer one.
+
+    Raises:
+        ConfigurationError: not a region's name.
+    """
+    # It becomes a part of a host name: anything else in it could name another host.
+    if not isinstance(region, str) or not re.fullmatch(r"[a-z0-9-]{1,20}", region):
+        raise ConfigurationError("region", "a region's short name is needed, like 'fr'")
+    return f"https://{region}.gateway.astralane.io/iris"
+
+
+# ── send targets ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _shown_url(url: str | None) -> str:
+    return "None" if url is None else repr(parse_endpoint("url", url, allow_insecure=True).shown)
+
+
+def _readable_ca_file(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    tls.require_ca_file(attribute.name, value, beside=None)
+
+
+@attrs.frozen
+class SendTargetRpc:
+    """A Solana JSON-RPC node.
+
+    Args:
+        url: https://…; the public default is rate limited, use one of your own for trading. Providers put keys into
+            it: its repr shows the host only.
+        allow_insecure: ``http://`` to another machine.
+        proxy: ``http://``, ``socks5://`` or ``socks5h://``, with ``user:password@`` if need be.
+        trust_env: without ``proxy``, use that of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+        ca_file: PEM file with the only authorities to trust, in place of the system's.
+
+    Raises:
+        ConfigurationError: not such a URL.
+        ImportError: a SOCKS proxy without the extra ``proxy``.
+    """
+
+    url: str = attrs.field(default=MAINNET_BETA_RPC_URL, repr=_shown_url)
+    allow_insecure: bool = attrs.field(default=False, kw_only=True)
+    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
+    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
+    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _endpoint_of(self)
+
+
+@attrs.frozen
+class SendTargetHeliusSender:
+    """Helius Sender. It only sends: confirm through an RPC node.
+
+    Args:
+        url: another address of it, a regional one for example.
+        allow_insecure: ``http://`` to another machine.
+        proxy, trust_env, ca_file: as ``SendTargetRpc``.
+
+    Raises:
+        ConfigurationError: not such a URL.
+    """
+
+    url: str = attrs.field(default=HELIUS_SENDER_FAST_URL, repr=_shown_url)
+    allow_insecure: bool = attrs.field(default=False, kw_only=True)
+    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
+    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
+    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        _endpoint_of(self)
+
+
+@attrs.frozen
+class SendTargetAstralane:
+    """Astralane Iris. It only sends: confirm through an RPC node.
+
+    Args:
+        api_key: goes into ``x-api-key``, and into no text.
+        region: default ``ASTRALANE_DEFAULT_REGION``; see ``astralane_iris_url``.
+        url: in place of a region's.
+        allow_insecure: ``http://`` to another machine; the key travels in clear then.
+        proxy, trust_env, ca_file: as ``SendTargetRpc``.
+
+    Raises:
+        ConfigurationError: a key, region or URL that cannot work.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    region: str | None = None
+    url: str | None = attrs.field(default=None, repr=_shown_url)
+    allow_insecure: bool = attrs.field(default=False, kw_only=True)
+    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
+    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
+    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        require_api_key(self.api_key)
+        _endpoint_of(self)
+
+
+SendTarget: TypeAlias = SendTargetRpc | SendTargetHeliusSender | SendTargetAstralane
+_LABELS: Final[dict[type, str]] = {
+    SendTargetRpc: "rpc",
+    SendTargetHeliusSender: "helius sender",
+    SendTargetAstralane: "astralane",
+}
+
+
+def _endpoint_of(target: SendTarget) -> Endpoint:
+    url = target.url
+    if isinstance(target, SendTargetAstralane) and url is None:
+        url = astralane_iris_url(target.region or ASTRALANE_DEFAULT_REGION)
+    return parse_endpoint("url", url, allow_insecure=target.allow_insecure)
+
+
+def _client_for(target: SendTarget) -> RpcClient:
+    """A new one costs nothing: the connections are elsewhere."""
+    label = _LABELS.get(type(target))
+    if label is None:
+        raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
+    endpoint = _endpoint_of(target)
+    route = route_to(endpoint, proxy=target.proxy, trust_env=target.trust_env, ca_file=target.ca_file)
+    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
+    return RpcClient(endpoint, label, api_key, route=route)
+
+
+# ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# A connection that broke under the request tells nothing about the transaction; the same bytes again are harmless. An
+# answer, even a bad one, is the caller's to judge.
+_RESEND = RetryPolicy(max_attempts=2)
+
+
+def send_transaction(target: SendTarget, tx: object, *, timeout_s: float = 10.0) -> str:
+    """Submits a signed transaction; returns its signature once the target has accepted it.
+
+    Accepted is not landed: see ``confirm_signature``.
+
+    Args:
+        target: where to.
+        tx: a solders ``VersionedTransaction`` or ``Transaction``, or its bytes.
+        timeout_s: seconds in all, two attempts at most (the second only after a broken connection); host name look-ups
+            come on top.
+
+    Raises:
+        TxSubmitError: ``serialize_tx`` before anything is sent; ``request_send``, ``response_read``, ``http_status``,
+            ``decode_response``, ``rpc_error`` or ``missing_result`` after that, with ``signature`` set: unless the
+            target refused it, the transaction may have been received.
+        ConfigurationError: not a target, or not a time limit.
+
+    Threads: any.
+    """
+    return send_transaction_b64_to(target, encode_signed_tx(tx), timeout_s=timeout_s)
+
+
+def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float = 10.0) -> str:
+    """Like ``send_transaction``, for a signed transaction in standard base64."""
+    client = _client_for(target)
+    signature = signature_of(tx_b64)
+    budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
+    params = [tx_b64, _send_options(target)]
+
+    def attempt() -> Any:
+        return client.call("sendTransaction", params, budget=budget, secrets=(tx_b64,))
+
+    try:
+        result = _RESEND.call(attempt, lambda error: _is_broken_connection(error) and not budget.expired())
+        if result != signature:
+            problem = "no signature in the answer" if not result else "the answer names another signature"
+            kind = "missing_result" if not isinstance(result, str) or not result else "decode_response"
+            raise TxSubmitError(kind, f"{problem}; the transaction may have been received", target=client.label)
+    except TxSubmitError as error:
+        error.signature = signature
+        raise
+    return signature
+
+
+def _send_options(target: SendTarget) -> dict[str, object]:
+    options: dict[str, object] = {"encoding": "base64", "skipPreflight": True}
+    if isinstance(target, SendTargetRpc):
+        return {**options, "maxRetries": _RPC_RETRIES, "preflightCommitment": "processed"}
+    return {**options, "maxRetries": 0}
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    return isinstance(error, TxSubmitError) and error.kind in {"request_send", "response_read"}
+
+
+# ── confirming ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class ConfirmedSignature:
+    """A transaction that landed without an error.
+
+    Attributes:
+        signature: base58.
+        slot: the slot it landed in.
+        confirmation_status: ``confirmed`` or ``finalized``.
+    """
+
+    signature: str
+    slot: int
+    confirmation_status: str
+
+
+def confirm_signature(
+    target_or_url: SendTarget | str,
+    signature: str,
+    *,
+    timeout_s: float = 30.0,
+    poll_interval_s: float = 0.4,
+    commitment: Commitment = "confirmed",
+) -> ConfirmedSignature:
+    """Waits until a transaction has landed, by asking an RPC node again and again.
+
+    A failed question does not end the wait; one that can never succeed (an unknown method, a refused key) does.
+
+    Args:
+        target_or_url: ``SendTargetRpc`` or its URL. The senders (Helius, Astralane) answer no questions.
+        signature: base58, from ``send_transaction``.
+        timeout_s: seconds; host name look-ups come on top.
+        poll_interval_s: seconds between questions; grows to 2 s while questions fail.
+        commitment: how sure to be: ``confirmed`` (under two seconds after landing) or ``finalized`` (about 13).
+
+    Raises:
+        TxSubmitError: ``tx_failed`` when it landed with an error; ``confirm_timeout`` when it is not known to have
+            landed: **it may still land** until its blockhash expires, so do not build another one because of this
+            alone; other kinds when the node cannot be asked at all.
+        ConfigurationError: a sender, not a signature, or a number out of range.
+
+    Threads: any; the calling thread sleeps between questions.
+    """
+    client = _confirming_client(target_or_url)
+    _require_signature(signature)
+    if commitment not in {"confirmed", "finalized"}:
+        raise ConfigurationError("commitment", "'confirmed' or 'finalized' is needed")
+    poll_s = _require_seconds("poll_interval_s", poll_interval_s)
+    budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
+    seen, pause_s = "the network does not know it yet", poll_s
+    failure: TxSubmitError | None = None
+    while True:
+        try:
+            status = _signature_status(client, signature, budget)
+        except TxSubmitError as error:
+            if not _may_pass(error):
+                error.signature = signature
+                raise
+            seen, failure = f"the last question failed ({error})", error
+            pause_s = min(pause_s * 2, max(poll_s, _LONGEST_PAUSE_S))
+        else:
+            pause_s, failure = poll_s, None
+            if status is not None:
+                if status.reaches(commitment):
+                    return ConfirmedSignature(signature, status.slot, status.level)
+                seen = f"it is {status.level} in slot {status.slot}"
+        time.sleep(min(pause_s, budget.remaining_s() or 0.0))
+        if budget.expired():
+            break
+    raise TxSubmitError(
+        "confirm_timeout",
+        f"not {commitment} within {timeout_s:g} s: {seen}. It may still land until its blockhash expires "
+        "(60 to 90 s after it was built)",
+        target=client.label,
+        signature=signature,
+    ) from failure
+
+
+@attrs.frozen
+class _SignatureStatus:
+    slot: int
+    #: ``processed``, ``confirmed`` or ``finalized``.
+    level: str
+
+    def reaches(self, commitment: Commitment) -> bool:
+        return self.level in {"finalized", commitment}
+
+
+def _signature_status(client: RpcClient, signature: str, budget: TimeBudget) -> _SignatureStatus | None:
+    """What the node knows; None when it does not know the transaction.
+
+    Raises:
+        TxSubmitError: ``tx_failed``, or no usable answer.
+    """
+    left_s = budget.remaining_s() or 0.0
+    poll = TimeBudget(min(_POLL_TIMEOUT_S, left_s))
+    result = client.call("getSignatureStatuses", [[signature], {"searchTransactionHistory": True}], budget=poll)
+    statuses = result.get("value") if isinstance(result, dict) else None
+    if not isinstance(statuses, list) or len(statuses) != 1:
+        raise TxSubmitError("decode_response", "the answer holds no signature status", target=client.label)
+    status = statuses[0]
+    if status is None:
+        return None
+    if not isinstance(status, dict) or not isinstance(status.get("slot"), int):
+        raise TxSubmitError("decode_response", "the signature status has no slot", target=client.label)
+    slot = status["slot"]
+    if status.get("err") is not None:
+        words = _log.shorten(json.dumps(status["err"]))
+        raise TxSubmitError("tx_failed", f"failed in slot {slot}: {words}", target=client.label, signature=signature)
+    level = status.get("confirmationStatus")
+    if not isinstance(level, str):  # nodes of before 2020 tell a finalized one by null confirmations
+        level = "finalized" if "confirmations" in status and status["confirmations"] is None else "processed"
+    return _SignatureStatus(slot, level)
+
+
+def _may_pass(error: TxSubmitError) -> bool:
+    """True when the same question may be answered later."""
+    if error.kind == "http_status":
+        return error.status is not None and (error.status >= 500 or error.status in {408, 429})
+    if error.kind == "rpc_error":
+        # Invalid request, unknown method, invalid params (JSON-RPC 2.0): the node will say so again.
+        return error.code not in {-32600, -32601, -32602}
+    return error.kind != "tx_failed"
+
+
+def _confirming_client(target_or_url: SendTarget | str) -> RpcClient:
+    if isinstance(target_or_url, str):
+        return RpcClient(parse_endpoint("target_or_url", target_or_url), "rpc")
+    if isinstance(target_or_url, (SendTargetHeliusSender, SendTargetAstralane)):
+        raise ConfigurationError(
+            "target_or_url", f"{type(target_or_url).__name__} only sends: give a SendTargetRpc, or a node's URL"
+        )
+    return _client_for(target_or_url)
+
+
+def _require_signature(signature: object) -> None:
+    # Not repeated: the base58 form of a keypair looks the same, and people mix them up.
+    if not isinstance(signature, str) or not re.fullmatch(r"[1-9A-HJ-NP-Za-km-z]{64,88}", signature):
+        raise ConfigurationError("signature", "the base58 form of 64 bytes is needed (64 to 88 characters)")
+
+
+def _require_seconds(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(field, "a positive, finite number of seconds is needed")
+    return float(value)
