@@ -1,0 +1,24 @@
+"""A local exchange to trade on with play money.
+
+``Sandbox`` serves the stream, the REST API and Solana JSON-RPC on loopback. It shares no code with the client: it is
+the other side of the wire, written from the protocol alone.
+"""
+
+from __future__ import annotations
+
+try:
+    import websockets as _websockets
+    import werkzeug as _werkzeug
+except ImportError as error:
+    raise ImportError(
+        "the sandbox needs extra packages: pip install 'lasersell-sync[sandbox]'", name=error.name
+    ) from error
+
+from lasersell_sync.sandbox.chain import TransactionRecord
+from lasersell_sync.sandbox.positions import PositionRecord
+from lasersell_sync.sandbox.sandbox import MintInfo, Sandbox
+from lasersell_sync.sandbox.sessions import SessionRecord
+
+del _websockets, _werkzeug
+
+__all__ = ["MintInfo", "PositionRecord", "Sandbox", "SessionRecord", "TransactionRecord"]

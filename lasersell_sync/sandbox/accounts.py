@@ -1,0 +1,116 @@
+"""API keys, their tiers and the wallets registered under them."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+PROOF_LIFE_S = 300
+_PROOF = re.compile(r"lasersell-register:([1-9A-HJ-NP-Za-km-z]{32,44}):([0-9]{1,15})")
+
+#: Tier 2 (Advanced), the only tier of this storey.
+TIER = 2
+TIER_NAME = "Advanced"
+MAX_WALLETS = 200
+MAX_WATCH_WALLETS = 25
+MAX_POSITIONS_PER_WALLET = 100
+MAX_POSITIONS_PER_SESSION = 20_000
+MAX_SESSIONS_PER_KEY = 1
+HIGH_LANE_CAPACITY = 256
+
+
+class ProofRejected(ValueError):
+    """A wallet proof does not hold; ``forged`` tells a bad signature from a malformed or expired message."""
+
+    def __init__(self, message: str, *, forged: bool = False) -> None:
+        super().__init__(message)
+        self.forged = forged
+
+
+class KeyRing:
+    """API keys and the wallets of each. Keys never leave it: everything else knows a key by its id.
+
+    Threads: the keys are fixed after construction, so ``match`` may be called from any thread; the rest is guarded by
+    the exchange's lock.
+    """
+
+    def __init__(self, api_keys: Sequence[str]) -> None:
+        self._keys = {f"key-{number}": key.encode() for number, key in enumerate(api_keys, 1)}
+        self._wallets: dict[str, dict[Pubkey, str | None]] = {key_id: {} for key_id in self._keys}
+
+    def __repr__(self) -> str:
+        return f"<KeyRing of {len(self._keys)} keys>"
+
+    def match(self, api_key: str | None) -> str | None:
+        """The id of a key, or None for a wrong or missing one."""
+        if api_key is None:
+            return None
+        given = api_key.encode("utf-8", "surrogateescape")
+        for key_id, key in self._keys.items():
+            if hmac.compare_digest(given, key):
+                return key_id
+        return None
+
+    def register(self, key_id: str, wallet: Pubkey, label: str | None) -> None:
+        """Put a wallet under a key; again is fine."""
+        self._wallets[key_id][wallet] = label
+
+    def remove(self, key_id: str, wallet: Pubkey) -> None:
+        """Take a wallet from under a key; fine if it was not there."""
+        self._wallets[key_id].pop(wallet, None)
+
+    def is_registered(self, key_id: str, wallet: Pubkey) -> bool:
+        """Whether a wallet may be configured under a key."""
+        return wallet in self._wallets[key_id]
+
+
+def check_proof(*, wallet_pubkey: str, signature: str, message: str, now_s: float) -> Pubkey:
+    """Verify that a wallet's owner signed the registration message in the last five minutes.
+
+    Raises ``ProofRejected``.
+    """
+    match = _PROOF.fullmatch(message)
+    if match is None:
+        raise ProofRejected("message must be lasersell-register:<pubkey>:<unix seconds>")
+    if match.group(1) != wallet_pubkey:
+        raise ProofRejected("message names another wallet")
+    try:
+        wallet = Pubkey.from_string(wallet_pubkey)
+    except ValueError as error:
+        raise ProofRejected("wallet_pubkey is not a public key") from error
+    if abs(now_s - int(match.group(2))) > PROOF_LIFE_S:
+        raise ProofRejected("proof expired")
+    try:
+        proof = Signature.from_string(signature)
+    except ValueError as error:
+        raise ProofRejected("signature is not base58 of 64 bytes") from error
+    if not proof.verify(wallet, message.encode()):
+        raise ProofRejected("signature verification failed", forged=True)
+    return wallet
+
+
+def stream_limits(pnl_flush_ms: int) -> dict[str, int]:
+    """The ``limits`` of ``hello_ok``, in wire order."""
+    return {
+        "hi_capacity": HIGH_LANE_CAPACITY,
+        "pnl_flush_ms": pnl_flush_ms,
+        "max_positions_per_session": MAX_POSITIONS_PER_SESSION,
+        "max_wallets_per_session": MAX_WALLETS,
+        "max_positions_per_wallet": MAX_POSITIONS_PER_WALLET,
+        "max_sessions_per_api_key": MAX_SESSIONS_PER_KEY,
+        "max_watch_wallets_per_session": MAX_WATCH_WALLETS,
+    }
+
+
+def account_answer() -> dict[str, object]:
+    """The body of ``GET /v1/account``."""
+    limits = {
+        "max_wallets": MAX_WALLETS,
+        "max_positions_per_wallet": MAX_POSITIONS_PER_WALLET,
+        "max_positions_per_session": MAX_POSITIONS_PER_SESSION,
+    }
+    return {"tier": TIER, "tier_name": TIER_NAME, "limits": limits}

@@ -1,0 +1,56 @@
+"""Instructions of Solana's own programs, as the exchange API writes them into its transactions."""
+
+from __future__ import annotations
+
+from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
+from solders.instruction import Instruction
+from solders.pubkey import Pubkey
+from solders.system_program import TransferParams
+from solders.system_program import transfer as system_transfer
+
+from lasersell_sync.sandbox.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.ledger import token_address
+from lasersell_sync.sandbox.listings import readonly, signer, writable
+
+TOKEN_TRANSFER = 3
+TOKEN_CLOSE_ACCOUNT = 9
+TOKEN_TRANSFER_CHECKED = 12
+TOKEN_SYNC_NATIVE = 17
+
+#: A ceiling that all our swaps stay below, and a modest priority price: 10 000 lamports together.
+COMPUTE_UNIT_LIMIT = 200_000
+COMPUTE_UNIT_PRICE_MICROLAMPORTS = 50_000
+
+
+def compute_budget() -> list[Instruction]:
+    """Limit and price of compute units."""
+    return [set_compute_unit_limit(COMPUTE_UNIT_LIMIT), set_compute_unit_price(COMPUTE_UNIT_PRICE_MICROLAMPORTS)]
+
+
+def transfer(source: Pubkey, target: Pubkey, amount_lamports: int) -> Instruction:
+    """System transfer."""
+    return system_transfer(TransferParams(from_pubkey=source, to_pubkey=target, lamports=amount_lamports))
+
+
+def create_token_account(owner: Pubkey, mint: Pubkey) -> Instruction:
+    """Create the owner's associated token account unless it exists."""
+    accounts = [
+        signer(owner),
+        writable(token_address(owner, mint)),
+        readonly(owner),
+        readonly(mint),
+        readonly(SYSTEM_PROGRAM),
+        readonly(TOKEN_PROGRAM),
+    ]
+    return Instruction(ASSOCIATED_TOKEN_PROGRAM, b"\x01", accounts)
+
+
+def sync_native(token_account: Pubkey) -> Instruction:
+    """Count the lamports of a wrapped-SOL account as tokens."""
+    return Instruction(TOKEN_PROGRAM, bytes([TOKEN_SYNC_NATIVE]), [writable(token_account)])
+
+
+def close_token_account(token_account: Pubkey, owner: Pubkey) -> Instruction:
+    """Close a token account; its lamports go to its owner."""
+    accounts = [writable(token_account), writable(owner), signer(owner)]
+    return Instruction(TOKEN_PROGRAM, bytes([TOKEN_CLOSE_ACCOUNT]), accounts)

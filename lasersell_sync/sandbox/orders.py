@@ -1,0 +1,130 @@
+"""Turns "buy this", "sell that" into real unsigned transactions."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+from solders.instruction import Instruction
+from solders.message import MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS
+from lasersell_sync.sandbox.instructions import compute_budget, transfer
+from lasersell_sync.sandbox.listings import Listing
+from lasersell_sync.sandbox.market import Market
+from lasersell_sync.sandbox.pools import BPS, sell_fill, tokens_for_budget
+from lasersell_sync.sandbox.slots import SlotClock
+
+DEFAULT_TIP_LAMPORTS = 1_000
+_U64_MAX = 2**64 - 1
+
+
+class OrderRejected(ValueError):
+    """The order cannot become a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a transaction will be sent: a sender wants a tip, ``rpc`` (or None) does not."""
+
+    send_mode: str | None = None
+    tip_lamports: int | None = None
+
+    def instructions(self, payer: Pubkey) -> list[Instruction]:
+        """The tip, if there is one to pay."""
+        accounts = TIP_ACCOUNTS.get(self.send_mode or "")
+        tip_lamports = DEFAULT_TIP_LAMPORTS if self.tip_lamports is None else self.tip_lamports
+        if accounts is None or tip_lamports == 0:
+            return []
+        # Spread over the accounts by payer, so that one wallet's transactions look alike from run to run.
+        return [transfer(payer, accounts[bytes(payer)[0] % len(accounts)], tip_lamports)]
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerFee:
+    """A fee for whoever sent the user: ``bps`` of the trade, or fixed lamports."""
+
+    recipient: Pubkey
+    bps: int | None = None
+    lamports: int | None = None
+
+    def instructions(self, payer: Pubkey, trade_lamports: int) -> list[Instruction]:
+        """The transfer of the fee."""
+        fee_lamports = self.lamports if self.lamports is not None else trade_lamports * (self.bps or 0) // BPS
+        return [transfer(payer, self.recipient, fee_lamports)] if fee_lamports else []
+
+
+@dataclass(frozen=True, slots=True)
+class UnsignedTransaction:
+    """The transaction as base64, and the market it goes to."""
+
+    tx_b64: str
+    listing: Listing
+    pool: Pubkey
+
+
+class OrderDesk:
+    """Builds transactions against the market's current reserves.
+
+    Threads: not thread-safe; the exchange's lock guards it.
+    """
+
+    def __init__(self, market: Market, slots: SlotClock) -> None:
+        self._market = market
+        self._slots = slots
+
+    def buy(
+        self,
+        listing: Listing,
+        user: Pubkey,
+        *,
+        budget_lamports: int,
+        slippage_bps: int,
+        delivery: Delivery,
+        partner_fee: PartnerFee | None = None,
+    ) -> UnsignedTransaction:
+        """As many tokens as the budget buys now, fees included; slippage raises what they may cost when it lands.
+
+        Raises ``OrderRejected`` if the budget buys nothing.
+        """
+        venue = self._market.venue(listing)
+        tokens = tokens_for_budget(self._market.reserves(listing), venue.fees, budget_lamports)
+        if tokens == 0:
+            raise OrderRejected("amount is too small to buy anything")
+        limit_lamports = min(_U64_MAX, budget_lamports * (BPS + slippage_bps) // BPS)
+        instructions = venue.buy_instructions(listing, user, tokens, limit_lamports)
+        if partner_fee is not None:
+            instructions += partner_fee.instructions(user, budget_lamports)
+        return self._unsigned(listing, user, instructions, delivery)
+
+    def sell(
+        self,
+        listing: Listing,
+        user: Pubkey,
+        *,
+        tokens: int,
+        slippage_bps: int,
+        delivery: Delivery,
+        partner_fee: PartnerFee | None = None,
+    ) -> UnsignedTransaction:
+        """Sell ``tokens``; slippage lowers what they may bring when it lands."""
+        venue = self._market.venue(listing)
+        net_lamports = sell_fill(self._market.reserves(listing), venue.fees, tokens).total_lamports
+        limit_lamports = net_lamports * (BPS - slippage_bps) // BPS
+        instructions = venue.sell_instructions(listing, user, tokens, limit_lamports)
+        if partner_fee is not None:
+            instructions += partner_fee.instructions(user, net_lamports)
+        return self._unsigned(listing, user, instructions, delivery)
+
+    def _unsigned(
+        self, listing: Listing, user: Pubkey, instructions: list[Instruction], delivery: Delivery
+    ) -> UnsignedTransaction:
+        blockhash, _ = self._slots.latest_blockhash()
+        everything = [*compute_budget(), *instructions, *delivery.instructions(user)]
+        message = MessageV0.try_compile(user, everything, [], blockhash)
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        tx_b64 = base64.b64encode(bytes(unsigned)).decode("ascii")
+        return UnsignedTransaction(tx_b64, listing, self._market.venue(listing).pool(listing))

@@ -1,0 +1,94 @@
+"""What a program sees while one of its instructions runs, and how it fails.
+
+Programs raise ``ProgramError``; the chain turns it into Solana's ``InstructionError`` and takes everything back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from solders.instruction import AccountMeta
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.ledger import Ledger
+
+#: As in Solana's JSON: a name, or a program's own number.
+ErrorDetail = str | dict[str, int]
+
+
+class ProgramError(Exception):
+    """An instruction failed; ``detail`` is what stands in ``{"InstructionError": [i, detail]}``."""
+
+    def __init__(self, detail: ErrorDetail) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        if isinstance(self.detail, dict):
+            return f"custom program error: {self.detail['Custom']:#x}"
+        return self.detail
+
+
+def custom(code: int) -> ProgramError:
+    """A program's own error number."""
+    return ProgramError({"Custom": code})
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One executed trade: ``lamports`` is what the trader paid in all, or got in all; the price is the one after it."""
+
+    mint: Pubkey
+    side: str
+    trader: Pubkey
+    token_account: Pubkey
+    tokens: int
+    lamports: int
+    price_lamports: int
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One instruction at work. ``swaps`` collects the trades it makes."""
+
+    ledger: Ledger
+    accounts: Sequence[AccountMeta]
+    data: bytes
+    swaps: list[Swap]
+
+    def address(self, index: int, *, signer: bool = False, writable: bool = False) -> Pubkey:
+        """The account at ``index``, checked. Raises ``ProgramError`` with the runtime's names."""
+        if index >= len(self.accounts):
+            raise ProgramError("NotEnoughAccountKeys")
+        account = self.accounts[index]
+        if signer and not account.is_signer:
+            raise ProgramError("MissingRequiredSignature")
+        if writable and not account.is_writable:
+            raise ProgramError("InvalidArgument")
+        return account.pubkey
+
+
+class Anchor:
+    """Error numbers every Anchor program shares."""
+
+    INSTRUCTION_FALLBACK_NOT_FOUND = 101
+    INSTRUCTION_DID_NOT_DESERIALIZE = 102
+    CONSTRAINT_MUT = 2000
+    CONSTRAINT_SEEDS = 2006
+    ACCOUNT_NOT_ENOUGH_KEYS = 3005
+    ACCOUNT_NOT_SIGNER = 3010
+    ACCOUNT_NOT_INITIALIZED = 3012
+
+
+def check_anchor_accounts(got: Sequence[AccountMeta], wanted: Sequence[AccountMeta]) -> None:
+    """Compare an instruction's accounts with the program's own list; more accounts behind it are allowed."""
+    if len(got) < len(wanted):
+        raise custom(Anchor.ACCOUNT_NOT_ENOUGH_KEYS)
+    for have, want in zip(got, wanted, strict=False):
+        if have.pubkey != want.pubkey:
+            raise custom(Anchor.CONSTRAINT_SEEDS)
+        if want.is_signer and not have.is_signer:
+            raise custom(Anchor.ACCOUNT_NOT_SIGNER)
+        if want.is_writable and not have.is_writable:
+            raise custom(Anchor.CONSTRAINT_MUT)

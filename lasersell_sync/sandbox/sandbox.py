@@ -1,0 +1,363 @@
+"""The sandbox: a local exchange that speaks the stream, the REST API and Solana JSON-RPC."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.api_server import ApiServer
+from lasersell_sync.sandbox.chain import TransactionRecord
+from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.http_server import HttpService
+from lasersell_sync.sandbox.pacemaker import Pacemaker
+from lasersell_sync.sandbox.positions import PositionRecord
+from lasersell_sync.sandbox.rpc_server import RpcServer
+from lasersell_sync.sandbox.sessions import SessionRecord
+from lasersell_sync.sandbox.sockets import listen, url_host
+from lasersell_sync.sandbox.stream_server import STREAM_PATH, StreamServer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+Address = str | Pubkey
+
+_U64_MAX = 2**64 - 1
+_MAX_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MintInfo:
+    """A token of the sandbox; ``tape`` names the story of its price: ``climb``, ``fall`` or ``peak``."""
+
+    mint: str
+    symbol: str
+    name: str
+    decimals: int
+    market_type: str
+    pool: str
+    tape: str
+
+
+class Sandbox:
+    """A local exchange to trade on with play money: real wire formats, real transactions, no outside world.
+
+    A mint's price story (its tape) starts when a user's buy lands in it while no user holds it, and depends on nothing
+    but ``seed``, the mint and the trades: same seed, same actions, same story. ``mints[0]`` climbs by 40 to 80 % within
+    about ten seconds.
+
+    Use as a context manager, or ``start`` and ``stop``. Nothing runs before ``start``.
+
+    Args:
+        seed: Chooses mints, pools and price stories.
+        api_key: The API key that clients must send.
+        api_keys: More keys that are accepted.
+        stream_port: WebSocket port; 0 picks a free one, here and below.
+        api_port: REST port.
+        rpc_port: Solana JSON-RPC port.
+        host: An IP address to listen on; None means 127.0.0.1, and ::1 where the machine has it.
+        pnl_flush_ms: Interval of ``pnl_update`` per position.
+        landing_delay_ms: Time from ``sendTransaction`` to execution.
+        speed: Market ticks per 100 ms.
+        session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
+            ``"replace"`` (the first one is closed).
+        initial_lamports: Play money of a wallet when it is first registered.
+
+    Raises:
+        ValueError: An argument makes no sense; the text names it.
+
+    Threads: every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        api_key: str = "sandbox-key",
+        api_keys: Sequence[str] | None = None,
+        stream_port: int = 8082,
+        api_port: int = 8080,
+        rpc_port: int = 8899,
+        host: str | None = None,
+        pnl_flush_ms: int = 100,
+        landing_delay_ms: int = 400,
+        speed: float = 1.0,
+        session_policy: str = "refuse",
+        initial_lamports: int = 10 * 10**9,
+    ) -> None:
+        _check_integer("seed", seed, least=-_U64_MAX, most=_U64_MAX)
+        if session_policy not in ("refuse", "replace"):
+            raise ValueError(f"session_policy must be 'refuse' or 'replace', not {session_policy!r}")
+        ports = {"stream_port": stream_port, "api_port": api_port, "rpc_port": rpc_port}
+        for name, port in ports.items():
+            _check_integer(name, port, least=0, most=65_535)
+        _check_host(host)
+        _check_integer("pnl_flush_ms", pnl_flush_ms, least=1, most=_MAX_MS)
+        _check_integer("landing_delay_ms", landing_delay_ms, least=0, most=_MAX_MS)
+        _check_integer("initial_lamports", initial_lamports, least=0, most=_U64_MAX)
+        self._host = host
+        self._ports = ports
+        self._api_key = api_key
+        settings = ExchangeSettings(
+            seed=seed,
+            api_keys=_checked_keys(api_key, api_keys),
+            pnl_flush_ms=pnl_flush_ms,
+            landing_delay_ms=landing_delay_ms,
+            speed=_checked_speed(speed),
+            replace_sessions=session_policy == "replace",
+            initial_lamports=initial_lamports,
+        )
+        self._exchange = Exchange(settings)
+        # Guards the life cycle: start and stop from two threads at once.
+        self._life = threading.Lock()
+        self._state = "new"
+        self._urls: dict[str, str] = {}
+        self._stream: StreamServer | None = None
+        self._services: list[HttpService] = []
+        self._pacemaker: Pacemaker | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self._state}{''.join(f' {name}={url}' for name, url in self._urls.items())}>"
+
+    # -- life cycle
+
+    def start(self) -> Sandbox:
+        """Open the three ports and start the market.
+
+        Raises:
+            OSError: A port is taken; the text names port and service. Nothing is left open.
+            RuntimeError: It runs already, or has been stopped (a stopped sandbox stays stopped).
+        """
+        with self._life:
+            if self._state != "new":
+                raise RuntimeError(f"this sandbox is {self._state}; make a new one")
+            try:
+                self._open()
+            except BaseException:
+                self._close()
+                self._state = "stopped"
+                raise
+            self._state = "running"
+            return self
+
+    def _open(self) -> None:
+        sockets = listen("stream", self._ports["stream_port"], self._host)
+        self._stream = StreamServer(self._exchange, sockets)
+        host, port = url_host(sockets), sockets[0].getsockname()[1]
+        self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
+        for service, application in (("api", ApiServer(self._exchange)), ("rpc", RpcServer(self._exchange))):
+            sockets = listen(service, self._ports[f"{service}_port"], self._host)
+            host, port = url_host(sockets), sockets[0].getsockname()[1]
+            self._services.append(HttpService(f"lasersell-sandbox-{service}", sockets, application))
+            self._urls[f"{service}_url"] = f"http://{host}:{port}"
+        # Every port is ours before the first thread starts, so a taken port leaves nothing behind.
+        self._pacemaker = Pacemaker(self._exchange)
+        self._pacemaker.start()
+        self._stream.start()
+        for running in self._services:
+            running.start()
+
+    def stop(self) -> None:
+        """Close every socket and join every thread, in under two seconds; again is fine."""
+        with self._life:
+            if self._state == "running":
+                self._close()
+            self._state = "stopped"
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.stop()
+        for service in self._services:
+            service.stop()
+        if self._pacemaker is not None:
+            self._pacemaker.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- where it is
+
+    @property
+    def stream_url(self) -> str:
+        """The WebSocket's URL; after ``start``."""
+        return self._url("stream_url")
+
+    @property
+    def api_url(self) -> str:
+        """The REST service's base URL; after ``start``."""
+        return self._url("api_url")
+
+    @property
+    def rpc_url(self) -> str:
+        """The JSON-RPC URL; after ``start``."""
+        return self._url("rpc_url")
+
+    def _url(self, name: str) -> str:
+        if name not in self._urls:
+            raise RuntimeError(f"{name} is known once the sandbox is started")
+        return self._urls[name]
+
+    @property
+    def api_key(self) -> str:
+        """The API key clients must send."""
+        return self._api_key
+
+    @property
+    def mints(self) -> list[str]:
+        """What trades here; the first is a climber."""
+        return [str(listing.mint) for listing in self._exchange.listings]
+
+    @property
+    def mint_info(self) -> dict[str, MintInfo]:
+        """Symbol, market and story of every mint."""
+        infos = {}
+        for listing in self._exchange.listings:
+            mint, pool = str(listing.mint), str(self._exchange.venue(listing).pool(listing))
+            infos[mint] = MintInfo(
+                mint, listing.symbol, listing.name, listing.decimals, listing.market_type, pool, listing.tape
+            )
+        return infos
+
+    def ready_line(self) -> dict[str, object]:
+        """What a script needs to know, as a JSON-ready dict; contains the API key."""
+        return {
+            "stream_url": self.stream_url,
+            "api_url": self.api_url,
+            "rpc_url": self.rpc_url,
+            "api_key": self.api_key,
+            "mints": self.mints,
+        }
+
+    # -- looking in
+
+    def wait_for(self, predicate: Callable[[], T], timeout_s: float) -> T:
+        """Wait until a predicate over the sandbox is true; its last value, false after the timeout.
+
+        It is called on this thread, whenever something has happened, with the sandbox standing still: keep it short.
+        """
+        return self._exchange.wait_for(predicate, timeout_s)
+
+    def balance_lamports(self, pubkey: Address) -> int:
+        """Lamports of an account."""
+        return self._exchange.balance_lamports(_address(pubkey, "pubkey"))
+
+    def token_balance(self, owner: Address, mint: Address) -> int:
+        """Smallest units of a token that an owner holds."""
+        return self._exchange.token_balance(_address(owner, "owner"), _address(mint, "mint"))
+
+    def positions(self) -> list[PositionRecord]:
+        """Every position so far, oldest first; ``close_reason`` tells the closed ones."""
+        return self._exchange.positions()
+
+    def transactions(self) -> list[TransactionRecord]:
+        """Every landed transaction, oldest first."""
+        return self._exchange.transactions()
+
+    def sessions(self, *, include_closed: bool = False) -> list[SessionRecord]:
+        """The configured sessions that are connected; or every connection there ever was."""
+        return self._exchange.sessions(include_closed=include_closed)
+
+    @property
+    def received(self) -> dict[int, list[dict[str, object]]]:
+        """Every JSON object that clients sent, in order of arrival, by session id."""
+        return self._exchange.received()
+
+    # -- stepping in
+
+    def force_exit(self, position_id: int, reason: str) -> None:
+        """Send an exit signal for an open position, as if a strategy had fired. Raises ValueError."""
+        self._exchange.force_exit(position_id, reason)
+
+    def set_price_multiplier(self, mint: Address, multiplier: float) -> None:
+        """Multiply a price, by one trade of the crowd; the tape goes on from there. Raises ValueError."""
+        if not isinstance(multiplier, (int, float)) or not math.isfinite(multiplier) or not 0 < multiplier < 10**6:
+            raise ValueError("multiplier must be a number above 0 and below a million")
+        self._exchange.multiply_price(_address(mint, "mint"), Fraction(multiplier).limit_denominator(10**9))
+
+    def skip_slots(self, slots: int) -> None:
+        """Let the chain's time jump ahead: blockhashes age, landed transactions become final. Raises ValueError."""
+        _check_integer("slots", slots, least=0, most=10**9)
+        self._exchange.skip_slots(slots)
+
+    def drop_connections(self, code: int | None = None) -> None:
+        """End every stream connection: without a code by an abrupt TCP reset or end, with one by a close frame."""
+        if code is not None and not (code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code < 5000):
+            raise ValueError(f"code {code!r} may not be sent in a close frame")
+        self._running_stream().drop(code)
+
+    def mute(self) -> None:
+        """Fall silent on the stream: nothing is sent, nothing read, no ping answered; sockets stay open."""
+        self._running_stream().set_muted(muted=True)
+
+    def unmute(self) -> None:
+        """Speak again; what piled up meanwhile is sent and answered."""
+        self._running_stream().set_muted(muted=False)
+
+    def send_raw(self, frame: str | bytes) -> int:
+        """Send something to every stream connection; how many there were.
+
+        A text goes out as one text frame whatever it says; bytes go on the socket as they are, framing included.
+        """
+        return self._exchange.post_to_all([frame])
+
+    def _running_stream(self) -> StreamServer:
+        if self._stream is None or self._state != "running":
+            raise RuntimeError(f"this sandbox is {self._state}")
+        return self._stream
+
+
+def _check_integer(name: str, value: int, *, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+
+
+def _check_host(host: str | None) -> None:
+    if host is None or host == "localhost":
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ValueError(f"host must be an IP address or None, not {host!r}") from error
+
+
+def _checked_speed(speed: float) -> float:
+    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0.01 <= speed <= 1000:
+        raise ValueError(f"speed must be a number from 0.01 to 1000, not {speed!r}")
+    return float(speed)
+
+
+def _checked_keys(api_key: str, api_keys: Sequence[str] | None) -> tuple[str, ...]:
+    more_keys = () if api_keys is None or isinstance(api_keys, str) else tuple(api_keys)
+    # No value in the texts: keys do not belong into errors.
+    if not _is_key(api_key):
+        raise ValueError("api_key must be a non-empty string of printable ASCII")
+    if isinstance(api_keys, str) or not all(_is_key(key) for key in more_keys):
+        raise ValueError("api_keys must be a list of non-empty strings of printable ASCII")
+    return tuple(dict.fromkeys((api_key, *more_keys)))
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and key != "" and key.isascii() and key.isprintable() and key == key.strip()
+
+
+def _address(value: Address, name: str) -> Pubkey:
+    if isinstance(value, Pubkey):
+        return value
+    try:
+        return Pubkey.from_string(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a public key: {value!r}") from error

@@ -1,0 +1,80 @@
+"""Listening sockets: one port, on every loopback address the host has."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+_LOOPBACK = ("127.0.0.1", "::1")
+_BACKLOG = 128
+#: How often to look for a port that is free on both address families.
+_FREE_PORT_ATTEMPTS = 50
+
+
+def listen(service: str, port: int, host: str | None) -> list[socket.socket]:
+    """Bind and listen; port 0 picks one number that is free on every address.
+
+    Args:
+        service: Named in errors.
+        port: 0 to 65535.
+        host: An IP address; None or ``"localhost"`` means every loopback address of this machine.
+
+    Raises:
+        OSError: The port is taken (or may not be used); the text names port and service.
+    """
+    addresses = _LOOPBACK if host in (None, "localhost") else (str(host),)
+    for _ in range(_FREE_PORT_ATTEMPTS):
+        try:
+            return _bind_all(addresses, port)
+        except OSError as error:
+            if port == 0 and error.errno == errno.EADDRINUSE:
+                continue  # free on one family, taken on the other
+            raise OSError(error.errno, f"{service} cannot listen on port {port}: {error.strerror}") from error
+    raise OSError(errno.EADDRINUSE, f"{service} found no port that is free on {' and '.join(addresses)}")
+
+
+def _bind_all(addresses: tuple[str, ...], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            try:
+                sockets.append(_bind(address, port))
+            except OSError as error:
+                if len(addresses) > 1 and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    continue  # this machine has no such loopback address
+                raise
+            port = sockets[0].getsockname()[1]
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "no loopback address")
+    except BaseException:
+        close_all(sockets)
+        raise
+    return sockets
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    version = ipaddress.ip_address(address).version
+    listener = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if version == 6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def close_all(sockets: list[socket.socket]) -> None:
+    """Close sockets."""
+    for listener in sockets:
+        listener.close()
+
+
+def url_host(sockets: list[socket.socket]) -> str:
+    """The address to put into a URL."""
+    address: str = sockets[0].getsockname()[0]
+    return f"[{address}]" if ":" in address else address

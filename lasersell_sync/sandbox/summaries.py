@@ -1,0 +1,49 @@
+"""One line per instruction, for people and assertions: what a landed transaction said."""
+
+from __future__ import annotations
+
+import struct
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.addresses import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    COMPUTE_BUDGET_PROGRAM,
+    PUMP_FUN_PROGRAM,
+    PUMP_SWAP_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+)
+from lasersell_sync.sandbox.instructions import (
+    TOKEN_CLOSE_ACCOUNT,
+    TOKEN_SYNC_NATIVE,
+    TOKEN_TRANSFER,
+    TOKEN_TRANSFER_CHECKED,
+)
+from lasersell_sync.sandbox.listings import discriminator
+
+_TOKEN_NAMES = {
+    TOKEN_TRANSFER: "transfer",
+    TOKEN_TRANSFER_CHECKED: "transfer_checked",
+    TOKEN_SYNC_NATIVE: "sync_native",
+    TOKEN_CLOSE_ACCOUNT: "close_account",
+}
+_BUDGET_NAMES = {1: "heap_frame", 2: "unit_limit", 3: "unit_price", 4: "data_size_limit"}
+_MARKETS = {PUMP_FUN_PROGRAM: "pump_fun", PUMP_SWAP_PROGRAM: "pump_swap"}
+_SIDES = {discriminator("buy"): "buy", discriminator("sell"): "sell"}
+
+
+def summarise(program: Pubkey, data: bytes) -> str:
+    """E.g. ``pump_fun.buy tokens=5 limit_lamports=7`` or ``system.transfer lamports=1000``."""
+    if program in _MARKETS and data[:8] in _SIDES and len(data) >= 24:
+        tokens, limit_lamports = struct.unpack_from("<QQ", data, 8)
+        return f"{_MARKETS[program]}.{_SIDES[data[:8]]} tokens={tokens} limit_lamports={limit_lamports}"
+    if program == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00" and len(data) >= 12:
+        return f"system.transfer lamports={struct.unpack_from('<Q', data, 4)[0]}"
+    if program == TOKEN_PROGRAM and data:
+        return f"token.{_TOKEN_NAMES.get(data[0], data[0])}"
+    if program == ASSOCIATED_TOKEN_PROGRAM:
+        return "associated_token.create_idempotent" if data == b"\x01" else "associated_token.create"
+    if program == COMPUTE_BUDGET_PROGRAM and data:
+        return f"compute_budget.{_BUDGET_NAMES.get(data[0], data[0])}"
+    return f"{program} {data.hex()}"

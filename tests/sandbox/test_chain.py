@@ -1,0 +1,358 @@
+"""What lands, what it does to the ledger, and what is refused; transactions are built with solders, or by the API."""
+
+from __future__ import annotations
+
+import random
+import struct
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from solders.errors import SignerError
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
+
+from lasersell_sync.sandbox.addresses import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    PUMP_FUN_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+    WRAPPED_SOL_MINT,
+)
+from lasersell_sync.sandbox.chain import TransactionRefused
+from lasersell_sync.sandbox.ledger import token_address
+from tests.sandbox.players import NOBODY, Rig, signed
+
+MARKETS = ["pump_fun", "pump_swap"]
+FEE = 15_000  # base fee and the priority fee of our own transactions
+
+
+def send_lamports(source: Pubkey, target: Pubkey, lamports: int) -> Instruction:
+    return transfer(TransferParams(from_pubkey=source, to_pubkey=target, lamports=lamports))
+
+
+def holdings(rig: Rig, *owners: Pubkey) -> dict[Pubkey, Any]:
+    return {owner: dict(rig.exchange.token_accounts_of(owner)) for owner in owners}
+
+
+def rewritten(transaction: VersionedTransaction, old: bytes, new: bytes) -> VersionedTransaction:
+    """The transaction with some bytes of its message changed and its signatures kept."""
+    raw = bytes(transaction)
+    assert raw.count(old) == 1
+    return VersionedTransaction.from_bytes(raw.replace(old, new))
+
+
+def refused(rig: Rig, transaction: VersionedTransaction, **options: bool) -> TransactionRefused:
+    with pytest.raises(TransactionRefused) as caught:
+        rig.exchange.send_transaction(transaction, skip_preflight=options.get("skip_preflight", False))
+    return caught.value
+
+
+@pytest.mark.parametrize("market_type", MARKETS)
+def test_a_buy_spends_what_it_says(rig: Rig, market_type: str) -> None:
+    """A buy moves lamports from the wallet into pool, fees and rent, and not a lamport more."""
+    wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    record = rig.buy(wallet, listing, lamports=10**9)
+    assert record.err is None
+    assert record.fee_lamports == FEE
+    (holding,) = rig.exchange._desk.book.holdings_of(wallet.pubkey())
+    rent = 2_039_280
+    assert holding.entry_lamports is not None
+    assert 10**9 - 10 < holding.entry_lamports <= 10**9
+    assert before - rig.exchange.balance_lamports(wallet.pubkey()) == holding.entry_lamports + rent + FEE
+    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) > 0
+
+
+@pytest.mark.parametrize("market_type", MARKETS)
+def test_a_sale_of_everything_empties_the_account(rig: Rig, market_type: str) -> None:
+    """Amount 0 at the API means the whole balance, and no wrapped SOL is left behind."""
+    wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
+    rig.buy(wallet, listing)
+    assert rig.sell(wallet, listing).err is None
+    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
+    assert rig.exchange.token_account(token_address(wallet.pubkey(), WRAPPED_SOL_MINT)) is None
+
+
+def test_the_ledger_follows_the_instructions_not_the_api(rig: Rig) -> None:
+    """A transaction that nobody asked the API for works just the same: here a legacy one with two transfers."""
+    wallet, target = rig.wallet(), Keypair().pubkey()
+    blockhash, _ = rig.exchange.latest_blockhash()
+    instructions = [send_lamports(wallet.pubkey(), target, 70), send_lamports(wallet.pubkey(), target, 7)]
+    message = Message.new_with_blockhash(instructions, wallet.pubkey(), blockhash)
+    record = rig.send(VersionedTransaction(message, [wallet]))
+    assert (record.err, record.fee_lamports) == (None, 5_000)
+    assert rig.exchange.balance_lamports(target) == 77
+    assert record.instructions == ("system.transfer lamports=70", "system.transfer lamports=7")
+
+
+@pytest.mark.parametrize("market_type", MARKETS)
+def test_slippage_is_enforced_on_the_chain(rig: Rig, market_type: str) -> None:
+    """When the price has left the signed limit, the sale fails with the program's number and costs only the fee."""
+    wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
+    rig.buy(wallet, listing)
+    order = signed(rig.sell_order(wallet, listing, slippage_bps=100), wallet)
+    rig.exchange.multiply_price(listing.mint, Fraction(9, 10))
+    lamports, accounts = rig.exchange.balance_lamports(wallet.pubkey()), holdings(rig, wallet.pubkey())
+    refusal = refused(rig, order)
+    assert refusal.code == -32002
+    assert "custom program error" in refusal.message
+    record = rig.send(order, skip_preflight=True)
+    index = 2 if market_type == "pump_fun" else 3
+    assert record.err == {"InstructionError": [index, {"Custom": 6003 if market_type == "pump_fun" else 6004}]}
+    assert rig.exchange.balance_lamports(wallet.pubkey()) == lamports - FEE
+    assert holdings(rig, wallet.pubkey()) == accounts
+
+
+def test_a_buy_over_its_limit_fails(rig: Rig) -> None:
+    """A buy whose cost rose above the signed maximum gets TooMuchSolRequired."""
+    wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
+    order = rig.exchange.build_buy(
+        listing,
+        wallet.pubkey(),
+        budget_lamports=10**9,
+        slippage_bps=10,
+        delivery=NOBODY,
+        partner_fee=None,
+    )
+    rig.exchange.multiply_price(listing.mint, Fraction(11, 10))
+    record = rig.send(signed(order.tx_b64, wallet), skip_preflight=True)
+    assert record.err == {"InstructionError": [3, {"Custom": 6002}]}
+    assert rig.exchange.token_accounts_of(wallet.pubkey()) == []
+
+
+def test_a_failure_takes_back_the_instructions_before_it(rig: Rig) -> None:
+    """If the second instruction fails, the first has not happened either; the fee is paid all the same."""
+    wallet, target = rig.wallet(), Keypair().pubkey()
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    transaction = rig.transaction(
+        wallet, send_lamports(wallet.pubkey(), target, 10**6), send_lamports(wallet.pubkey(), target, 10**12)
+    )
+    record = rig.send(transaction, skip_preflight=True)
+    assert record.err == {"InstructionError": [1, {"Custom": 1}]}
+    assert rig.exchange.balance_lamports(target) == 0
+    assert rig.exchange.balance_lamports(wallet.pubkey()) == before - 5_000
+
+
+def test_a_wrong_signer_is_refused(rig: Rig) -> None:
+    """A transaction signed by another key never gets in, with preflight or without."""
+    wallet, thief = rig.wallet(1), rig.wallet(2)
+    message = rig.transaction(wallet, send_lamports(wallet.pubkey(), thief.pubkey(), 5)).message
+    forged = VersionedTransaction.populate(message, [thief.sign_message(to_bytes_versioned(message))])
+    for skip_preflight in (False, True):
+        assert refused(rig, forged, skip_preflight=skip_preflight).code == -32003
+    unsigned = VersionedTransaction.populate(message, [Signature.default()])
+    assert refused(rig, unsigned).code == -32003
+
+
+def test_an_amount_changed_after_signing_is_refused(rig: Rig) -> None:
+    """One changed byte of the signed message makes the signature wrong."""
+    wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
+    rig.buy(wallet, listing)
+    honest = signed(rig.sell_order(wallet, listing), wallet)
+    tokens = rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    tampered = rewritten(honest, struct.pack("<Q", tokens), struct.pack("<Q", tokens - 1))
+    assert refused(rig, tampered).code == -32003
+    assert rig.send(honest).err is None
+
+
+def test_a_known_signature_over_other_bytes_is_refused(rig: Rig) -> None:
+    """A signature that has landed before does not let changed bytes pass as a repetition."""
+    wallet = rig.wallet()
+    honest = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 0x1122334455))
+    tampered = rewritten(honest, struct.pack("<Q", 0x1122334455), struct.pack("<Q", 0x1122334456))
+    rig.exchange.send_transaction(honest, skip_preflight=True)
+    assert refused(rig, tampered).code == -32003
+    rig.advance(1)
+    assert refused(rig, tampered, skip_preflight=True).code == -32003
+
+
+def mutations(raw: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, cut out or put in."""
+    data = bytearray(raw)
+    for _ in range(rng.randint(1, 4)):
+        place, kind = rng.randrange(len(data) + 1), rng.random()
+        if kind < 0.6:
+            data[place : place + 1] = rng.randbytes(1)
+        elif kind < 0.8:
+            del data[place : place + rng.randint(1, 5)]
+        else:
+            data[place:place] = rng.randbytes(rng.randint(1, 4))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("market_type", MARKETS)
+def test_mutated_transactions_break_nothing(rig: Rig, market_type: str) -> None:
+    """Damaged transactions are refused or fail on the chain, and every lamport stays accounted for (seed 20260101)."""
+    rng, wallet, listing = random.Random(20260101), rig.wallet(), rig.listing(market_type, "climb")
+    rig.buy(wallet, listing)
+    raw = bytes(signed(rig.sell_order(wallet, listing), wallet))
+    total, paid = rig.exchange.total_lamports(), sum(item.fee_lamports for item in rig.exchange.transactions())
+    codes = set()
+    for number in range(2_000):
+        try:
+            damaged = VersionedTransaction.from_bytes(mutations(raw, rng))
+            if number % 2:
+                # Signed anew, so that the damage reaches the programs.
+                damaged = VersionedTransaction(damaged.message, [wallet])
+        except (ValueError, SignerError):
+            continue
+        try:
+            rig.exchange.send_transaction(damaged, skip_preflight=True)
+        except TransactionRefused as refusal:
+            codes.add(refusal.code)
+    assert codes == {-32602, -32003}
+    rig.advance(1)
+    assert len(rig.exchange.transactions()) > 20
+    fees = sum(item.fee_lamports for item in rig.exchange.transactions()) - paid
+    assert rig.exchange.total_lamports() == total - fees
+
+
+def test_the_number_of_signatures_must_be_exact(rig: Rig) -> None:
+    """Missing and surplus signatures are malformed transactions."""
+    wallet = rig.wallet()
+    good = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    for signatures in ([], [*good.signatures, *good.signatures]):
+        assert refused(rig, VersionedTransaction.populate(good.message, signatures)).code == -32602
+
+
+def test_blockhashes_expire(rig: Rig) -> None:
+    """A blockhash is good for 150 slots; then preflight says so, and without preflight the transaction never lands."""
+    wallet = rig.wallet()
+    early = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    late = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 6))
+    rig.exchange.skip_slots(149)
+    assert rig.send(early).err is None
+    rig.exchange.skip_slots(10)
+    refusal = refused(rig, late)
+    assert (refusal.code, refusal.message) == (-32002, "Transaction simulation failed: Blockhash not found")
+    assert refusal.data is not None
+    assert refusal.data["err"] == "BlockhashNotFound"
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    assert rig.send(late, skip_preflight=True) is None
+    assert rig.exchange.signature_status(late.signatures[0]) is None
+    assert rig.exchange.balance_lamports(wallet.pubkey()) == before
+
+
+def test_a_foreign_blockhash_is_unknown(rig: Rig) -> None:
+    """A blockhash this chain never had is not accepted."""
+    wallet = rig.wallet()
+    message = MessageV0.try_compile(
+        wallet.pubkey(), [send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)], [], Hash(bytes([7]) * 32)
+    )
+    assert refused(rig, VersionedTransaction(message, [wallet])).message.endswith("Blockhash not found")
+
+
+def test_the_same_transaction_lands_once(rig: Rig) -> None:
+    """Sending again, before or after landing, gives the same signature and no second execution."""
+    wallet, target = rig.wallet(), Keypair().pubkey()
+    transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), target, 100))
+    first = rig.exchange.send_transaction(transaction, skip_preflight=False)
+    assert rig.exchange.send_transaction(transaction, skip_preflight=False) == first
+    rig.advance(1)
+    assert rig.exchange.send_transaction(transaction, skip_preflight=False) == first
+    rig.advance(1)
+    assert rig.exchange.balance_lamports(target) == 100
+    assert len(rig.exchange.transactions()) == 1
+
+
+def test_a_wallet_without_money_cannot_send(rig: Rig) -> None:
+    """An account that never had lamports is told so; without preflight its transaction never lands."""
+    pauper = Keypair()
+    transaction = rig.transaction(pauper, send_lamports(pauper.pubkey(), Keypair().pubkey(), 1))
+    assert "no record of a prior credit" in refused(rig, transaction).message
+    assert rig.send(transaction, skip_preflight=True) is None
+
+
+def test_programs_that_are_not_here_fail(rig: Rig) -> None:
+    """An unknown program fails the transaction as a whole."""
+    wallet = rig.wallet()
+    record = rig.send(rig.transaction(wallet, Instruction(Keypair().pubkey(), b"", [])), skip_preflight=True)
+    assert record.err == "ProgramAccountNotFound"
+
+
+def test_nobody_sells_what_is_not_his(rig: Rig) -> None:
+    """Putting the victim's token account into one's own sale is a constraint violation of the program."""
+    victim, thief = rig.wallet(1), rig.wallet(2)
+    listing = rig.listing("pump_fun", "climb")
+    rig.buy(victim, listing)
+    rig.buy(thief, listing)
+    honest = rig.exchange.venue(listing).sell_instructions(listing, thief.pubkey(), 1_000, 0)[0]
+    accounts = list(honest.accounts)
+    accounts[5] = AccountMeta(token_address(victim.pubkey(), listing.mint), is_signer=False, is_writable=True)
+    record = rig.send(rig.transaction(thief, Instruction(PUMP_FUN_PROGRAM, honest.data, accounts)), skip_preflight=True)
+    assert record.err == {"InstructionError": [0, {"Custom": 2006}]}
+
+
+def test_tokens_can_be_given_away_by_their_owner_only(rig: Rig) -> None:
+    """Token transfers need the owner's signature; with it, plain and checked transfers move tokens."""
+    owner, friend = rig.wallet(1), rig.wallet(2)
+    listing = rig.listing("pump_fun", "climb")
+    rig.buy(owner, listing)
+    rig.buy(friend, listing)
+    source, target = (token_address(wallet.pubkey(), listing.mint) for wallet in (owner, friend))
+
+    def give(authority: Pubkey) -> Instruction:
+        accounts = [
+            AccountMeta(source, is_signer=False, is_writable=True),
+            AccountMeta(target, is_signer=False, is_writable=True),
+            AccountMeta(authority, is_signer=True, is_writable=False),
+        ]
+        return Instruction(TOKEN_PROGRAM, struct.pack("<BQ", 3, 1_000), accounts)
+
+    stolen = rig.send(rig.transaction(friend, give(friend.pubkey())), skip_preflight=True)
+    assert stolen.err == {"InstructionError": [0, {"Custom": 4}]}
+    before = rig.exchange.token_balance(friend.pubkey(), listing.mint)
+    assert rig.send(rig.transaction(owner, give(owner.pubkey()))).err is None
+    assert rig.exchange.token_balance(friend.pubkey(), listing.mint) == before + 1_000
+
+
+@pytest.mark.parametrize(
+    ("program", "data"),
+    [
+        (SYSTEM_PROGRAM, b""),
+        (SYSTEM_PROGRAM, b"\x02\x00\x00\x00\x01"),
+        (SYSTEM_PROGRAM, b"\xff" * 12),
+        (TOKEN_PROGRAM, b""),
+        (TOKEN_PROGRAM, b"\x03\x01"),
+        (TOKEN_PROGRAM, b"\xee"),
+        (TOKEN_PROGRAM, b"\x09"),
+        (TOKEN_PROGRAM, b"\x11"),
+        (ASSOCIATED_TOKEN_PROGRAM, b"\x01"),
+        (ASSOCIATED_TOKEN_PROGRAM, b"\x07"),
+        (PUMP_FUN_PROGRAM, b""),
+        (PUMP_FUN_PROGRAM, b"\x00" * 24),
+        (PUMP_FUN_PROGRAM, bytes([102, 6, 61, 18, 1, 218, 235, 234])),
+        (PUMP_FUN_PROGRAM, bytes([102, 6, 61, 18, 1, 218, 235, 234]) + bytes(16)),
+    ],
+)
+def test_garbled_instructions_fail_and_cost_the_fee(rig: Rig, program: Pubkey, data: bytes) -> None:
+    """Truncated data and missing accounts are errors of the instruction, never of the exchange."""
+    wallet = rig.wallet()
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    record = rig.send(rig.transaction(wallet, Instruction(program, data, [])), skip_preflight=True)
+    assert record.err["InstructionError"][0] == 0
+    assert rig.exchange.balance_lamports(wallet.pubkey()) == before - 5_000
+
+
+def test_statuses_ripen(rig: Rig) -> None:
+    """A landed transaction is processed at once, confirmed a slot later, finalized after 32."""
+    wallet = rig.wallet()
+    transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    signature = rig.exchange.send_transaction(transaction, skip_preflight=False)
+    assert rig.exchange.signature_status(signature) is None
+    rig.advance(0.4)
+    stages = []
+    for skipped in (0, 1, 31):
+        rig.exchange.skip_slots(skipped)
+        status = rig.exchange.signature_status(signature)
+        assert status is not None
+        assert status["err"] is None
+        stages.append((status["confirmationStatus"], status["confirmations"]))
+    assert stages == [("processed", 0), ("confirmed", 1), ("finalized", None)]
