@@ -1,0 +1,89 @@
+"""``lasersell-sync sandbox`` as a process: the ready line, what it serves, how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.processes import Program, command
+
+FREE_PORTS = ("--stream-port", "0", "--api-port", "0", "--rpc-port", "0")
+
+
+@pytest.fixture
+def running() -> Iterator[tuple[Program, dict[str, object]]]:
+    with command("sandbox", *FREE_PORTS, "--api-key", "a-key-of-mine", "--seed", "7") as program:
+        yield program, json.loads(program.process.stdout.readline())
+
+
+def test_the_ready_line_says_where_everything_is(running: tuple[Program, dict[str, object]]):
+    """A script reads one line and can begin: every port answers by then."""
+    _, ready = running
+    assert list(ready) == ["stream_url", "api_url", "rpc_url", "api_key", "mints"]
+    assert ready["api_key"] == "a-key-of-mine"
+    assert ready["mints"]
+    for name in ("stream_url", "api_url", "rpc_url"):
+        host = urlsplit(str(ready[name]))
+        socket.create_connection((host.hostname, host.port), timeout=10).close()
+    connection = http.client.HTTPConnection(urlsplit(str(ready["api_url"])).netloc, timeout=10)
+    connection.request("GET", "/healthz")
+    assert json.loads(connection.getresponse().read()) == {"status": "ok"}
+    connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_good_order(running: tuple[Program, dict[str, object]], number: signal.Signals):
+    """Ctrl-C and a service manager's stop are normal ends: status 0, no traceback, nothing more on stdout."""
+    program, ready = running
+    code, stdout, stderr = program.stop(number)
+    assert code == 0
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    # The help for people, with settings to paste.
+    assert f"LASERSELL_STREAM_URL={ready['stream_url']}" in stderr
+
+
+def test_the_same_seed_has_the_same_tokens(running: tuple[Program, dict[str, object]]):
+    _, ready = running
+    with command("sandbox", *FREE_PORTS, "--seed", "7") as other:
+        assert json.loads(other.process.stdout.readline())["mints"] == ready["mints"]
+
+
+@pytest.mark.parametrize(
+    ("option", "service"), [("--stream-port", "stream"), ("--api-port", "api"), ("--rpc-port", "rpc")]
+)
+def test_a_port_in_use_is_told_in_one_line(option: str, service: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with command("sandbox", *FREE_PORTS, option, port) as program:
+            code, stdout, stderr = program.end()
+    assert code == 1
+    assert stdout == ""
+    (line,) = stderr.splitlines()
+    assert service in line
+    assert port in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--stream-port", "65536"),
+        ("--speed", "0"),
+        ("--speed", "nan"),
+        ("--seed", "x"),
+        ("--api-key", "a\nb"),
+        ("--port", "1"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments: tuple[str, str]):
+    with command("sandbox", *FREE_PORTS, *arguments) as program:
+        code, stdout, stderr = program.end()
+    assert code == 2
+    assert stdout == ""
+    assert "Traceback" not in stderr

@@ -1,0 +1,206 @@
+"""The house's plan, checked: who imports whom, and who may touch which dependency (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "lasersell_sync"
+
+#: Lowest first. A module imports only from lines above its own; names on one line do not import each other.
+LAYERS = [
+    ["_version", "exceptions", "timeouts", "_log"],
+    ["messages", "pubkeys", "processes", "extras"],
+    ["network"],
+    ["strategy", "positions", "retry"],
+    ["_pure", "_core"],
+    ["_backend"],
+    ["codec"],
+    ["stream", "trading"],
+    ["session"],
+    ["cli"],
+]
+#: The same, inside a package.
+INNER_LAYERS = {
+    "network": [
+        ["endpoints", "tcp", "tls"],
+        ["proxy"],
+        ["tunnel"],
+    ],
+    "stream": [
+        ["connection_events", "lifecycle", "transport", "live_connections"],
+        ["options"],
+        ["event_queue", "keepalive", "stats", "desired_state"],
+        ["sink", "writer", "sender"],
+        ["serving"],
+        ["reader"],
+        ["connection"],
+        ["client"],
+    ],
+    "trading": [
+        ["_endpoint"],
+        ["_http", "build_tx", "tx"],
+        ["_json_rpc"],
+        ["exit_api", "solana_rpc"],
+    ],
+    "session": [
+        ["events", "market_view", "table", "deadlines", "exits", "health"],
+        ["memory", "dispatch", "resync"],
+        ["state"],
+        ["stream_session"],
+    ],
+}
+#: A dependency and the modules that may import it.
+OWNERS = {
+    "websocket": {"stream.transport"},
+    "tenacity": {"retry"},
+    "python_socks": {"network.tunnel"},
+    "cryptography": {"network.tls"},
+    "certifi": {"network.tls"},
+    "urllib3": {"trading._http"},
+    # The command line is a user of the library: its demo makes a throwaway wallet.
+    "solders": {"trading.tx", "cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "websockets": {"sandbox"},
+    "werkzeug": {"sandbox"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name.removesuffix(".__init__") if name != "__init__" else "", path
+
+
+def imports(path: Path) -> Iterator[tuple[str, ast.AST]]:
+    """(dotted name, node) of every run-time import; what stands under TYPE_CHECKING costs nothing and ties nothing."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for child in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write it out, so that it can be found"
+            if node.module == "lasersell_sync":
+                # "from lasersell_sync import _backend" names a module, not the front door's re-export.
+                yield from ((f"lasersell_sync.{alias.name}", node) for alias in node.names)
+            else:
+                yield node.module or "", node
+
+
+MODULES = dict(modules())
+
+
+def level(layers: list[list[str]], name: str) -> int | None:
+    return next((n for n, line in enumerate(layers) if name in line), None)
+
+
+def test_every_module_has_its_place() -> None:
+    """A new file must be put into the plan."""
+    beside = {"", "sandbox", "__main__"}
+    for name in MODULES:
+        top, _, rest = name.partition(".")
+        if top in beside:
+            continue
+        assert level(LAYERS, top) is not None, f"{name} has no layer"
+        if top in INNER_LAYERS and rest:
+            assert level(INNER_LAYERS[top], rest) is not None, f"{name} has no layer inside {top}"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_downwards(name: str) -> None:
+    """Inside the package, a module imports only from lines above its own."""
+    top, _, rest = name.partition(".")
+    for imported, _ in imports(MODULES[name]):
+        if not imported.startswith("lasersell_sync"):
+            continue
+        target = imported.removeprefix("lasersell_sync").lstrip(".")
+        target_top, _, target_rest = target.partition(".")
+        if top == "sandbox":
+            assert target_top == "sandbox", f"the sandbox imports {imported}: it must not agree with our bugs"
+        elif target_top == "sandbox":
+            assert top == "cli", f"{name} imports the sandbox"
+        elif top in ("", "__main__"):
+            continue
+        elif (name, target_top) == ("stream.client", "trading"):
+            continue  # connect_with_wallets: the one edge across the siblings
+        elif top == target_top:
+            # A package's __init__ gathers what lies in it.
+            if top in INNER_LAYERS and rest:
+                own, other = level(INNER_LAYERS[top], rest), level(INNER_LAYERS[top], target_rest)
+                assert own is not None
+                assert other is not None
+                assert other < own, f"{name} imports {imported}, which is not below it"
+        else:
+            own, other = level(LAYERS, top), level(LAYERS, target_top)
+            assert own is not None, name
+            # Names of the front door are for users, and for the command line, which is one of them.
+            assert other is not None or top == "cli", f"{name} imports the front door"
+            assert other is None or other < own, f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("dependency", sorted(OWNERS))
+def test_each_dependency_has_its_owners(dependency: str) -> None:
+    """Foreign packages are spoken to, and their errors translated, in one place each."""
+    for name, path in MODULES.items():
+        for imported, _ in imports(path):
+            if imported.partition(".")[0] != dependency:
+                continue
+            allowed = OWNERS[dependency] | ({"sandbox"} if dependency == "solders" else set())
+            assert name in allowed or name.partition(".")[0] in allowed, f"{name} imports {imported}"
+
+
+def test_solders_is_imported_inside_functions_only() -> None:
+    """It costs more than the rest of the library; who only reads the stream does not pay for it."""
+    for name, path in MODULES.items():
+        if name.startswith(("sandbox", "cli")):
+            continue
+        top_level = ast.parse(path.read_text()).body
+        for node in top_level:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert "solders" not in ast.unparse(node), name
+
+
+def test_no_junk_drawers() -> None:
+    """A file's name is what a user would search for."""
+    banned = {"utils", "util", "common", "helpers", "misc"}
+    assert not [name for name in MODULES if banned & set(name.split("."))]
+
+
+def test_the_core_knows_no_field_by_name() -> None:
+    """One schema: no C or Cython file names a field of the wire."""
+    from lasersell_sync.messages import CLIENT_MESSAGES, SERVER_MESSAGES
+
+    fields = {field.name for cls in (*SERVER_MESSAGES.values(), *CLIENT_MESSAGES.values()) for field in cls.wire_fields}
+    generic = {
+        "message",
+        "code",
+        "reason",
+        "mint",
+        "input",
+        "slot",
+        "side",
+        "limits",
+        "bands",
+        "success",
+        "tokens",
+        "strategy",
+    }
+    for path in sorted((ROOT / "csrc").glob("*")):
+        if path.suffix in {".pyx", ".pxi", ".c", ".h"} and path.name != "_core.c":
+            text = path.read_text()
+            assert not [field for field in fields - generic if f'"{field}"' in text or f'b"{field}' in text], path.name

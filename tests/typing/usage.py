@@ -1,0 +1,62 @@
+"""What a user's program looks like to a strict type checker. Never executed."""
+
+from __future__ import annotations
+
+from typing_extensions import assert_type
+
+from lasersell_sync import (
+    ExitSignalWithTx,
+    PnlUpdate,
+    PositionHandle,
+    ServerMessage,
+    SlippageBand,
+    StrategyConfig,
+    StreamClient,
+    StreamConfigure,
+    StreamConnection,
+    StreamEvent,
+    StreamOptions,
+    StreamSession,
+    TakeProfitLevel,
+    server_message_from_text,
+)
+
+strategy = StrategyConfig(
+    target_profit_pct=5.0, stop_loss_pct=1.0, take_profit_levels=(TakeProfitLevel(profit_pct=1.0, sell_pct=50.0),)
+)
+StrategyConfig(target_profit_pct=5.0)  # type: ignore[call-arg]  # stop_loss_pct is required
+StrategyConfig(5.0, 1.0)  # type: ignore[call-arg]  # keyword-only
+strategy.stop_loss_pct = 2.0  # type: ignore[misc]  # frozen
+
+client = StreamClient("key", options=StreamOptions(low_lane="lossless"))
+StreamOptions(low_lane="lossy")  # type: ignore[arg-type]
+configure = StreamConfigure(["wallet"], strategy, deadline_timeout_sec=30)
+
+with StreamSession.connect(client, configure, dispatch="per_lane") as session:
+    assert_type(session, StreamSession)
+
+    @session.on("exit_signal_with_tx")
+    def on_exit(event: StreamEvent) -> None:
+        if isinstance(event.message, ExitSignalWithTx):
+            assert_type(event.message.unsigned_tx_b64, str)
+            assert_type(event.message.sell_tokens, int | None)
+
+    @session.on(PnlUpdate)
+    def on_pnl(event: StreamEvent[PnlUpdate]) -> None:
+        assert_type(event.message.profit_units, int)
+
+    session.on("position_closed", lambda event: print(event.message.reason))
+
+    assert_type(session.events.get(timeout=1.0), StreamEvent)
+    assert_type(session.recv(), StreamEvent | None)
+    for event in session:
+        assert_type(event.handle, PositionHandle | None)
+    for handle in session.positions():
+        assert_type(session.pnl(handle), PnlUpdate | None)
+    assert_type(session.get_slippage_bands(1), tuple[SlippageBand, ...] | None)
+
+connection: StreamConnection = client.connect(configure)
+assert_type(connection.recv(), ServerMessage | None)
+connection.sender().request_exit_signal("account", 200)
+connection.sender().request_exit_signal(1.5)  # type: ignore[arg-type]
+assert_type(server_message_from_text(b"{}"), ServerMessage)
