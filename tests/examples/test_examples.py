@@ -1,0 +1,132 @@
+"""The examples as a user runs them: real processes, real ports, and the exchange's ledger as the judge."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.examples.trading import EXAMPLES, Account
+from tests.support.processes import Program
+from tests.support.waiting import until
+
+BOTS = ("callback_bot.py", "queue_consumer.py")
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bot(name: str, account: Account, *arguments: str) -> Program:
+    return Program(str(EXAMPLES / name), *arguments, env=account.environment)
+
+
+@pytest.mark.parametrize("name", BOTS)
+def test_a_bot_buys_and_sells_on_the_exit_signal(name: str, account: Account):
+    """From an empty wallet to a position that the ledger says is sold; then the program ends by itself."""
+    mint = account.sandbox.mints[0]
+    with bot(name, account, "--buy", mint, "--sol", "0.1", "--once") as program:
+        code, output, _ = program.end()
+    assert code == 0, output
+    assert account.sold(mint)
+    (position,) = account.sandbox.positions()
+    assert position.close_reason == "target_profit"
+    assert "closed: target_profit" in output
+    assert account.disconnected()
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("name", BOTS)
+def test_a_bot_that_is_stopped_leaves_nothing_behind(name: str, number: signal.Signals, account: Account):
+    """With a position open and prices coming in: gone soon, status 0, no traceback, and its session with it."""
+    mint = account.sandbox.mints[0]
+    with bot(name, account, "--buy", mint) as program:
+        program.line_with("position 1 in")
+        code, output, _ = program.stop(number)
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert account.disconnected()
+
+
+@pytest.mark.parametrize("name", BOTS)
+def test_a_bot_with_a_wrong_key_fails_at_once(name: str, account: Account):
+    environment = {**account.environment, "LASERSELL_API_KEY": "another-key-0123456789"}
+    with Program(str(EXAMPLES / name), env=environment) as program:
+        code, output, _ = program.end()
+    assert code == 1
+    assert "another-key" not in output
+    assert "401" in output or "403" in output
+
+
+# ── the Flask app ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Site:
+    """The Flask app under ``flask run``."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        found = re.search(r"http://127\.0\.0\.1:\d+", program.line_with("Running on"))
+        assert found is not None
+        self.url = found.group()
+
+    def positions(self) -> list[dict[str, object]]:
+        with urllib.request.urlopen(f"{self.url}/positions", timeout=30) as answer:
+            return json.load(answer)
+
+
+def flask_run(environment: dict[str, str]) -> Program:
+    return Program("-m", "flask", "--app", str(EXAMPLES / "flask_app.py"), "run", "--port", "0", env=environment)
+
+
+@pytest.fixture
+def site(account: Account) -> Iterator[Site]:
+    with flask_run(account.environment) as program:
+        yield Site(program)
+
+
+def test_the_flask_app_shows_positions_and_sells_them(site: Site, account: Account):
+    """Lazily connected with the first request; one session however many requests there are."""
+    mint = account.sandbox.mints[0]
+    assert not account.sandbox.sessions()
+    assert site.positions() == []
+    assert account.connected()
+
+    account.buy(mint)
+    assert account.holds(mint)
+    until(site.positions, patience_s=30)
+    (position,) = account.sandbox.positions()
+    shown = site.positions()[0]
+    assert shown["position_id"] == position.position_id
+    assert shown["wallet"] == account.wallet
+    assert shown["mint"] == mint
+    assert shown["entry_lamports"] == position.entry_lamports
+    assert shown["tokens"] == account.sandbox.token_balance(account.wallet, mint)
+
+    assert account.sold(mint)
+    until(lambda: site.positions() == [], patience_s=30)
+    assert len(account.sandbox.sessions(include_closed=True)) == 1
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_session_ends_with_the_flask_worker(site: Site, account: Account, number: signal.Signals):
+    site.positions()
+    assert account.connected()
+    code, output, _ = site.program.stop(number)
+    # The development server leaves SIGTERM to the system.
+    assert code in (0, -number), output
+    assert "Traceback" not in output
+    assert account.disconnected()
+
+
+def test_a_refused_key_is_an_answer_and_no_crash(account: Account):
+    with flask_run({**account.environment, "LASERSELL_API_KEY": "another-key-0123456789"}) as program:
+        site = Site(program)
+        for _ in range(2):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                site.positions()
+            assert caught.value.code == 503
+            with caught.value as answer:
+                assert "another-key" not in answer.read().decode()

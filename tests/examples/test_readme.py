@@ -1,0 +1,59 @@
+"""The README's promises: its set-up lines, and its programs, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.examples.trading import ROOT, Account
+from tests.support.processes import Program
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: (language, text) of every fenced block.
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BEGINNING, *WAYS = [text for language, text in BLOCKS if language == "python"]
+WAY_NAMES = ("handlers", "queue", "loop")
+
+
+def test_the_test_command_stands_there_once():
+    """The gate takes the line from here and runs it."""
+    (line,) = [line for line in README.splitlines() if "-m pytest" in line]
+    assert line == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest"
+
+
+def test_there_are_two_set_up_commands_each_alone_in_its_block():
+    blocks = [text.strip() for language, text in BLOCKS if not language]
+    assert len(blocks) == 2
+    assert all(block.startswith("python3 -m venv .venv && ") and "\n" not in block for block in blocks)
+
+
+def test_every_way_to_consume_is_short():
+    assert len(WAYS) == len(WAY_NAMES)
+    assert all(len(way.splitlines()) <= 10 for way in WAYS)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=WAY_NAMES)
+def test_a_way_to_consume_sells_a_position(way: str, account: Account):
+    """The program from the page, with nothing added, against an exchange on which its wallet buys."""
+    mint = account.sandbox.mints[0]
+    with Program("-c", f"{BEGINNING}\n\n{way}", env=account.environment) as program:
+        assert account.connected()
+        account.buy(mint)
+        code, output, _ = program.end()
+    assert code == 0, output
+    assert "closed: target_profit" in output
+    assert account.sold(mint)
+    assert account.disconnected()
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", "examples/README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
+def test_links_lead_somewhere(page: str):
+    """Every relative link of the pages names a file of this repository."""
+    path: Path = ROOT / page
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (path.parent / target).exists()]
+    assert missing == []

@@ -1,0 +1,81 @@
+"""What the tests of the examples share: a quick sandbox, a wallet's key file, and the environment that names both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import attrs
+from solders.keypair import Keypair
+
+from lasersell_sync import (
+    BuildBuyTxRequest,
+    ExitApiClient,
+    ExitApiClientOptions,
+    SendTargetRpc,
+    prove_ownership,
+    send_transaction_b64_to,
+    sign_unsigned_tx_b64,
+)
+from lasersell_sync.sandbox import Sandbox
+from tests.support.processes import PATIENCE_S
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@attrs.frozen
+class Account:
+    """A wallet on a sandbox, and how a program is told about both."""
+
+    sandbox: Sandbox
+    keypair: Keypair
+    environment: dict[str, str]
+
+    @classmethod
+    def on(cls, sandbox: Sandbox, folder: Path) -> Account:
+        keypair = Keypair()
+        path = folder / "wallet.json"
+        path.write_text(json.dumps(list(bytes(keypair))))
+        environment = {
+            "LASERSELL_API_KEY": sandbox.api_key,
+            "LASERSELL_STREAM_URL": sandbox.stream_url,
+            "LASERSELL_API_URL": sandbox.api_url,
+            "LASERSELL_RPC_URL": sandbox.rpc_url,
+            "LASERSELL_KEYPAIR": str(path),
+        }
+        return cls(sandbox, keypair, environment)
+
+    @property
+    def wallet(self) -> str:
+        return str(self.keypair.pubkey())
+
+    def buy(self, mint: str) -> None:
+        """Open a position, as another program with the same wallet would."""
+        options = ExitApiClientOptions(connect_timeout_s=5.0, attempt_timeout_s=20.0)
+        with ExitApiClient(self.sandbox.api_key, options).with_base_url(self.sandbox.api_url) as api:
+            api.register_wallet(prove_ownership(self.keypair))
+            order = BuildBuyTxRequest(mint, self.wallet, slippage_bps=2_000, amount=0.1)
+            signed = sign_unsigned_tx_b64(api.build_buy_tx(order).tx, self.keypair)
+            send_transaction_b64_to(SendTargetRpc(self.sandbox.rpc_url), signed)
+
+    # ── what the exchange knows; each waits for it ───────────────────────────────────────────────────────────────
+
+    def connected(self) -> bool:
+        """A program has a session."""
+        return self._is(lambda: len(self.sandbox.sessions()) == 1)
+
+    def disconnected(self) -> bool:
+        """No session is left."""
+        return self._is(lambda: not self.sandbox.sessions())
+
+    def holds(self, mint: str) -> bool:
+        """There is an open position."""
+        return self._is(lambda: any(p.close_reason is None and p.mint == mint for p in self.sandbox.positions()))
+
+    def sold(self, mint: str) -> bool:
+        """There was a position, and the ledger holds none of its tokens any more."""
+        return self._is(lambda: self.sandbox.positions() and not self.sandbox.token_balance(self.wallet, mint))
+
+    def _is(self, predicate: object) -> bool:
+        return bool(self.sandbox.wait_for(predicate, PATIENCE_S))  # type: ignore[arg-type]
