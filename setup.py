@@ -22,6 +22,9 @@ DEPENDS = [
     "csrc/py_glue.h",
     "csrc/decoder.pxi",
     "csrc/frames.pxi",
+    "csrc/lanes.pxi",
+    "csrc/maker.pxi",
+    "csrc/pump.pxi",
 ]
 
 

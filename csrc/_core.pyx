@@ -1,5 +1,5 @@
-# The compiled core: includes and exports only. Decoder, FrameParser and encode_frame come from the files below, the
-# plain C that they glue together from json_scan.c, utf8.c and ws_frame.c. README.md has the rules of this directory.
+# The compiled core: includes only. The files below glue plain C (json_scan.c, utf8.c, ws_frame.c) to Python, each
+# building on those before it. README.md has the rules of this directory.
 #
 # cython: language_level=3
 # cython: binding=False
@@ -13,3 +13,6 @@
 
 include "decoder.pxi"
 include "frames.pxi"
+include "lanes.pxi"
+include "maker.pxi"
+include "pump.pxi"

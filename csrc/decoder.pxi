@@ -140,6 +140,7 @@ cdef struct Alias:
 
 cdef struct Plan:
     PyTypeObject *type      # NULL: an object without fields, for messages of unknown types
+    int number              # among the decoder's messages; -1: not a message, or of an unknown type
     uint32_t field_count
     uint32_t alias_count
     uint64_t all_fields
@@ -190,7 +191,9 @@ cdef class _Plans:
 
     cdef const Plan *empty(self) except NULL:
         """For messages of unknown types: an object in which every field is ignored."""
-        return <const Plan *>self.allocate(1, sizeof(Plan))
+        cdef Plan *plan = <Plan *>self.allocate(1, sizeof(Plan))
+        plan.number = -1
+        return plan
 
     cdef const Plan *compile(self, object cls, int depth) except NULL:
         """The plan of a wire class; raises TypeError if its instances cannot be filled by writing slots."""
@@ -209,6 +212,7 @@ cdef class _Plans:
             raise TypeError(f"{cls.__name__} is not a slotted class with exactly its wire fields")
         plan = <Plan *>self.allocate(1, sizeof(Plan))
         plan.type = <PyTypeObject *>cls
+        plan.number = -1
         plan.field_count = len(specs)
         plan.fields = <Field *>self.allocate(len(specs), sizeof(Field))
         offsets = set()
@@ -785,6 +789,7 @@ cdef class Decoder:
             if len(opening) >= TYPE_WORD_AT + 8:
                 self.types[index].opening_word = ls_load64(self.types[index].opening + TYPE_WORD_AT)
             self.types[index].plan = self.plans.compile(cls, 1)
+            (<Plan *>self.types[index].plan).number = index
         self.type_count = len(classes)
 
     def __dealloc__(self):
@@ -806,18 +811,27 @@ cdef class Decoder:
 
         Threads: any.
         """
+        cdef const Plan *plan
         if isinstance(data, bytes):
-            return self.read(data, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            return self.read(data, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &plan)
         if isinstance(data, str):
             if PyUnicode_IS_COMPACT_ASCII(data):
-                return self.read(data, PyUnicode_1BYTE_DATA(data), PyUnicode_GET_LENGTH(data))
+                return self.read(data, PyUnicode_1BYTE_DATA(data), PyUnicode_GET_LENGTH(data), &plan)
             text = self.utf8_of(data)
         elif isinstance(data, (bytearray, memoryview)):
             # A copy: another thread could change the buffer while we read.
             text = bytes(data)
         else:
             raise TypeError(f"a message is str, bytes, bytearray or memoryview, not {type(data).__name__}")
-        return self.read(text, <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        return self.read(text, <const uint8_t *>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text), &plan)
+
+    cdef const Plan *known_plan(self, object cls) noexcept:
+        """The plan of a message class; NULL when it is none of ours."""
+        cdef size_t index
+        for index in range(self.type_count):
+            if self.types[index].plan.type == <PyTypeObject *>cls:
+                return self.types[index].plan
+        return NULL
 
     cdef bytes utf8_of(self, text):
         try:
@@ -826,8 +840,8 @@ cdef class Decoder:
             offset = len(PyUnicode_AsUTF8String(text[:error.start]))
         raise self.error(ls_reason_text(LS_LONE_SURROGATE).decode("ascii"), "$", offset)
 
-    cdef object read(self, object data, const uint8_t *text, Py_ssize_t size):
-        """The message in `text`, which `data` keeps alive."""
+    cdef object read(self, object data, const uint8_t *text, Py_ssize_t size, const Plan **plan_out):
+        """The message in `text`, and its plan. `data` is None, or the object that `text` belongs to."""
         cdef State state
         cdef ls_string type_name
         cdef const Plan *plan = NULL
@@ -850,6 +864,7 @@ cdef class Decoder:
                 at = NULL
         if at == NULL:
             return self.fail(&state, &type_name)
+        plan_out[0] = plan
         if plan == self.empty_plan:
             raw = data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>text, size)
             return self.unknown(self.text_of(&type_name), raw)

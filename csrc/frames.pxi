@@ -1,6 +1,6 @@
 # WebSocket frames: the glue between ws_frame.c and Python. The twin is _pure/frames.py.
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 cdef extern from "ws_frame.h" nogil:
     enum:
@@ -29,6 +29,7 @@ cdef extern from "ws_frame.h" nogil:
 
 cdef enum:
     PROBLEM_BYTES = 128
+    TEXT_OPCODE = 1
 
 
 cdef class FrameParser:

@@ -16,14 +16,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from lasersell_sync._core import Decoder, FrameParser, encode_frame
+    from lasersell_sync._core import Decoder, FrameParser, Lanes, Maker, Pump, Router, encode_frame, receive
 
-__all__ = ["NAME", "Decoder", "FrameParser", "encode_frame"]
+__all__ = ["NAME", "Decoder", "FrameParser", "Lanes", "Maker", "Pump", "Router", "encode_frame", "receive"]
 
 #: Which one runs.
 NAME: Literal["compiled", "pure"]
 
 _COMPILED: Final = "lasersell_sync._core"
+_PURE: Final = "lasersell_sync._pure"
 _REMEDY: Final = (
     "Install a C compiler and the Python headers and reinstall lasersell-sync, "
     "or set LASERSELL_PURE=1 to choose the pure-Python decoder without this warning."
@@ -32,23 +33,24 @@ _REMEDY: Final = (
 
 def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
     """The module to use and its name; warns when the compiled one should have been there and is not."""
-    pure = importlib.import_module("lasersell_sync._pure")
+    # The twin is loaded only where it runs: reading six modules for nothing is a tenth of the import.
     if os.environ.get("LASERSELL_PURE") == "1":
-        return pure, "pure"
+        return importlib.import_module(_PURE), "pure"
     # Asked for by name, not by catching ImportError: "not built" and "built but broken" need different answers.
     if importlib.util.find_spec(_COMPILED) is None:
         _warn(f"lasersell_sync runs on its slower pure-Python decoder: the compiled one was not built. {_REMEDY}")
-        return pure, "pure"
+        return importlib.import_module(_PURE), "pure"
     try:
         compiled = importlib.import_module(_COMPILED)
-        for name in pure.__all__:
-            getattr(compiled, name)
+        for name in __all__:
+            if name != "NAME":
+                getattr(compiled, name)
     except Exception:  # noqa: BLE001 - whatever a broken binary raises, the twin still works
         _warn(
             f"lasersell_sync runs on its slower pure-Python decoder: the compiled one ({_COMPILED}) exists "
             f"but FAILS TO LOAD. {_REMEDY} The cause:\n{traceback.format_exc()}"
         )
-        return pure, "pure"
+        return importlib.import_module(_PURE), "pure"
     return compiled, "compiled"
 
 
@@ -61,4 +63,9 @@ if not TYPE_CHECKING:
     _module, NAME = _choose()
     Decoder = _module.Decoder
     FrameParser = _module.FrameParser
+    Lanes = _module.Lanes
+    Maker = _module.Maker
+    Pump = _module.Pump
+    Router = _module.Router
     encode_frame = _module.encode_frame
+    receive = _module.receive

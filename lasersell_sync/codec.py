@@ -26,6 +26,7 @@ from lasersell_sync.messages import (
 )
 
 __all__ = [
+    "SERVER_DECODER",
     "backend",
     "client_message_from_text",
     "client_message_to_text",
@@ -44,11 +45,11 @@ def backend() -> Literal["compiled", "pure"]:
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+#: Reads what the server sends; the pump uses it without the function below.
+SERVER_DECODER: Final = _backend.Decoder(SERVER_MESSAGES, UnknownMessage, DecodeError)
 # The decoder's own method, not a function around it: another call would cost a third of a small message's time.
 # Takes the text positionally (str, bytes, bytearray or memoryview); raises DecodeError, or TypeError for another type.
-server_message_from_text: Final = cast(
-    "Callable[[_Text], ServerMessage]", _backend.Decoder(SERVER_MESSAGES, UnknownMessage, DecodeError).decode
-)
+server_message_from_text: Final = cast("Callable[[_Text], ServerMessage]", SERVER_DECODER.decode)
 client_message_from_text: Final = cast(
     "Callable[[_Text], ClientMessage]", _backend.Decoder(CLIENT_MESSAGES, None, DecodeError).decode
 )

@@ -83,7 +83,7 @@ class Decoder:
     Threads: any; a decoder does not change after construction.
     """
 
-    __slots__ = ("_error", "_plans", "_unknown")
+    __slots__ = ("_plans", "_unknown", "error")
 
     def __init__(
         self,
@@ -93,7 +93,12 @@ class Decoder:
     ) -> None:
         self._plans = {name: _Plan(cls) for name, cls in classes.items()}
         self._unknown = unknown
-        self._error = error
+        #: What unreadable input raises.
+        self.error = error
+
+    def knows(self, cls: type) -> bool:
+        """True for a class that is one of the messages."""
+        return any(plan.cls is cls for plan in self._plans.values())
 
     def decode(self, data: str | bytes | bytearray | memoryview, /) -> object:
         """The message that ``data`` spells: JSON text, as str or as UTF-8 bytes.
@@ -113,7 +118,7 @@ class Decoder:
         except ScanError as error:
             path = "$" + "".join(reversed(error.steps))
             reason, offset = error.reason, error.offset
-        raise self._error(reason, path, offset)
+        raise self.error(reason, path, offset)
 
     def _read_message(self, text: bytes) -> object:
         start = skip_space(text, 0)

@@ -1,0 +1,182 @@
+"""The two lanes between the reader and its consumers: storage only; waiting and waking is the event queue's part."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any, Generic, Literal, TypeVar
+
+__all__ = ["Lane", "Lanes"]
+
+T = TypeVar("T")
+Lane = Literal["any", "high", "low"]
+
+
+class Lanes(Generic[T]):
+    """What waits for a consumer: a high lane, never dropped, and a low lane, bounded.
+
+    Args:
+        conflated: low-lane kinds of which only the newest of a position waits, in its first one's place.
+        low_capacity: how many other low-lane items wait; the oldest goes when one more comes.
+        high_capacity: from how many high-lane items on ``full`` says stop.
+        lossless: the low lane drops nothing either; ``full`` says stop instead.
+
+    Threads: any.
+    """
+
+    def __init__(
+        self, conflated: Iterable[str], low_capacity: int, high_capacity: int, *, lossless: bool = False
+    ) -> None:
+        self._conflated_kinds = frozenset(conflated)
+        self._low_capacity = low_capacity
+        self._high_capacity = high_capacity
+        self._lossless = lossless
+        # Guards everything below.
+        self._rows_lock = threading.Lock()
+        self._high: deque[T] = deque()
+        # Both kinds of low-lane entry in one order of arrival: conflated slots under (kind, position), the rest under a
+        # running number. An OrderedDict, because popping the front of a plain dict again and again is quadratic.
+        self._low: OrderedDict[tuple[str, int] | int, tuple[T, int | None]] = OrderedDict()
+        # The running numbers among the keys of _low, oldest first; slots do not count against low_capacity.
+        self._loose: deque[int] = deque()
+        self._arrivals = 0
+        self._producer_waits = False
+        self.dropped = 0
+        self.conflated = 0
+        self.unfinished = 0
+        self.waiting = 0
+
+    # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_high(self, item: T, /) -> None:
+        """Add to the high lane; never drops (the producer asks ``full`` before it goes on)."""
+        with self._rows_lock:
+            self._high.append(item)
+            self.unfinished += 1
+
+    def put_low(self, item: T, kind: str, position_id: int | None, /) -> None:
+        """Add to the low lane, replacing or dropping as its policy says; ``position_id`` may be None."""
+        with self._rows_lock:
+            key: tuple[str, int] | int
+            if kind in self._conflated_kinds and position_id is not None:
+                key = (kind, position_id)
+                if key in self._low:
+                    # In place: the slot keeps its turn, so a position that updates often cannot starve.
+                    self._low[key] = (item, position_id)
+                    self.conflated += 1
+                    return
+            else:
+                key = self._arrivals
+                self._arrivals += 1
+                self._loose.append(key)
+            self._low[key] = (item, position_id)
+            self.unfinished += 1
+            if len(self._loose) > self._low_capacity and not self._lossless:
+                del self._low[self._loose.popleft()]
+                self.dropped += 1
+                self.unfinished -= 1
+
+    def forget_position(self, position_id: int, /) -> int:
+        """Take out what waits in the low lane about a position; returns how many."""
+        with self._rows_lock:
+            gone = [key for key, (_, position) in self._low.items() if position == position_id]
+            if gone:
+                for key in gone:
+                    del self._low[key]
+                self._loose = deque(key for key in self._loose if key in self._low)
+                self.unfinished -= len(gone)
+            return len(gone)
+
+    # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def has(self, lane: Lane = "any", /) -> bool:
+        """True when an item waits in ``"any"`` lane, in ``"high"``, or in ``"low"``."""
+        return bool((self._high and lane != "low") or (self._low and lane != "high"))
+
+    def pop(self, lane: Lane = "any", /) -> T:
+        """The next item of a lane, high before low.
+
+        Raises:
+            IndexError: none waits there.
+        """
+        with self._rows_lock:
+            return self._next(lane)
+
+    def pop_into(self, batch: list[T], max_items: int, /) -> None:
+        """Append what waits, high before low, until the list has ``max_items``."""
+        with self._rows_lock:
+            while len(batch) < max_items and self.has():
+                batch.append(self._next("any"))
+
+    def _next(self, lane: Lane) -> T:
+        assert self._rows_lock.locked(), "the caller holds the lock"
+        if self._high and lane != "low":
+            return self._high.popleft()
+        if not self._low or lane == "high":
+            raise IndexError("nothing waits in this lane")
+        key, (item, _) = self._low.popitem(last=False)
+        if self._loose and self._loose[0] == key:
+            self._loose.popleft()
+        return item
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002 - queue.Queue's way
+        """The next event, the high lane's first.
+
+        Args:
+            block: wait for one.
+            timeout: seconds to wait; None for ever.
+
+        Raises:
+            queue.Empty: none within that time.
+            StreamClosed: the stream was closed and everything was read.
+            Exception: the cause, when the stream failed for good and everything was read.
+            ValueError: a negative timeout.
+        """
+        item: T = self.get_slowly(block, timeout)
+        return item
+
+    def get_slowly(self, block: bool, timeout: float | None) -> Any:  # noqa: FBT001 - as get
+        """What ``get`` asks when it must not, or cannot, hand out what waits at once; the event queue's part."""
+        raise NotImplementedError
+
+    def hurry(self) -> None:
+        """From now on ``get`` may hand out what waits without asking ``get_slowly`` first; here it always asks."""
+
+    def done(self, count: int = 1, /) -> int:
+        """So many of the items that were got are dealt with; returns how many are not.
+
+        Raises:
+            ValueError: more than there were.
+        """
+        with self._rows_lock:
+            if count > self.unfinished:
+                raise ValueError("task_done() called too many times")
+            self.unfinished -= count
+            return self.unfinished
+
+    # ── sizes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def qsize(self) -> int:
+        """How many items wait in both lanes."""
+        return len(self._high) + len(self._low)
+
+    def full(self) -> bool:
+        """True when the producer should stop; ``room_again`` then tells when it may go on."""
+        with self._rows_lock:
+            self._producer_waits = len(self._high) >= self._high_capacity or (
+                self._lossless and len(self._loose) >= self._low_capacity
+            )
+            return self._producer_waits
+
+    def room_again(self) -> bool:
+        """True once when the producer waits and both lanes are half empty: going on for one place would thrash."""
+        with self._rows_lock:
+            if not self._producer_waits:
+                return False
+            if len(self._high) * 2 > self._high_capacity or (
+                self._lossless and len(self._loose) * 2 > self._low_capacity
+            ):
+                return False
+            self._producer_waits = False
+            return True
