@@ -262,6 +262,13 @@ class ThreadDiedError(StreamError):
         self.thread = thread
         self.cause_text = cause_text
 
+    @classmethod
+    def caused_by(cls, thread: str, error: BaseException) -> ThreadDiedError:
+        """The death of this thread, with what killed it as its cause."""
+        died = cls(thread, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        died.__cause__ = error
+        return died
+
     def __str__(self) -> str:
         return f"the thread {self.thread} died ({self.cause_text}); close this connection and open a new one"
 
@@ -307,6 +314,7 @@ class ExitApiError(LaserSellError):
         status: the HTTP status, when there was an answer.
         body: the answer's first 220 characters.
         detail: the server's own words, when it sent any.
+        body_status: the word in the answer's own ``status`` field (``unsupported``, ``not_indexed``), or None.
         retry_after_s: seconds that the server asks to wait, or None.
     """
 
@@ -317,12 +325,14 @@ class ExitApiError(LaserSellError):
         *,
         status: int | None = None,
         body: str | None = None,
+        body_status: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
         self.kind = kind
         self.status = status
         self.body = body
         self.detail = detail
+        self.body_status = body_status
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
@@ -330,10 +340,15 @@ class ExitApiError(LaserSellError):
         return f"{where}: {self.detail}"
 
     def is_retryable(self) -> bool:
-        """True when the same request may succeed later: no connection, 5xx, or 429."""
+        """True when the same request may succeed later: no connection, 5xx, 429, or a mint that is not indexed yet."""
         if self.kind == "transport":
             return True
-        return self.kind == "http_status" and self.status is not None and (self.status >= 500 or self.status == 429)
+        busy = self.status is not None and (self.status >= 500 or self.status == 429)
+        return self.kind == "http_status" and (busy or self.is_not_indexed())
+
+    def is_not_indexed(self) -> bool:
+        """True when the service has not seen the mint yet; it may have in a second or two."""
+        return self.kind == "http_status" and self.status == 404 and self.body_status == "not_indexed"
 
 
 class TxSubmitError(LaserSellError):

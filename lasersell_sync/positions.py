@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import attrs
 
-from lasersell_sync.messages import PositionOpened
-
 __all__ = ["PositionHandle", "PositionKey"]
 
 
@@ -63,28 +61,3 @@ class PositionHandle:
     def key(self) -> PositionKey:
         """The identity: wallet and token account."""
         return PositionKey(self.wallet_pubkey, self.token_account)
-
-    @classmethod
-    def from_opened(cls, message: PositionOpened) -> PositionHandle:
-        """The handle that a ``position_opened`` announces."""
-        context = message.market_context
-        return cls(
-            position_id=message.position_id,
-            token_account=message.token_account,
-            wallet_pubkey=message.wallet_pubkey,
-            mint=message.mint,
-            token_program=message.token_program,
-            tokens=message.tokens,
-            entry_quote_units=message.entry_quote_units,
-            token_name=message.token_name,
-            token_symbol=message.token_symbol,
-            token_decimals=message.token_decimals,
-            market_type=context.market_type if context is not None else None,
-            token_price_quote=message.token_price_quote,
-            market_cap_quote=message.market_cap_quote,
-            pool_liquidity_quote=message.pool_liquidity_quote,
-            opened_at_ms=message.opened_at_ms,
-            slot=message.slot,
-            watched=message.watched,
-            mirror_source=message.mirror_source,
-        )

@@ -13,7 +13,6 @@ import os
 import re
 import ssl
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from lasersell_sync.exceptions import ConfigurationError
@@ -106,6 +105,8 @@ def require_ca_file(field: str, ca_file: object, *, beside: ssl.SSLContext | Non
         return
     if beside is not None:
         raise ConfigurationError(field, "give either ca_file or ssl_context: a context brings its own authorities")
+    from pathlib import Path  # the only use, and no small import
+
     if not isinstance(ca_file, str | Path):
         raise ConfigurationError(field, f"expected a path, got {type(ca_file).__name__}")
     client_context(str(ca_file), field=field)
@@ -147,7 +148,7 @@ def _is_pin(pin: object) -> bool:
         return False
 
 
-def check_pins(tls: ssl.SSLSocket, pins: Iterable[str]) -> None:
+def check_pins(tls: ssl.SSLObject, pins: Iterable[str]) -> None:
     """Demand that a certificate of the verified chain, from the server's own to the root, has one of these keys.
 
     Only after the handshake: what the server sent beside the verified chain proves nothing.
@@ -160,7 +161,7 @@ def check_pins(tls: ssl.SSLSocket, pins: Iterable[str]) -> None:
         raise PinMismatch(f"no certificate of its chain has a pinned key; its keys are {', '.join(seen) or 'unknown'}")
 
 
-def _verified_chain(tls: ssl.SSLSocket) -> list[bytes]:
+def _verified_chain(tls: ssl.SSLObject) -> list[bytes]:
     """DER, the server's own first."""
     public: Any = getattr(tls, "get_verified_chain", None)
     if public is not None:

@@ -79,12 +79,17 @@ class DeadlineClock:
         """
         if handle.watched:
             return
+        key = handle.key
         with self._lock:
-            if handle.key not in self._started_at:
+            if key not in self._started_at:
                 started_at = self._clock() - max(0.0, age_s or 0.0)
-                self._started_at[handle.key] = started_at
-                self._queue(started_at, handle.key)
+                self._started_at[key] = started_at
+                self._queue(started_at, key)
                 self._wake()
+
+    def counts_for(self, key: PositionKey) -> bool:
+        """True when the position has been started and not cancelled."""
+        return key in self._started_at
 
     def cancel(self, key: PositionKey) -> None:
         """The position is closed."""
@@ -140,9 +145,7 @@ class DeadlineClock:
             self._serve()
         except BaseException as error:  # noqa: BLE001 - deadlines that are silently not met lose money
             if self._on_death is not None:
-                died = ThreadDiedError(threading.current_thread().name, type(error).__name__)
-                died.__cause__ = error
-                self._on_death(died)
+                self._on_death(ThreadDiedError.caused_by(threading.current_thread().name, error))
 
     def _serve(self) -> None:
         while (key := self._next_due()) is not None:

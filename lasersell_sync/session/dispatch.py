@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
-from lasersell_sync.session.events import EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
+from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
 from lasersell_sync.stream.event_queue import EventQueue, Lane
 
 __all__ = ["Dispatcher", "Handler", "HandlerRegistry"]
@@ -33,6 +33,9 @@ class HandlerRegistry:
         # Guards changes; reading needs no lock.
         self._lock = threading.Lock()
         self._handlers: dict[str, tuple[Handler, ...]] = {}
+        #: Event type to who is called for it: the specific handlers, then those for everything. Its entries change, the
+        #: dict stays the same, for the reader's fast way holds it.
+        self.called: dict[str, tuple[Handler, ...]] = {}
 
     def add(self, name: object, handler: Handler) -> None:
         """Register ``handler`` for an event type, a message class, or ``"*"``.
@@ -45,18 +48,23 @@ class HandlerRegistry:
             raise TypeError(f"a handler is called with an event; {type(handler).__name__} cannot be called")
         known = event_type(name)
         with self._lock:
-            self._handlers[known] = (*self._handlers.get(known, ()), handler)
+            self._set(known, (*self._handlers.get(known, ()), handler))
 
     def remove(self, name: object, handler: Handler | None = None) -> None:
         """Forget ``handler``, or with None every handler of that type; one that is not registered is no error."""
         known = event_type(name)
         with self._lock:
             kept = tuple(h for h in self._handlers.get(known, ()) if handler is not None and h != handler)
-            self._handlers[known] = kept
+            self._set(known, kept)
+
+    def _set(self, name: str, handlers: tuple[Handler, ...]) -> None:
+        self._handlers[name] = handlers
+        for kind in EVENT_TYPES if name == EVERY else (name,):
+            self.called[kind] = self._handlers.get(kind, ()) + self._handlers.get(EVERY, ())
 
     def of(self, kind: str) -> tuple[Handler, ...]:
         """The handlers for an event of this type: the specific ones, then those for everything."""
-        return self._handlers.get(kind, ()) + self._handlers.get(EVERY, ())
+        return self.called.get(kind, ())
 
 
 class _Running(NamedTuple):
@@ -135,9 +143,7 @@ class Dispatcher:
                 # Why the stream failed: the reader has logged it, and every caller gets it.
                 return
             if self._on_death is not None:
-                died = ThreadDiedError(threading.current_thread().name, type(error).__name__)
-                died.__cause__ = error
-                self._on_death(died)
+                self._on_death(ThreadDiedError.caused_by(threading.current_thread().name, error))
 
     def _drain(self, lane: Lane) -> None:
         while not self._abandoned.is_set():
@@ -156,15 +162,18 @@ class Dispatcher:
             self._running[thread] = _Running(_name(handler), event.type, time.monotonic())
             try:
                 handler(event)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - user code; the events after it must arrive
-                self._tell(handler, event, error)
+            except BaseException as error:  # noqa: BLE001 - user code; the events after it must arrive
+                self.failed(handler, event, error)
             finally:
                 if outer is None:
                     self._running.pop(thread, None)
                 else:
                     self._running[thread] = outer
 
-    def _tell(self, handler: Handler, event: StreamEvent, error: BaseException) -> None:
+    def failed(self, handler: Handler, event: StreamEvent, error: BaseException) -> None:
+        """Tell that a handler raised; what is neither an Exception nor a SystemExit is raised again."""
+        if not isinstance(error, (Exception, SystemExit)):
+            raise error
         name = _name(handler)
         log.error("handler %s raised for %s", name, event.type, exc_info=error)
         if event.type == HandlerError.type:

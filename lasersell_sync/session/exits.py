@@ -56,14 +56,9 @@ class ExitMemory:
 
         A refreshed exit has a new transaction, so it is new.
         """
-        key = (
-            message.position_id,
-            message.token_account,
-            message.triggered_at_ms,
-            message.level_index,
-            hash(message.unsigned_tx_b64),
-        )
-        self._asked.pop(message.position_id, None)
+        key = (message.position_id, message.triggered_at_ms, message.level_index, hash(message.unsigned_tx_b64))
+        if self._asked:
+            self._asked.pop(message.position_id, None)
         if key in self._seen:
             self._seen.move_to_end(key)
             return True

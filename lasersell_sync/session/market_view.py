@@ -15,29 +15,30 @@ class MarketView:
     """
 
     def __init__(self) -> None:
-        self._snapshots: dict[int, LiquiditySnapshot] = {}
-        self._pnl: dict[int, PnlUpdate] = {}
+        #: By position id. The reader's fast way writes here too.
+        self.snapshots: dict[int, LiquiditySnapshot] = {}
+        self.updates: dict[int, PnlUpdate] = {}
 
     def update_liquidity(self, snapshot: LiquiditySnapshot) -> None:
         """Take a newer snapshot."""
-        self._snapshots[snapshot.position_id] = snapshot
+        self.snapshots[snapshot.position_id] = snapshot
 
     def update_pnl(self, update: PnlUpdate) -> None:
         """Take a newer profit and loss."""
-        self._pnl[update.position_id] = update
+        self.updates[update.position_id] = update
 
     def forget(self, position_id: int) -> None:
         """The position is closed."""
-        self._snapshots.pop(position_id, None)
-        self._pnl.pop(position_id, None)
+        self.snapshots.pop(position_id, None)
+        self.updates.pop(position_id, None)
 
     def pnl(self, position_id: int) -> PnlUpdate | None:
         """The newest profit and loss; None before the first."""
-        return self._pnl.get(position_id)
+        return self.updates.get(position_id)
 
     def bands(self, position_id: int) -> tuple[SlippageBand, ...] | None:
         """The newest slippage bands; None before the first snapshot."""
-        snapshot = self._snapshots.get(position_id)
+        snapshot = self.snapshots.get(position_id)
         return None if snapshot is None else snapshot.bands
 
     def max_sell_at_slippage(self, position_id: int, slippage_bps: int) -> int | None:
@@ -49,5 +50,5 @@ class MarketView:
 
     def trend(self, position_id: int) -> str | None:
         """growing, stable or draining; None before the first snapshot."""
-        snapshot = self._snapshots.get(position_id)
+        snapshot = self.snapshots.get(position_id)
         return None if snapshot is None else snapshot.liquidity_trend

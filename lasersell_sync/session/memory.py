@@ -27,11 +27,12 @@ class EventMemory:
     """
 
     def __init__(self) -> None:
-        # Guards everything below and wakes the waiters; never held while a predicate runs.
+        # Guards the waiters' lines and wakes them; never held while a predicate runs.
         self._lock = threading.Lock()
         self._happened = threading.Condition(self._lock)
         self._recent: deque[_Numbered] = deque(maxlen=REMEMBERED_EVENTS)
-        self._lines: list[deque[_Numbered]] = []
+        #: One for each waiter. As long as there is one, every message must come here: the reader's fast way is closed.
+        self.lines: list[deque[_Numbered]] = []
         self._serial = 0
         #: Of the last event that a waiter got: the next one goes on behind it.
         self._returned_serial = 0
@@ -40,15 +41,17 @@ class EventMemory:
 
     def add(self, event: StreamEvent, *, low: bool) -> None:
         """An event happened; low-lane ones are kept for present waiters only."""
-        if low and not self._lines:
-            return
-        with self._lock:
-            self._serial += 1
-            if not low:
-                self._recent.append((self._serial, event))
-            for line in self._lines:
-                line.append((self._serial, event))
-            self._happened.notify_all()
+        self._serial += 1
+        numbered = (self._serial, event)
+        if not low:
+            self._recent.append(numbered)
+        # Without the lock up to here, for it is rare that anyone waits. A waiter that begins just now may find the
+        # event in both places; it knows by the number.
+        if self.lines:
+            with self._lock:
+                for line in self.lines:
+                    line.append(numbered)
+                self._happened.notify_all()
 
     def end(self, error: BaseException | None) -> None:
         """Nothing follows."""
@@ -66,19 +69,26 @@ class EventMemory:
         """
         budget = TimeBudget(timeout_s)
         with self._lock:
-            line = deque(item for item in self._recent if item[0] > self._returned_serial)
-            self._lines.append(line)
+            line: deque[_Numbered] = deque()
+            self.lines.append(line)
+            # Copied in one step, for the reader goes on adding.
+            known = list(self._recent)
+            line.extend(item for item in known if item[0] > self._returned_serial)
+        latest = 0
         try:
             while True:
                 serial, event = self._next(line, budget)
+                if serial <= latest:
+                    continue
+                latest = serial
                 if wanted(event):
                     with self._lock:
                         self._returned_serial = max(self._returned_serial, serial)
                     return event
         finally:
             with self._lock:
-                # By identity: two waiters' lines may be equal.
-                self._lines = [other for other in self._lines if other is not line]
+                # By identity: two waiters' lines may be equal. In place: the reader holds the list.
+                self.lines[:] = [other for other in self.lines if other is not line]
 
     def wait_end(self) -> BaseException | None:
         """Wait until nothing follows; why, or None after ``close()``."""

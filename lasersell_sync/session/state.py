@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from lasersell_sync._backend import Maker, Router
 from lasersell_sync._log import logger
+from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import StreamError
 from lasersell_sync.messages import (
     BalanceUpdate,
@@ -29,12 +31,15 @@ from lasersell_sync.session.resync import Resync
 from lasersell_sync.session.table import PositionTable
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
-from lasersell_sync.stream.event_queue import EventQueue, position_in_low_lane
+from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue
 from lasersell_sync.stream.sink import LaneSink
 
 __all__ = ["SessionState"]
 
 log = logger("session")
+
+#: For events of wire messages, which refer to nothing mutable.
+_make_event = Maker(StreamEvent, ("type", "message", "handle", "received_ns"))
 
 
 class SessionState(LaneSink[StreamEvent]):
@@ -43,9 +48,9 @@ class SessionState(LaneSink[StreamEvent]):
     def __init__(
         self,
         connection: StreamConnection,
-        deliver: Callable[[StreamEvent, str | None, int | None], None],
         lanes: EventQueue[StreamEvent],
         watch_handlers: Callable[[], float | None],
+        on_handler_error: Callable[[Any, StreamEvent, BaseException], None],
     ) -> None:
         super().__init__(lanes)
         self.table = PositionTable()
@@ -53,40 +58,44 @@ class SessionState(LaneSink[StreamEvent]):
         self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
         self.deadlines.set_timeout(connection.deadline_timeout_sec)
         self.memory = EventMemory()
+        # Does what ``_on_frequent`` would do for a known position that is not stale.
+        self.router = Router(
+            SERVER_DECODER,
+            {
+                PnlUpdate: (PnlUpdate.type, self.market.updates),
+                LiquiditySnapshot: (LiquiditySnapshot.type, self.market.snapshots),
+                TradeTick: (TradeTick.type, None),
+            },
+            "position_id",
+            lanes,
+            event=_make_event,
+            handles=self.table.fresh,
+            watchers=self.memory.lines,
+            on_error=on_handler_error,
+        )
         self._connection = connection
-        self._deliver = deliver
         self._watch_handlers = watch_handlers
         self._exits = ExitMemory()
         self._resync: Resync | None = None
-        self._apply: dict[type, Callable[[Any], PositionHandle | None]] = {
-            PnlUpdate: self._on_pnl,
-            LiquiditySnapshot: self._on_liquidity,
-            TradeTick: lambda message: self.table.heard_of(self.table.find(message.position_id)),
-            BalanceUpdate: self.table.balance,
+        # What each type means; a type that is not here is delivered, and means nothing to the session.
+        self._meaning: dict[type, Callable[[Any, int], None]] = {
+            **dict.fromkeys(LOW_LANE_CLASSES, self._on_frequent),
+            BalanceUpdate: self._on_balance,
             PositionOpened: self._on_opened,
             PositionClosed: self._on_closed,
             ExitSignalWithTx: self._on_exit,
+            UnknownMessage: self._on_unknown,
         }
 
     # ── the reader's sink ────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """Apply a wire message, then deliver it with the position it is about."""
-        if isinstance(message, ExitSignalWithTx) and self._exits.is_repeat(message):
-            self._connection.reader.counters.duplicates += 1
-            log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
-            return
-        apply = self._apply.get(type(message))
-        handle = apply(message) if apply is not None else None
-        low_type, position_id = position_in_low_lane(message)
-        if position_id is not None and handle is None and self.table.was_closed(position_id):
-            # Nothing about a position follows its position_closed; the server's late ones are only counted.
-            self._connection.reader.counters.late += 1
-            return
-        if isinstance(message, PositionClosed):
-            self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
-        kind = UNKNOWN if isinstance(message, UnknownMessage) else message.type
-        self._emit(StreamEvent(kind, message, handle, received_ns), low_type, position_id)
+        meaning = self._meaning.get(type(message))
+        if meaning is None:
+            self._deliver(message, None, received_ns)
+        else:
+            meaning(message, received_ns)
 
     def event(self, event: ConnectionEvent) -> None:
         """Deliver the connection's news, and do what it means for the session."""
@@ -125,7 +134,11 @@ class SessionState(LaneSink[StreamEvent]):
         return min((due for due in dues if due is not None), default=None)
 
     def _tell(self, event: ConnectionEvent | Resynced) -> None:
-        self._emit(StreamEvent(event.type, event, None, time.monotonic_ns()), None, None)
+        told: StreamEvent = StreamEvent(event.type, event, None, time.monotonic_ns())
+        self.memory.add(told, low=False)
+        self.router.high(event.type, told)
+        # Not everything comes as part of a batch.
+        self.lanes.wake()
 
     def finish(self, error: BaseException | None) -> None:
         """Nothing follows: wake everyone who waits."""
@@ -133,35 +146,52 @@ class SessionState(LaneSink[StreamEvent]):
         self.deadlines.stop()
         self.memory.end(error)
 
-    def _emit(self, event: StreamEvent, low_type: str | None, position_id: int | None) -> None:
-        # Remember before delivering: an inline handler may never return.
-        self.memory.add(event, low=low_type is not None)
-        self._deliver(event, low_type, position_id)
+    # Remembered before they are delivered: an inline handler may never return.
+
+    def _deliver(self, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
+        """To the high lane, or to its handlers."""
+        event: StreamEvent = _make_event(message.type, message, handle, received_ns)
+        self.memory.add(event, low=False)
+        self.router.high(message.type, event)
+
+    def _deliver_low(self, kind: str, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
+        event: StreamEvent = _make_event(kind, message, handle, received_ns)
+        self.memory.add(event, low=True)
+        self.router.low(kind, event, None if kind == UNKNOWN else message.position_id)
 
     # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_pnl(self, message: PnlUpdate) -> PositionHandle | None:
+    def _on_frequent(self, message: PnlUpdate | LiquiditySnapshot | TradeTick, received_ns: int) -> None:
+        """One that the router left to us: of a stale, closed or unknown position, or somebody waits for events."""
         handle = self.table.heard_of(self.table.find(message.position_id))
-        if handle is not None:
+        if handle is None and self.table.was_closed(message.position_id):
+            # Nothing about a position follows its position_closed; the server's late ones are only counted.
+            self._connection.reader.counters.late += 1
+            return
+        if handle is not None and isinstance(message, PnlUpdate):
             self.market.update_pnl(message)
-        return handle
-
-    def _on_liquidity(self, message: LiquiditySnapshot) -> PositionHandle | None:
-        handle = self.table.heard_of(self.table.find(message.position_id))
-        if handle is not None:
+        elif handle is not None and isinstance(message, LiquiditySnapshot):
             self.market.update_liquidity(message)
-        return handle
+        self._deliver_low(message.type, message, handle, received_ns)
 
-    def _on_opened(self, message: PositionOpened) -> PositionHandle:
-        previous = self.table.by_key(PositionKey(message.wallet_pubkey, message.token_account))
+    def _on_unknown(self, message: UnknownMessage, received_ns: int) -> None:
+        self._deliver_low(UNKNOWN, message, None, received_ns)
+
+    def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
+        self._deliver(message, self.table.balance(message), received_ns)
+
+    def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
+        key = PositionKey(message.wallet_pubkey, message.token_account)
+        previous = self.table.by_key(key)
         if previous is not None and previous.position_id != message.position_id:
             # The same position under a new id: values under the old one would never be replaced.
             self.market.forget(previous.position_id)
         handle = self.table.opened(message)
         if self._resync is not None:
-            self._resync.announced(handle.key)
-        self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
-        return handle
+            self._resync.announced(key)
+        if not self.deadlines.counts_for(key):
+            self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
+        self._deliver(message, handle, received_ns)
 
     def _age_s(self, opened_at_ms: int | None) -> float | None:
         """How long ago that was by the server's clock, which hello_ok told; our own wall clock has no say."""
@@ -171,7 +201,7 @@ class SessionState(LaneSink[StreamEvent]):
         server_now_ms = reader.hello.server_time_ms + (time.monotonic() - reader.hello_at) * 1000
         return (server_now_ms - opened_at_ms) / 1000
 
-    def _on_closed(self, message: PositionClosed) -> PositionHandle | None:
+    def _on_closed(self, message: PositionClosed, received_ns: int) -> None:
         handle = self.table.closed(message)
         self.market.forget(message.position_id)
         if handle is not None:
@@ -179,10 +209,18 @@ class SessionState(LaneSink[StreamEvent]):
             self.deadlines.cancel(handle.key)
             if self._resync is not None:
                 self._resync.closed(handle.key)
-        return handle
+        self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
+        self._deliver(message, handle, received_ns)
 
-    def _on_exit(self, message: ExitSignalWithTx) -> PositionHandle | None:
-        return self.table.heard_of(self.table.find(message.position_id, message.token_account))
+    def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
+        if self._exits.is_repeat(message):
+            self._connection.reader.counters.duplicates += 1
+            log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
+            return
+        handle = self.table.fresh.get(message.position_id)
+        if handle is None:
+            handle = self.table.heard_of(self.table.find(message.position_id, message.token_account))
+        self._deliver(message, handle, received_ns)
 
     def _ask_again(self, failure: DecodeFailure) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

@@ -65,17 +65,15 @@ class StreamSession:
         self._dispatcher = Dispatcher(self._events, self._registry, self._report, connection.reader.fail)
         self._state = SessionState(
             connection,
-            self._deliver,
             self._events,
             watch_handlers=lambda: self._dispatcher.watch(options.handler_stuck_after_s),
+            on_handler_error=self._dispatcher.failed,
         )
         # Guards the choice of a way to consume.
         self._style_lock = threading.Lock()
         self._style: str | None = None
         self._started = False
         self._guard = ProcessGuard("session")
-        #: With inline dispatch, once started: handlers run where events are made.
-        self._inline = False
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,7 +206,7 @@ class StreamSession:
         """On the reader, so that no event overtakes those that wait."""
 
         def hand_over() -> None:
-            self._inline = True
+            self._state.router.handlers = self._registry.called
             for event in self._events.take_all():
                 self._dispatcher.handle(event)
 
@@ -384,19 +382,10 @@ class StreamSession:
         )
         self.update_strategy(strategy, deadline_timeout_sec)
 
-    def _deliver(self, event: StreamEvent, low_type: str | None, position_id: int | None) -> None:
-        """On the reader: to the inline handlers, or into the lanes."""
-        if self._inline:
-            self._dispatcher.handle(event)
-        elif low_type is not None:
-            self._events.put_low(event, low_type, position_id)
-        else:
-            self._events.put_high(event)
-
     def _report(self, event: StreamEvent) -> None:
-        """A handler_error, from whichever thread the handler ran on."""
-        if self._inline:
-            self._dispatcher.handle(event)
+        """A handler_error, from whichever thread the handler ran on; with inline dispatch that is the reader."""
+        if self._state.router.handlers is not None:
+            self._state.router.high(event.type, event)
         else:
             self._events.put_high(event)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from lasersell_sync._backend import Maker
 from lasersell_sync.messages import BalanceUpdate, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle, PositionKey
 
@@ -15,6 +16,36 @@ __all__ = ["PositionTable"]
 
 #: How many closed positions are remembered, to tell a late update of one from an update of a stranger.
 REMEMBERED_CLOSED: Final = 65_536
+
+
+_make_handle = Maker(PositionHandle, [field.name for field in attrs.fields(PositionHandle)])
+
+
+def _handle_of(message: PositionOpened) -> PositionHandle:
+    """The handle that a ``position_opened`` announces; the values are in the order of the handle's fields."""
+    context = message.market_context
+    handle: PositionHandle = _make_handle(
+        message.position_id,
+        message.token_account,
+        message.wallet_pubkey,
+        message.mint,
+        message.token_program,
+        message.tokens,
+        message.entry_quote_units,
+        message.token_name,
+        message.token_symbol,
+        message.token_decimals,
+        None if context is None else context.market_type,
+        message.token_price_quote,
+        message.market_cap_quote,
+        message.pool_liquidity_quote,
+        message.opened_at_ms,
+        message.slot,
+        message.watched,
+        message.mirror_source,
+        False,  # noqa: FBT003 - not stale
+    )
+    return handle
 
 
 class PositionTable:
@@ -27,6 +58,9 @@ class PositionTable:
         # Guards the dicts while they change shape; single look-ups by the reader itself need no lock.
         self._lock = threading.Lock()
         self._by_id: dict[int, PositionHandle] = {}
+        #: Those that are not stale: a frequent message about one changes nothing here, so the reader's fast way may
+        #: take the handle itself.
+        self.fresh: dict[int, PositionHandle] = {}
         self._id_by_key: dict[PositionKey, int] = {}
         # (wallet, mint) to the ids that share it, for balance updates that name no account.
         self._ids_by_mint: dict[tuple[str, str], set[int]] = {}
@@ -36,13 +70,17 @@ class PositionTable:
 
     def opened(self, message: PositionOpened) -> PositionHandle:
         """Take a position in; one announced again, maybe under a new id, keeps its place."""
-        handle = PositionHandle.from_opened(message)
+        handle = _handle_of(message)
+        key, position_id = handle.key, handle.position_id
         with self._lock:
-            old_id = self._id_by_key.get(handle.key)
-            if old_id is not None and old_id != handle.position_id:
-                self._drop(old_id)
-            self._closed.pop(handle.position_id, None)
-            self._put(handle)
+            old_id = self._id_by_key.get(key)
+            if old_id != position_id:
+                if old_id is not None:
+                    self._drop(old_id)
+                self._closed.pop(position_id, None)
+                self._id_by_key[key] = position_id
+                self._ids_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(position_id)
+            self._store(handle)
         return handle
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:
@@ -73,7 +111,7 @@ class PositionTable:
             handle = self._by_id[position_id]
             if handle.tokens != message.tokens or handle.stale:
                 handle = attrs.evolve(handle, tokens=message.tokens, stale=False)
-                self._by_id[position_id] = handle
+                self._store(handle)
             return handle
 
     def find(self, position_id: int, token_account: str | None = None) -> PositionHandle | None:
@@ -96,22 +134,25 @@ class PositionTable:
 
     def _replace(self, handle: PositionHandle) -> PositionHandle:
         with self._lock:
-            self._by_id[handle.position_id] = handle
+            self._store(handle)
         return handle
+
+    def _store(self, handle: PositionHandle) -> None:
+        self._by_id[handle.position_id] = handle
+        if handle.stale:
+            self.fresh.pop(handle.position_id, None)
+        else:
+            self.fresh[handle.position_id] = handle
 
     def was_closed(self, position_id: int) -> bool:
         """True for an id that was closed and not opened again."""
         return position_id in self._closed
 
-    def _put(self, handle: PositionHandle) -> None:
-        self._by_id[handle.position_id] = handle
-        self._id_by_key[handle.key] = handle.position_id
-        self._ids_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(handle.position_id)
-
     def _drop(self, position_id: int) -> PositionHandle | None:
         handle = self._by_id.pop(position_id, None)
         if handle is None:
             return None
+        self.fresh.pop(position_id, None)
         self._id_by_key.pop(handle.key, None)
         sharing = self._ids_by_mint.get((handle.wallet_pubkey, handle.mint), set())
         sharing.discard(position_id)

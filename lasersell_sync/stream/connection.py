@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from lasersell_sync._backend import Router
 from lasersell_sync._log import logger
+from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import ConcurrencyError, StreamClosed
 from lasersell_sync.messages import ClientMessage, Limits, PositionClosed, ServerMessage
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.stream.connection_events import ConnectionEvent, DecodeFailure
 from lasersell_sync.stream.desired_state import DesiredState
-from lasersell_sync.stream.event_queue import EventQueue, position_in_low_lane
+from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue, position_in_low_lane
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.stream.live_connections import register, unregister
 from lasersell_sync.stream.options import StreamConfigure, StreamOptions
@@ -21,6 +23,7 @@ from lasersell_sync.stream.reader import Reader
 from lasersell_sync.stream.sender import StreamSender
 from lasersell_sync.stream.sink import LaneSink, Sink
 from lasersell_sync.stream.stats import Counters, StreamStats
+from lasersell_sync.stream.taps import Tap
 from lasersell_sync.stream.transport import WakeUp
 from lasersell_sync.stream.writer import FrameWriter
 
@@ -46,6 +49,10 @@ class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
                 high_capacity=options.high_capacity,
                 on_room=wake_reader,
             )
+        )
+        # What ``message`` does with a low-lane message.
+        self.router = Router(
+            SERVER_DECODER, {cls: (cls.type, None) for cls in LOW_LANE_CLASSES}, "position_id", self.lanes
         )
         self._counters = counters
         self._on_event = options.on_event
@@ -214,6 +221,20 @@ class StreamConnection:
     def split(self) -> tuple[StreamSender, StreamReceiver]:
         """A sender and a receiver, to be handed to different threads."""
         return self.sender(), StreamReceiver(self)
+
+    def tap(self, tap: Tap) -> Callable[[], None]:
+        """Let ``tap(payload, received_ns)`` hear every text message, readable or not, before it is decoded.
+
+        Args:
+            tap: called on the reader thread with the message's bytes and the ``time.monotonic_ns()`` at which they were
+                read; it must be quick. One that raises is logged and taken off.
+
+        Returns:
+            What takes it off again.
+
+        Threads: any.
+        """
+        return self._reader.taps.add(tap)
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ position only.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
@@ -56,9 +57,10 @@ class DesiredState:
         self._overrides: dict[str, StrategyConfig] = {}
         self._id_of: dict[str, int] = {}
         self._account_of: dict[int, str] = {}
-        self._pending: dict[Hashable, ClientMessage] = {}
-        #: Exit requests on the wire without an answer, by token account or id, and when they were sent.
-        self._unanswered: dict[str | int, tuple[RequestExitSignal, float]] = {}
+        #: In the order in which they came. (A plain dictionary gets slow when it is emptied from its front.)
+        self._pending: OrderedDict[Hashable, ClientMessage] = OrderedDict()
+        #: Exit requests on the wire without an answer, by token account or id, and when they were sent; oldest first.
+        self._unanswered: OrderedDict[str | int, tuple[RequestExitSignal, float]] = OrderedDict()
         #: Positions whose request was sent a second time already; never a third.
         self._asked_twice: set[str | int] = set()
 
@@ -83,6 +85,8 @@ class DesiredState:
             self.strategy = message.strategy
             # "all positions" (PROTOCOL.md §5): an older override would come back to life on the next connect.
             self._overrides.clear()
+            for key in [key for key, older in self._pending.items() if isinstance(older, UpdatePositionStrategy)]:
+                del self._pending[key]
         elif isinstance(message, UpdateWallets):
             self._wallets = message.wallet_pubkeys
         elif isinstance(message, UpdateWatchWallets):
@@ -95,16 +99,31 @@ class DesiredState:
     def sent(self, message: ClientMessage) -> None:
         """A command was written to the link."""
         if isinstance(message, RequestExitSignal):
-            self._unanswered[self._position_of(message)] = (message, self._clock())
+            self._forget_old_requests()
+            position = self._position_of(message)
+            self._unanswered.pop(position, None)
+            self._unanswered[position] = (message, self._clock())
 
     def link_lost(self) -> None:
-        """Exit requests that were cut off wait for the next link, once more for each position."""
-        now = self._clock()
-        for position, (message, sent_at) in self._unanswered.items():
-            if now - sent_at <= UNANSWERED_FOR_S and position not in self._asked_twice:
+        """Exit requests that were cut off wait for the next link, once more each; overrides, for their position."""
+        for account in self._overrides:
+            self._pending.pop((UpdatePositionStrategy.type, account), None)
+        self._forget_old_requests()
+        for position, (message, _) in self._unanswered.items():
+            key = self._pending_key(message)
+            if position in self._asked_twice:
+                self._asked_twice.remove(position)
+            elif key not in self._pending:  # else a newer one waits already
                 self._asked_twice.add(position)
-                self.hold(message)
+                # Beyond MAX_PENDING, if it must be: it was accepted.
+                self._pending[key] = message
         self._unanswered.clear()
+
+    def _forget_old_requests(self) -> None:
+        expired_at = self._clock() - UNANSWERED_FOR_S
+        while self._unanswered and next(iter(self._unanswered.values()))[1] < expired_at:
+            position, _ = self._unanswered.popitem(last=False)
+            self._asked_twice.discard(position)
 
     def _position_of(self, message: RequestExitSignal) -> str | int:
         if message.token_account is not None:
@@ -113,6 +132,8 @@ class DesiredState:
         return self._account_of.get(position_id, position_id)
 
     def _answered(self, position_id: int, account: str | None) -> None:
+        if not self._unanswered and not self._asked_twice:
+            return
         for position in (account, self._account_of.get(position_id), position_id):
             if position is not None:
                 self._unanswered.pop(position, None)
@@ -126,11 +147,17 @@ class DesiredState:
         self._pending[key] = message
         return True
 
-    def take_pending(self) -> list[ClientMessage]:
-        """The commands that waited; a position known by account is named by it, for its id may have changed."""
-        waiting = [self._by_account(message) for message in self._pending.values()]
-        self._pending.clear()
-        return waiting
+    def has_pending(self) -> bool:
+        """True when commands wait."""
+        return bool(self._pending)
+
+    def first_pending(self) -> ClientMessage:
+        """The command that waits longest; a position known by account is named by it, for its id may have changed."""
+        return self._by_account(next(iter(self._pending.values())))
+
+    def pending_sent(self) -> None:
+        """The first of those that wait was written to the link."""
+        self._pending.popitem(last=False)
 
     def _pending_key(self, message: ClientMessage) -> Hashable | None:
         if isinstance(message, (UpdateStrategy, UpdateWallets, UpdateWatchWallets)):
@@ -157,13 +184,14 @@ class DesiredState:
 
     # ── what comes in ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def observe(self, message: ServerMessage) -> ClientMessage | None:
-        """Follow positions; the override to send, when one with an override was announced."""
+    def observe(self, message: ServerMessage) -> None:
+        """Follow positions; when one with an override was announced, that waits to be sent again."""
         if isinstance(message, PositionOpened):
             self._learn(message.token_account, message.position_id)
             strategy = self._overrides.get(message.token_account)
             if strategy is not None:
-                return UpdatePositionStrategy(position_id=message.position_id, strategy=strategy)
+                override = UpdatePositionStrategy(position_id=message.position_id, strategy=strategy)
+                self._pending[override.type, message.token_account] = override
         elif isinstance(message, ExitSignalWithTx):
             self._answered(message.position_id, message.token_account)
         elif isinstance(message, PositionClosed):
@@ -172,7 +200,7 @@ class DesiredState:
             if account is not None:
                 self._id_of.pop(account, None)
                 self._overrides.pop(account, None)
-        return None
+                self._pending.pop((UpdatePositionStrategy.type, account), None)
 
     def _learn(self, account: str, position_id: int) -> None:
         old_id = self._id_of.get(account)

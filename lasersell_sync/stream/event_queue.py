@@ -6,26 +6,29 @@ types): as ``StreamOptions.low_lane`` says. ``get`` drains the high lane first.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from lasersell_sync._backend import Lanes
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, ServerMessage, TradeTick, UnknownMessage
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.stream.connection_events import Lagged
 from lasersell_sync.timeouts import TimeBudget
 
-__all__ = ["EventQueue", "LagCounts", "LagReporter", "position_in_low_lane"]
+__all__ = ["LOW_LANE_CLASSES", "EventQueue", "LagCounts", "LagReporter", "Lane", "position_in_low_lane"]
 
 T = TypeVar("T")
 Lane = Literal["any", "high", "low"]
 
+#: Frequent messages, each about one position (PROTOCOL.md §2).
+LOW_LANE_CLASSES = (PnlUpdate, LiquiditySnapshot, TradeTick)
 #: The low-lane types of which only the newest of a position matters.
-CONFLATED_TYPES = frozenset({"pnl_update", "liquidity_snapshot"})
+CONFLATED_TYPES = frozenset({PnlUpdate.type, LiquiditySnapshot.type})
 
 
 def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None]:
@@ -33,7 +36,7 @@ def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None
 
     A type that this version does not know waits in the low lane: it may be frequent, and nothing here depends on it.
     """
-    if isinstance(message, (PnlUpdate, LiquiditySnapshot, TradeTick)):
+    if isinstance(message, LOW_LANE_CLASSES):
         return message.type, message.position_id
     if isinstance(message, UnknownMessage):
         return message.type, None
@@ -47,22 +50,14 @@ class LagCounts(NamedTuple):
     conflated: int
 
 
-class _Waiting(Generic[T]):
-    """A low-lane entry; a generic NamedTuple would do, but needs Python 3.11."""
-
-    __slots__ = ("item", "position_id")
-
-    def __init__(self, position_id: int | None, item: T) -> None:
-        self.position_id = position_id
-        self.item = item
-
-
 def _nobody_claims() -> None:
     """The default of ``on_use``: a bare queue has no styles to keep apart."""
 
 
-class EventQueue(Generic[T]):
+class EventQueue(Lanes[T], Generic[T]):
     """Two lanes; ``get`` and its kind are ``queue.Queue``'s, so that loops written for one run unchanged.
+
+    What waits is kept by ``Lanes`` (compiled); this class waits for it. A producer wakes consumers only if some wait.
 
     Threads: ``get``, ``get_nowait``, ``get_batch``, ``task_done``, ``join`` and the sizes from any thread, several at
     once. The producing side (``put_high``, ``put_low``, ``forget_position``, ``finish``) belongs to the reader.
@@ -70,7 +65,8 @@ class EventQueue(Generic[T]):
     Args:
         low_lane, low_capacity, high_capacity: as in StreamOptions.
         on_room: called (from a consumer's thread, outside the lock) when a full lane has room again.
-        on_use: called before every public ``get``; may raise to keep two ways of consuming apart.
+        on_use: called before every public ``get`` until one has succeeded; may raise to keep two ways of consuming
+            apart.
     """
 
     def __init__(
@@ -82,91 +78,59 @@ class EventQueue(Generic[T]):
         on_room: Callable[[], None] | None = None,
         on_use: Callable[[], None] | None = None,
     ) -> None:
-        self._conflates = low_lane == "conflate"
-        self._lossless = low_lane == "lossless"
-        self._low_capacity = low_capacity
-        self._high_capacity = high_capacity
+        super().__init__(
+            CONFLATED_TYPES if low_lane == "conflate" else (),
+            low_capacity,
+            high_capacity,
+            lossless=low_lane == "lossless",
+        )
         self._on_room = on_room
         self._on_use = on_use or _nobody_claims
         self._guard = ProcessGuard("event queue")
-        # Guards everything below.
+        # Guards who waits, not the lanes: a consumer counts itself in ``waiting`` and then looks into them, a producer
+        # puts and then looks at ``waiting``, so one of the two always sees the other.
         self._lock = threading.Lock()
         self._not_empty = threading.Condition(self._lock)
         self._all_done = threading.Condition(self._lock)
-        self._high: deque[T] = deque()
-        # Both kinds of low-lane entry in one order of arrival: conflated slots under (type, position), the rest under a
-        # running number. An OrderedDict, because popping the front of a plain dict again and again is quadratic.
-        self._low: OrderedDict[Hashable, _Waiting[T]] = OrderedDict()
-        # The running numbers among the keys of _low, oldest first; slots do not count against low_capacity.
-        self._loose: deque[int] = deque()
-        self._next_number = 0
-        self._unfinished = 0
-        self._dropped = 0
-        self._conflated = 0
-        self._producer_waits = False
         self._finished = False
         self._error: BaseException | None = None
 
     # ── producing: the reader ────────────────────────────────────────────────────────────────────────────────────
 
-    def put_high(self, item: T) -> None:
+    def put_high(self, item: T, /) -> None:
         """Add to the high lane; never blocks, never drops (the reader asks ``full`` before it reads on)."""
-        with self._lock:
-            self._high.append(item)
-            self._unfinished += 1
-            self._not_empty.notify_all()
+        super().put_high(item)
+        self.wake()
 
-    def put_low(self, item: T, message_type: str, position_id: int | None) -> None:
+    def put_low(self, item: T, kind: str, position_id: int | None, /) -> None:
         """Add to the low lane, replacing or dropping as its policy says."""
-        with self._lock:
-            if self._conflates and message_type in CONFLATED_TYPES:
-                key: Hashable = (message_type, position_id)
-                if key in self._low:
-                    # In place: the slot keeps its turn, so a position that updates often cannot starve.
-                    self._low[key] = _Waiting(position_id, item)
-                    self._conflated += 1
-                    return
-            else:
-                if len(self._loose) >= self._low_capacity and not self._lossless:
-                    del self._low[self._loose.popleft()]
-                    self._dropped += 1
-                    self._done(1)
-                key = self._next_number
-                self._next_number += 1
-                self._loose.append(key)
-            self._low[key] = _Waiting(position_id, item)
-            self._unfinished += 1
-            self._not_empty.notify_all()
+        super().put_low(item, kind, position_id)
+        self.wake()
 
-    def forget_position(self, position_id: int) -> int:
+    def wake(self) -> None:
+        """Wake the consumers that wait, if something waits for them; a compiled producer calls this once a batch."""
+        if self.waiting:
+            with self._lock:
+                self._not_empty.notify_all()
+
+    def forget_position(self, position_id: int, /) -> int:
         """Take out what waits in the low lane about a position: nothing about it may follow its ``position_closed``.
 
         Returns:
             How many; they do not count as lost, for they say nothing that the close has not overtaken.
         """
-        with self._lock:
-            gone = [key for key, waiting in self._low.items() if waiting.position_id == position_id]
-            if gone:
-                for key in gone:
-                    del self._low[key]
-                self._loose = deque(key for key in self._loose if key in self._low)
-                self._done(len(gone))
-            return len(gone)
-
-    def full(self) -> bool:
-        """True when the reader should stop reading; ``on_room`` then tells when to go on."""
-        with self._lock:
-            self._producer_waits = len(self._high) >= self._high_capacity or (
-                self._lossless and len(self._loose) >= self._low_capacity
-            )
-            return self._producer_waits
+        count = super().forget_position(position_id)
+        if count and not self.unfinished:
+            with self._lock:
+                self._all_done.notify_all()
+        return count
 
     def finish(self, error: BaseException | None) -> None:
         """Nothing more will come. What waits can still be had; then ``get`` raises StreamClosed, or ``error``."""
         with self._lock:
             if not self._finished:
-                self._finished = True
                 self._error = error
+                self._finished = True
             self._not_empty.notify_all()
 
     @property
@@ -176,26 +140,18 @@ class EventQueue(Generic[T]):
 
     def lag(self) -> LagCounts:
         """What the low lane lost so far."""
-        with self._lock:
-            return LagCounts(self._dropped, self._conflated)
+        return LagCounts(self.dropped, self.conflated)
 
-    # ── consuming: the user ──────────────────────────────────────────────────────────────────────────────────────
+    # ── consuming: any thread ────────────────────────────────────────────────────────────────────────────────────
 
-    def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002 - queue.Queue's
-        """The next event, the high lane's first.
+    # ``get`` is Lanes.get: what waits is handed out without a detour over Python code.
 
-        Args:
-            block: wait for one.
-            timeout: seconds to wait; None for ever.
-
-        Raises:
-            queue.Empty: none within that time.
-            StreamClosed: the stream was closed and everything was read.
-            Exception: the cause, when the stream failed for good and everything was read.
-            ValueError: a negative timeout.
-        """
+    def get_slowly(self, block: bool, timeout: float | None) -> T:  # noqa: FBT001 - queue.Queue's way
+        """What ``get`` does when nothing waits, or before the first success, or when the reader may go on."""
         self._on_use()
-        return self.take(block=block, timeout_s=timeout)
+        item = self.take(block=block, timeout_s=timeout)
+        self.hurry()
+        return item
 
     def get_nowait(self) -> T:
         """As ``get(block=False)``."""
@@ -205,19 +161,10 @@ class EventQueue(Generic[T]):
         """Wait as ``get`` for the first event, then take what else is there, ``max_items`` at the most."""
         if max_items < 1:
             raise ValueError(f"max_items={max_items}: at least 1")
-        self._on_use()
-        batch = [self.take(timeout_s=timeout)]
-        with self._lock:
-            while len(batch) < max_items and (self._high or self._low):
-                batch.append(self._pop("any"))
-            room = self._room_again()
-        self._tell_room(room)
+        batch = [self.get(timeout=timeout)]
+        self.pop_into(batch, max_items)
+        self._tell_room()
         return batch
-
-    def qsize(self) -> int:
-        """How many events wait in both lanes."""
-        with self._lock:
-            return len(self._high) + len(self._low)
 
     def empty(self) -> bool:
         """True when none waits."""
@@ -229,78 +176,58 @@ class EventQueue(Generic[T]):
         Raises:
             ValueError: called more often than there were events.
         """
-        with self._lock:
-            if self._unfinished <= 0:
-                raise ValueError("task_done() called too many times")
-            self._done(1)
+        if self.done() == 0:
+            with self._lock:
+                self._all_done.notify_all()
 
     def join(self) -> None:
         """Wait until ``task_done`` was called for every event that was put (dropped ones count as done)."""
         with self._lock:
-            while self._unfinished:
+            while self.unfinished:
                 self._all_done.wait()
 
     def take(self, *, lane: Lane = "any", block: bool = True, timeout_s: float | None = None) -> T:
         """As ``get``, of one lane, for the library's own consumers."""
-        # Before the lock: in a forked child it may be held by a thread that does not exist there.
+        # Before any lock: in a forked child it may be held by a thread that does not exist there.
         self._guard.check()
         if block and timeout_s is not None and timeout_s < 0:
             raise ValueError(f"timeout={timeout_s}: seconds ≥ 0, or None to wait for ever")
-        budget = TimeBudget(timeout_s)
-        with self._lock:
-            while not self._has(lane):
-                if self._finished:
-                    raise self._end()
-                if not block or budget.expired():
-                    raise queue.Empty
-                self._not_empty.wait(budget.remaining_s())
-            item = self._pop(lane)
-            room = self._room_again()
-        self._tell_room(room)
+        try:
+            item = self.pop(lane)
+        except IndexError:
+            item = self._wait_for(lane, TimeBudget(timeout_s if block else 0.0))
+        self._tell_room()
         return item
+
+    def _wait_for(self, lane: Lane, budget: TimeBudget) -> T:
+        with self._lock:
+            self.waiting += 1
+            try:
+                while True:
+                    # Asked before the lanes: what came before the end is handed out before it is told.
+                    finished = self._finished
+                    # Another consumer may be faster than the look, so the look is the taking.
+                    with contextlib.suppress(IndexError):
+                        return self.pop(lane)
+                    if finished:
+                        raise StreamClosed() if self._error is None else self._error
+                    if budget.expired():
+                        raise queue.Empty
+                    self._not_empty.wait(budget.remaining_s())
+            finally:
+                self.waiting -= 1
 
     def take_all(self) -> list[T]:
         """Everything that waits, without waiting; for handing over to another queue."""
-        with self._lock:
-            items = [*self._high, *(waiting.item for waiting in self._low.values())]
-            self._high.clear()
-            self._low.clear()
-            self._loose.clear()
-            self._done(len(items))
-            return items
+        items: list[T] = []
+        self.pop_into(items, self.qsize())
+        if items and self.done(len(items)) == 0:
+            with self._lock:
+                self._all_done.notify_all()
+        return items
 
-    def _has(self, lane: Lane) -> bool:
-        return bool((self._high and lane != "low") or (self._low and lane != "high"))
-
-    def _pop(self, lane: Lane) -> T:
-        assert self._lock.locked(), "the caller holds the lock"
-        if self._high and lane != "low":
-            return self._high.popleft()
-        key, waiting = self._low.popitem(last=False)
-        if self._loose and self._loose[0] == key:
-            self._loose.popleft()
-        return waiting.item
-
-    def _done(self, count: int) -> None:
-        self._unfinished -= count
-        if self._unfinished == 0:
-            self._all_done.notify_all()
-
-    def _end(self) -> BaseException:
-        return StreamClosed() if self._error is None else self._error
-
-    def _room_again(self) -> bool:
-        """True once when the producer waits and both lanes are half empty: waking it for one place would thrash."""
-        assert self._lock.locked(), "the caller holds the lock"
-        if not self._producer_waits:
-            return False
-        if len(self._high) * 2 > self._high_capacity or (self._lossless and len(self._loose) * 2 > self._low_capacity):
-            return False
-        self._producer_waits = False
-        return True
-
-    def _tell_room(self, room: bool) -> None:  # noqa: FBT001 - private
-        if room and self._on_room is not None:
+    def _tell_room(self) -> None:
+        if self.room_again() and self._on_room is not None:
             self._on_room()
 
 

@@ -136,14 +136,19 @@ class StopWatch:
         self._stall_after_s = stall_after_s
         self._boot_clock = getattr(time, "CLOCK_BOOTTIME", None)
         self._left_at = (0.0, 0.0)
+        self._back_at = (0.0, 0.0)
 
     def leave(self) -> None:
         """Called right before waiting."""
         self._left_at = self._now()
 
+    def back(self) -> None:
+        """Called right after."""
+        self._back_at = self._now()
+
     def stood_still_s(self, planned_s: float | None) -> float | None:
-        """Called right after: for how long everything stood still; None when it did not."""
-        monotonic, boot = self._now()
+        """For how long everything stood still during that wait; None when it did not."""
+        monotonic, boot = self._back_at
         waited_s, passed_s = monotonic - self._left_at[0], boot - self._left_at[1]
         if passed_s - waited_s > self.TOLERANCE_S:
             return passed_s - waited_s

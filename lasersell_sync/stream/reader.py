@@ -23,6 +23,7 @@ from lasersell_sync.stream.options import StreamOptions
 from lasersell_sync.stream.serving import Serving
 from lasersell_sync.stream.sink import Sink
 from lasersell_sync.stream.stats import Counters, Unparsed
+from lasersell_sync.stream.taps import Taps
 from lasersell_sync.stream.transport import Aborted, Link, Waiter, WakeUp, open_link
 from lasersell_sync.stream.writer import FrameWriter
 from lasersell_sync.timeouts import TimeBudget
@@ -67,6 +68,7 @@ class Reader:
         self.hello_at = 0.0
         #: Messages that could not be read, newest last; bounded in number and bytes.
         self.unparsed = Unparsed()
+        self.taps = Taps()
         #: Set once the first session is open, or will never be.
         self.ready = threading.Event()
         #: Why the connection ended, when it failed.
@@ -158,8 +160,7 @@ class Reader:
             error = caught
             if not isinstance(caught, (LaserSellError, OSError)):
                 # A SystemExit or a bug of ours must not be raised as such in the user's threads.
-                error = ThreadDiedError(threading.current_thread().name, f"{type(caught).__name__}: {caught}")
-                error.__cause__ = caught
+                error = ThreadDiedError.caused_by(threading.current_thread().name, caught)
         self._finish(error)
 
     def _sessions(self) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
+import math
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from lasersell_sync._backend import FrameParser
+from lasersell_sync._backend import FrameParser, Pump
 from lasersell_sync._log import logger, shorten
-from lasersell_sync.codec import server_message_from_text
+from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import DecodeError, HandshakeError, ProtocolError, SendBufferFull, TransportError
 from lasersell_sync.messages import (
     ClientMessage,
@@ -27,8 +27,8 @@ from lasersell_sync.messages import (
 from lasersell_sync.stream.connection_events import CommandDropped, DecodeFailure
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch
 from lasersell_sync.stream.lifecycle import handshake_error
-from lasersell_sync.stream.transport import Link
-from lasersell_sync.stream.writer import CLOSE, PING, PONG, TEXT
+from lasersell_sync.stream.transport import READABLE, WOKEN, WRITABLE, Link, Readiness
+from lasersell_sync.stream.writer import CLOSE, PING, PONG
 from lasersell_sync.timeouts import TimeBudget
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ log = logger("stream")
 
 #: Reads in a row before timers, writes and jobs get their turn.
 READS_IN_A_ROW: Final = 8
+#: What data may have made due (``lagged``, for one) is looked for this soon after it, not after every read.
+HOUSE_WITHIN_S: Final = 0.1
 BINARY: Final = 0x2
 NORMAL_CLOSURE: Final = 1000
 #: Header and payload of the longest control frame (RFC 6455 §5.5); what is longer is part of a message.
@@ -59,10 +61,29 @@ class Serving:
         self._options = reader.options
         self._counters = reader.counters
         self._parser = FrameParser(self._options.max_message_bytes)
+        self._pump = Pump(
+            self._parser,
+            SERVER_DECODER,
+            on_message=self._message,
+            on_frame=self._frame,
+            on_unreadable=self._unreadable,
+        )
         self._keepalive = Keepalive(self._options)
         self._stop_watch = StopWatch(self._options.stall_after_s)
         self._stood_still_s: float | None = None
+        self._readiness = Readiness(link, reader.wake_up)
+        #: When something is due, by the monotonic clock.
+        self._house_at = 0.0
+        self._was_reading = True
         self._live = False
+        #: What the connection itself learns from a message; True when it is nobody else's.
+        self._notes: dict[type, Callable[[Any], bool]] = {
+            PositionOpened: self._note_position,
+            PositionClosed: self._note_position,
+            ExitSignalWithTx: self._note_position,
+            Pong: self._note_pong,
+            UnknownMessage: self._note_unknown,
+        }
         #: Messages that came before hello_ok; they follow it.
         self._early: list[tuple[ServerMessage, int]] = []
         self._close_sent = False
@@ -70,40 +91,46 @@ class Serving:
     def run(self) -> None:
         """Until ``stop`` (returns) or the end of the link (raises)."""
         self._writer.begin(self._link)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._reader.wake_up, selectors.EVENT_READ)
-            selector.register(self._link, selectors.EVENT_READ)
-            while True:
-                self._reader.run_jobs()
-                if self._reader.stopping:
-                    self._say_goodbye(selector)
-                    return
-                reading = not self._reader.sink.full()
-                more = reading and self._receive()
-                self._check_standstill(drained=reading and not more)
-                self._check_time(reading=reading)
-                self._wait(selector, reading=reading, timeout_s=0.0 if more else self._due_in_s(reading=reading))
+        more = False
+        while True:
+            self._reader.run_jobs()
+            if self._reader.stopping:
+                self._say_goodbye()
+                return
+            reading = not self._reader.sink.full()
+            more = reading and (more or self._link.more)
+            due_s = self._keep_house(reading=reading)
+            timeout_s = 0.0 if more else due_s
+            ready = self._wait(reading=reading, timeout_s=timeout_s)
+            # What has come goes on its way before anything else is looked at.
+            more = (more or bool(ready & READABLE)) and self._receive()
+            self._stood_still_s = self._stop_watch.stood_still_s(timeout_s) or self._stood_still_s
+            if self._stood_still_s is not None and reading and not more:
+                self._end_standstill()
 
-    def _wait(self, selector: selectors.BaseSelector, *, reading: bool, timeout_s: float | None) -> None:
+    def _wait(self, *, reading: bool, timeout_s: float | None) -> int:
         """Sleep until the socket, another thread, or the clock has something."""
-        wanted = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if self._writer.waiting_bytes else 0)
-        registered = self._link in selector.get_map()
-        if wanted and registered:
-            selector.modify(self._link, wanted)
-        elif wanted:
-            selector.register(self._link, wanted)
-        elif registered:
-            selector.unregister(self._link)
         self._stop_watch.leave()
-        ready = selector.select(timeout_s)
-        self._stood_still_s = self._stop_watch.stood_still_s(timeout_s) or self._stood_still_s
-        for key, events in ready:
-            if key.fileobj is self._reader.wake_up:
-                self._reader.wake_up.drain()
-            elif events & selectors.EVENT_WRITE:
-                self._writer.flush()
+        ready = self._readiness.wait(reading=reading, writing=self._writer.waiting_bytes > 0, timeout_s=timeout_s)
+        self._stop_watch.back()
+        if ready & WOKEN:
+            self._reader.wake_up.drain()
+        if ready & WRITABLE:
+            self._writer.flush()
+        return ready
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep_house(self, *, reading: bool) -> float | None:
+        """Do what is due; seconds until the next thing is. Data only puts it off, so not all is asked each time."""
+        now = time.monotonic()
+        if now >= self._house_at or reading is not self._was_reading:
+            self._was_reading = reading
+            self._check_time(reading=reading)
+            due_s = self._due_in_s(reading=reading)
+            self._house_at = math.inf if due_s is None else now + due_s
+            return due_s
+        return self._house_at - now
 
     def _due_in_s(self, *, reading: bool) -> float | None:
         """Seconds until the next thing is due; None when only the socket or another thread can bring news."""
@@ -114,11 +141,12 @@ class Serving:
             dues.append(self._keepalive.due_in_s())
         return min((due for due in dues if due is not None), default=None)
 
-    def _check_standstill(self, *, drained: bool) -> None:
+    def _end_standstill(self) -> None:
         """Give the link up after a standstill, but only once everything that had reached the socket was read."""
-        if self._stood_still_s is not None and drained and self._live:
-            words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
-            raise TransportError("stop", self._link.endpoint, words)
+        if self._receive() or self._reader.sink.full() or not self._live:
+            return
+        words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
+        raise TransportError("stop", self._link.endpoint, words)
 
     def _check_time(self, *, reading: bool) -> None:
         if not self._live:
@@ -166,51 +194,54 @@ class Serving:
             self._take_in(buffer[:count])
             if self._reader.stopping or self._reader.sink.full():
                 return False
+            if count < len(buffer) and self._stood_still_s is None:
+                # That was all; to be told so by another read would only keep those waiting who have just been woken.
+                return False
         return True
 
     def _take_in(self, data: memoryview) -> None:
         received_ns = time.monotonic_ns()
+        counters, pump, sink = self._counters, self._pump, self._reader.sink
         self._keepalive.bytes_came()
-        counters = self._counters
         counters.bytes += len(data)
-        counters.last_received = time.monotonic()
-        for opcode, payload in self._parser.feed(data):
-            counters.frames += 1
-            if opcode == TEXT:
-                self._text(payload, received_ns)
-            else:
-                self._other_frame(opcode, payload)
-        if self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
-            # A long message is on its way over a narrow link: the application is alive though none is complete.
+        counters.last_received = now = time.monotonic()
+        self._house_at = min(self._house_at, now + HOUSE_WITHIN_S)
+        frames, messages = pump.frames, pump.messages
+        pump.tap = self._reader.taps.hearer
+        try:
+            # The router knows nothing of a handshake.
+            pump.feed(data, received_ns, sink.router if self._live else None)
+        finally:
+            counters.frames += pump.frames - frames
+            counters.messages += pump.messages - messages
+            sink.flush()
+        if pump.messages != messages or self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
+            # A long message on its way over a narrow link counts too: the application is alive though none is complete.
             self._keepalive.message_came()
         if self._parser.failure is not None:
             close_code, problem = self._parser.failure
             self._close_frame(close_code)
             raise ProtocolError(problem, close_code)
 
-    def _text(self, payload: bytes, received_ns: int) -> None:
-        try:
-            message = server_message_from_text(payload)
-        except DecodeError as error:
-            self._unreadable(error, payload)
-            return
-        self._counters.messages += 1
-        self._keepalive.message_came()
-        if isinstance(message, UnknownMessage):
-            self._counters.unknown += 1
-        if self._live:
-            self._deliver(message, received_ns)
-        else:
+    # ── what the pump leaves to us ───────────────────────────────────────────────────────────────────────────────
+
+    def _message(self, message: ServerMessage, received_ns: int) -> None:
+        if not self._live:
             self._greet(message, received_ns)
-
-    def _deliver(self, message: ServerMessage, received_ns: int) -> None:
-        if isinstance(message, (PositionOpened, PositionClosed, ExitSignalWithTx)):
-            self._writer.observe(message)
-        elif isinstance(message, Pong) and self._answers_us(message):
             return
-        self._reader.sink.message(message, received_ns)
+        note = self._notes.get(type(message))
+        if note is None or not note(message):
+            self._reader.sink.message(message, received_ns)
 
-    def _answers_us(self, message: Pong) -> bool:
+    def _note_position(self, message: ServerMessage) -> bool:
+        self._writer.observe(message)
+        return False
+
+    def _note_unknown(self, _message: UnknownMessage) -> bool:
+        self._counters.unknown += 1
+        return False
+
+    def _note_pong(self, message: Pong) -> bool:
         """True for the answer to a ping of our own: it measures, and is not the user's."""
         own, took_s = self._writer.pong_came()
         if took_s is not None:
@@ -241,9 +272,9 @@ class Serving:
             for command in self._writer.drop_pending(early) if isinstance(early, PositionClosed) else ():
                 self._tell_dropped(command)
         self._reader.opened(message)
-        self._deliver(message, received_ns)
+        self._message(message, received_ns)
         for early, early_ns in self._early:
-            self._deliver(early, early_ns)
+            self._message(early, early_ns)
         self._early.clear()
         # Only now: who waited for the session finds its first events in place.
         self._reader.ready.set()
@@ -261,7 +292,7 @@ class Serving:
         self._reader.unparsed.add(failure)
         self._reader.sink.event(failure)
 
-    def _other_frame(self, opcode: int, payload: bytes) -> None:
+    def _frame(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
             self._ask(lambda: self._writer.control(PONG, payload))
         elif opcode == PONG:
@@ -292,7 +323,7 @@ class Serving:
             except SendBufferFull:
                 log.debug("the link takes no close frame")
 
-    def _say_goodbye(self, selector: selectors.BaseSelector) -> None:
+    def _say_goodbye(self) -> None:
         """Send a close frame and give the server a moment to answer it; then the socket goes down in any case."""
         self._close_frame(NORMAL_CLOSURE)
         budget = TimeBudget(self._options.close_timeout_s)
@@ -307,4 +338,4 @@ class Serving:
                         return
             except OSError:
                 return
-            self._wait(selector, reading=True, timeout_s=budget.remaining_s())
+            self._wait(reading=True, timeout_s=budget.remaining_s())

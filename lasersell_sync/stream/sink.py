@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
+from lasersell_sync._backend import Router
 from lasersell_sync.messages import ServerMessage
 from lasersell_sync.stream.connection_events import ConnectionEvent
 from lasersell_sync.stream.event_queue import EventQueue, LagCounts, LagReporter
@@ -17,11 +18,17 @@ T = TypeVar("T")
 class Sink(Protocol):
     """Takes messages and connection events. Called on the reader thread only, but for ``lane_counts``."""
 
+    #: Takes frequent messages past ``message``.
+    router: Router
+
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """One message from the wire."""
 
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
+
+    def flush(self) -> None:
+        """A batch of messages has been handed over: wake who waits for them."""
 
     def full(self) -> bool:
         """True when reading should stop until the connection's ``wake`` is called."""
@@ -37,7 +44,7 @@ class Sink(Protocol):
 
 
 class LaneSink(Generic[T]):
-    """The part of a Sink that every sink with lanes does alike: fullness, ``lagged``, counts, the end."""
+    """The part of a Sink that every sink with lanes does alike: waking, fullness, ``lagged``, counts, the end."""
 
     def __init__(self, lanes: EventQueue[T]) -> None:
         self.lanes = lanes
@@ -46,6 +53,10 @@ class LaneSink(Generic[T]):
     @abstractmethod
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
+
+    def flush(self) -> None:
+        """Wake who waits at the lanes."""
+        self.lanes.wake()
 
     def full(self) -> bool:
         """True when a lane takes no more."""

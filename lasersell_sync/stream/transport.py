@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import select
 import selectors
 import socket
 import ssl
@@ -21,6 +23,7 @@ from urllib.parse import urlsplit
 
 import websocket
 
+from lasersell_sync._backend import receive
 from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
@@ -29,12 +32,18 @@ from lasersell_sync.network.proxy import Proxy, authority
 from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
 from lasersell_sync.retry import parse_retry_after_s
+from lasersell_sync.stream.tls_socket import TlsSocket
 from lasersell_sync.timeouts import TimeBudget
 
-__all__ = ["Aborted", "Link", "Waiter", "WakeUp", "open_link"]
+__all__ = ["Aborted", "Link", "Readiness", "Waiter", "WakeUp", "open_link"]
 
 #: An upgrade's or a proxy's answer is a few hundred bytes; whoever sends more is neither.
 MAX_ANSWER_BYTES: Final = 64 * 1024
+#: POLLIN and POLLOUT, by their numbers (the same on every POSIX system that has poll), for eventlet takes them away.
+READABLE: Final = 0x1
+WRITABLE: Final = 0x4
+#: Not of poll: another thread has something.
+WOKEN: Final = 0x100
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
@@ -115,6 +124,68 @@ class Waiter:
                     raise TimeoutError
 
 
+class Readiness:
+    """Waits until the link, another thread or the clock has something; remembers what it waited for the last time.
+
+    ``poll`` rather than a selector: on an idle link the wait's own cost is a good part of a message's latency.
+
+    Threads: one, the reader.
+    """
+
+    def __init__(self, link: Link, wake_up: WakeUp) -> None:
+        self._link_fd = link.fileno()
+        self._wake_fd = wake_up.fileno()
+        self._poll = select.poll() if hasattr(select, "poll") else _SelectPoll()
+        self._poll.register(self._wake_fd, READABLE)
+        self._wanted = 0
+
+    def wait(self, *, reading: bool, writing: bool, timeout_s: float | None) -> int:
+        """Wait until the link is ready for what is wanted, ``wake_up`` is set, or the time is over.
+
+        Returns:
+            READABLE, WRITABLE and WOKEN, as far as they are true.
+        """
+        wanted = (READABLE if reading else 0) | (WRITABLE if writing else 0)
+        if wanted != self._wanted:
+            # Not even a hang-up is reported of what is not registered; else nothing wanted would mean a busy loop.
+            if wanted:
+                self._poll.register(self._link_fd, wanted)
+            else:
+                self._poll.unregister(self._link_fd)
+            self._wanted = wanted
+        # Rounded up, or the last millisecond would be spent in a busy loop.
+        ready = self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))
+        bits = 0
+        for fd, events in ready:
+            if fd == self._wake_fd:
+                bits |= WOKEN
+            elif events == READABLE:
+                bits |= READABLE
+            else:
+                # An error or a hang-up too: whoever reads or writes learns which it is.
+                bits |= wanted
+        return bits
+
+
+class _SelectPoll:
+    """``select.poll`` where there is none: eventlet takes it away."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, int] = {}
+
+    def register(self, fd: int, wanted: int) -> None:
+        self._wanted[fd] = wanted
+
+    def unregister(self, fd: int) -> None:
+        del self._wanted[fd]
+
+    def poll(self, timeout_ms: int | None) -> list[tuple[int, int]]:
+        readers = [fd for fd, wanted in self._wanted.items() if wanted & READABLE]
+        writers = [fd for fd, wanted in self._wanted.items() if wanted & WRITABLE]
+        ready = select.select(readers, writers, [], None if timeout_ms is None else timeout_ms / 1000)
+        return [(fd, READABLE) for fd in ready[0]] + [(fd, WRITABLE) for fd in ready[1]]
+
+
 class Link:
     """An upgraded connection: a non-blocking socket, plain or TLS.
 
@@ -122,7 +193,7 @@ class Link:
     because an SSL object must not be read and written at once. Neither ever blocks, so the lock is never held long.
     """
 
-    def __init__(self, sock: socket.socket | ssl.SSLSocket, endpoint: str) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, endpoint: str) -> None:
         self.endpoint = endpoint
         self._sock = sock
         # Guards every call into the socket.
@@ -140,8 +211,10 @@ class Link:
         """
         with self._io_lock:
             try:
-                return self._sock.recv_into(buffer)
-            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if isinstance(self._sock, TlsSocket):
+                    return self._sock.recv_into(buffer)
+                return receive(self._sock.fileno(), buffer)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
 
     def send(self, data: memoryview) -> int:
@@ -155,6 +228,26 @@ class Link:
                 return self._sock.send(data)
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return 0
+
+    @property
+    def more(self) -> bool:
+        """True when bytes wait that ``select`` knows nothing of, because they have left the socket."""
+        return isinstance(self._sock, TlsSocket) and self._sock.more
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that ``send`` took and the socket has not; ``flush`` sends them."""
+        return self._sock.unsent_bytes if isinstance(self._sock, TlsSocket) else 0
+
+    def flush(self) -> None:
+        """Send what ``send`` took, as far as the socket takes it.
+
+        Raises:
+            OSError: the link is broken.
+        """
+        if isinstance(self._sock, TlsSocket):
+            with self._io_lock, contextlib.suppress(ssl.SSLWantWriteError):
+                self._sock.flush()
 
     def close(self) -> None:
         """Take the socket down at once; idempotent."""
@@ -195,14 +288,15 @@ def open_link(
     host = parts.hostname or ""
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     endpoint = authority(host, port)
+    sock: socket.socket | TlsSocket
     if proxy is None:
         sock = _connect_any(_look_up(host, port, endpoint, budget, waiter), endpoint, budget, waiter)
     else:
         sock = _connect_through(proxy, host, port, budget, waiter)
     try:
         if parts.scheme == "wss":
-            sock = _secure(sock, host, endpoint, ssl_context or tls.client_context(), budget, waiter)
-            _check_pins(sock, endpoint, pins)
+            sock = secured = _secure(sock, host, endpoint, ssl_context or tls.client_context(), budget, waiter)
+            _check_pins(secured, endpoint, pins)
         _upgrade(_BudgetedSocket(sock, budget, waiter), url, api_key, endpoint)
     except BaseException:
         sock.close()
@@ -321,8 +415,8 @@ def _tunnel_problem(error: BaseException) -> str | None:
 
 def _secure(
     sock: socket.socket, host: str, endpoint: str, context: ssl.SSLContext, budget: TimeBudget, waiter: Waiter
-) -> ssl.SSLSocket:
-    secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+) -> TlsSocket:
+    secured = TlsSocket(sock, context, host)
     try:
         _shake_hands(secured, budget, waiter)
     except TimeoutError:
@@ -339,7 +433,7 @@ def _secure(
     return secured
 
 
-def _shake_hands(secured: ssl.SSLSocket, budget: TimeBudget, waiter: Waiter) -> None:
+def _shake_hands(secured: TlsSocket, budget: TimeBudget, waiter: Waiter) -> None:
     while True:
         try:
             secured.do_handshake()
@@ -351,11 +445,11 @@ def _shake_hands(secured: ssl.SSLSocket, budget: TimeBudget, waiter: Waiter) -> 
             return
 
 
-def _check_pins(secured: ssl.SSLSocket, endpoint: str, pins: Sequence[str]) -> None:
+def _check_pins(secured: TlsSocket, endpoint: str, pins: Sequence[str]) -> None:
     if not pins:
         return
     try:
-        tls.check_pins(secured, pins)
+        tls.check_pins(secured.tls, pins)
     except tls.PinMismatch as mismatch:
         raise TransportError("tls", endpoint, f"{mismatch}; the key was not sent") from None
 
@@ -370,7 +464,7 @@ class _BudgetedSocket:
     time-out per byte read, so a server that sends one byte a second would hold it for minutes.
     """
 
-    def __init__(self, sock: socket.socket | ssl.SSLSocket, budget: TimeBudget, waiter: Waiter) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, budget: TimeBudget, waiter: Waiter) -> None:
         self._sock = sock
         self._budget = budget
         self._waiter = waiter
@@ -392,11 +486,13 @@ class _BudgetedSocket:
         sent = 0
         while sent < len(data):
             sent += self._when_ready(selectors.EVENT_WRITE, self._sock.send, data[sent:])
+        if isinstance(self._sock, TlsSocket):
+            self._when_ready(selectors.EVENT_WRITE, self._sock.flush)
 
-    def _when_ready(self, direction: int, call: Callable[[Any], Any], argument: Any) -> Any:
+    def _when_ready(self, direction: int, call: Callable[..., Any], *arguments: Any) -> Any:
         while True:
             try:
-                return call(argument)
+                return call(*arguments)
             except ssl.SSLWantWriteError:
                 self._waiter.wait(self._sock, selectors.EVENT_WRITE, self._budget)
             except ssl.SSLWantReadError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from lasersell_sync._backend import encode_frame
 from lasersell_sync.codec import client_message_to_text
 from lasersell_sync.exceptions import SendBufferFull, TransportError
 from lasersell_sync.messages import ClientMessage, Ping, PositionClosed, ServerMessage
-from lasersell_sync.stream.desired_state import DesiredState
+from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState
 from lasersell_sync.stream.keepalive import OpenPings
 from lasersell_sync.stream.transport import Link
 
@@ -24,7 +25,8 @@ class FrameWriter:
     """Writes frames to the current link and remembers what must be said again on the next.
 
     A command goes to the socket on its caller's own thread; what the socket does not take at once waits here, up to
-    ``limit_bytes``, and the reader flushes it. "Sent" means written or waiting, not received.
+    ``limit_bytes``, and the reader flushes it. "Sent" means written or waiting, not received. What was accepted without
+    a link is never refused later: it follows as fast as the new link takes it, and new commands queue behind it.
 
     Threads: any; the lock inside also guards the DesiredState, so that a command is either in the ``configure`` of a
     connect or sent after it, never neither.
@@ -49,18 +51,21 @@ class FrameWriter:
 
         Raises:
             SendBufferFull: the link takes nothing and the buffer is full.
-            TransportError: there is no link and this command cannot wait for one.
+            TransportError: there is no link and this command cannot wait for one, or too many wait already.
             ConfigurationError: a value out of its range.
         """
         text = client_message_to_text(message)
         with self._lock:
-            if self._live:
-                self._write_command(message, text)
-                self._desired.apply(message)
-                return
-            if not self._desired.hold(message) and not self._desired.holds_override(message):
+            if self._can_write() and self._desired.has_pending():
+                # As much as the link takes now is on its way, and what was accepted before comes first.
+                raise SendBufferFull(len(self._waiting), self._limit_bytes)
+            written = self._can_write() and self._write_command(message, text)
+            if not written and not self._desired.hold(message) and not self._desired.holds_override(message):
                 raise TransportError(
-                    "link", "stream", f"there is no session now, and {message.type} cannot wait for the next one"
+                    "link",
+                    "stream",
+                    f"there is no session now, and {message.type} cannot wait for the next one: "
+                    f"it would mean nothing there, or {MAX_PENDING:,} commands wait already",
                 )
             self._desired.apply(message)
 
@@ -82,8 +87,7 @@ class FrameWriter:
         """``hello_ok`` came: send what was asked for since ``configure``."""
         with self._lock:
             self._live = True
-            for message in self._desired.take_pending():
-                self._write_command(message, client_message_to_text(message))
+            self._write_pending()
 
     def end(self) -> None:
         """The link is gone; what it did not take is dropped with it."""
@@ -99,8 +103,8 @@ class FrameWriter:
         """Send an application ping of our own; its pong is not the user's."""
         message = Ping(client_time_ms=int(time.time() * 1000))
         with self._lock:
-            self._write_text(client_message_to_text(message))
-            self._pings.sent(own=True)
+            if self._write_text(client_message_to_text(message)):
+                self._pings.sent(own=True)
 
     def pong_came(self) -> tuple[bool, float | None]:
         """(whether the application pong answers one of our own pings, seconds it took)."""
@@ -115,9 +119,9 @@ class FrameWriter:
     def observe(self, message: ServerMessage) -> None:
         """Follow positions, and send an override anew when its position is announced."""
         with self._lock:
-            override = self._desired.observe(message)
-            if override is not None and self._live:
-                self._write_text(client_message_to_text(override))
+            self._desired.observe(message)
+            if self._desired.has_pending():
+                self._write_pending()
 
     def control(self, opcode: int, payload: bytes = b"") -> None:
         """Send a ping, pong or close frame."""
@@ -128,26 +132,43 @@ class FrameWriter:
         """Write what waits, as far as the link takes it."""
         with self._lock:
             self._flush()
+            self._write_pending()
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that wait for the link."""
-        return len(self._waiting)
+        """Bytes that wait for the link, or in it."""
+        link = self._link
+        return len(self._waiting) + (0 if link is None else link.unsent_bytes)
 
-    def _write_command(self, message: ClientMessage, text: str) -> None:
-        self._write_text(text)
+    def _can_write(self) -> bool:
+        return self._live and self._link is not None
+
+    def _write_pending(self) -> None:
+        """Commands that were accepted earlier, as far as there is room; the others go on waiting, and none is lost."""
+        with contextlib.suppress(SendBufferFull):
+            while self._can_write() and self._desired.has_pending():
+                message = self._desired.first_pending()
+                if self._write_command(message, client_message_to_text(message)):
+                    self._desired.pending_sent()
+
+    def _write_command(self, message: ClientMessage, text: str) -> bool:
+        if not self._write_text(text):
+            return False
         self._desired.sent(message)
         if isinstance(message, Ping):
             self._pings.sent(own=False)
+        return True
 
-    def _write_text(self, text: str) -> None:
-        self._write(TEXT, text.encode())
-        self.commands_sent += 1
+    def _write_text(self, text: str) -> bool:
+        written = self._write(TEXT, text.encode())
+        self.commands_sent += written
+        return written
 
-    def _write(self, opcode: int, payload: bytes) -> None:
+    def _write(self, opcode: int, payload: bytes) -> bool:
+        """True when the link has the frame or it waits here; False when there is no link (any more)."""
         assert self._lock.locked(), "the caller holds the lock"
         if self._link is None:
-            return
+            return False
         # The mask must be unpredictable (RFC 6455 §10.3), so it comes from the system.
         frame = encode_frame(opcode, payload, os.urandom(4))
         if len(self._waiting) + len(frame) > self._limit_bytes and self._waiting:
@@ -156,14 +177,16 @@ class FrameWriter:
         self._waiting += frame
         if idle:
             self._flush()
-        if self._waiting:
+        if self.waiting_bytes:
             self._wake_reader()
+        return self._link is not None
 
     def _flush(self) -> None:
         assert self._lock.locked(), "the caller holds the lock"
         if self._link is None:
             return
         try:
+            self._link.flush()
             while self._waiting:
                 with memoryview(self._waiting) as view:
                     taken = self._link.send(view)
@@ -171,6 +194,8 @@ class FrameWriter:
                     return
                 del self._waiting[:taken]
         except OSError:
-            # The reader meets the same broken link on its next read and deals with it there, once.
+            # The reader meets the same broken link on its next read and deals with it there, once, when it has read
+            # what had arrived; commands given until then wait for the next link.
+            self._link = None
             self._waiting.clear()
             self._wake_reader()

@@ -562,7 +562,7 @@ def test_wait_for_finds_what_happened_and_what_comes_but_nothing_twice() -> None
             target=lambda: found.put(session.wait_for(lambda e: e.type == "pnl_update" and e.message.profit_units == 5))  # type: ignore[union-attr]
         )
         waiter.start()
-        until(lambda: session._state.memory._lines)
+        until(lambda: session._state.memory.lines)
         peer.send(pnl(7, 4), pnl(7, 5))
         assert found.get(timeout=PATIENCE_S).type == "pnl_update"
         waiter.join()

@@ -32,9 +32,10 @@ INNER_LAYERS = {
         ["tunnel"],
     ],
     "stream": [
+        ["tls_socket"],
         ["connection_events", "lifecycle", "transport", "live_connections"],
         ["options"],
-        ["event_queue", "keepalive", "stats", "desired_state"],
+        ["event_queue", "keepalive", "stats", "desired_state", "taps"],
         ["sink", "writer", "sender"],
         ["serving"],
         ["reader"],
@@ -42,8 +43,8 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint"],
-        ["_http", "build_tx", "tx"],
+        ["_endpoint", "wire_tx"],
+        ["_http", "account", "build_tx", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "solana_rpc"],
     ],
@@ -63,7 +64,7 @@ OWNERS = {
     "certifi": {"network.tls"},
     "urllib3": {"trading._http"},
     # The command line is a user of the library: its demo makes a throwaway wallet.
-    "solders": {"trading.tx", "cli"},
+    "solders": {"trading.tx", "trading.wire_tx", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "websockets": {"sandbox"},

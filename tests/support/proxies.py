@@ -208,13 +208,15 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
 def foreign_proxy(kind: str, tmp_path: Path) -> Iterator[int]:
     """The port of a proxy that someone else wrote, in a process of its own: ``proxy.py`` (HTTP) or ``pproxy`` (both)."""
     port = closed_port()
+    # pproxy takes uvloop where it finds it (the benchmarks install it) and then fails to start.
+    pproxy = "import sys; sys.modules['uvloop'] = None; from pproxy.server import main; main()"
     command = {
-        "proxy.py": ["proxy", "--hostname", "127.0.0.1", "--port", str(port), "--basic-auth", f"{USER}:{PASSWORD}",
+        "proxy.py": ["-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port), "--basic-auth", f"{USER}:{PASSWORD}",
                      "--num-workers", "1", "--num-acceptors", "1", "--threadless"],
-        "pproxy": ["pproxy", "-l", f"http+socks5://127.0.0.1:{port}#{USER}:{PASSWORD}"],
+        "pproxy": ["-c", pproxy, "-l", f"http+socks5://127.0.0.1:{port}#{USER}:{PASSWORD}"],
     }[kind]  # fmt: skip
     with (tmp_path / "proxy.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
     try:
         _wait_for_port(port, process)
         yield port

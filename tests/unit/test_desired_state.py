@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lasersell_sync import (
+    ClientMessage,
     ClosePosition,
     MirrorBuyResult,
     Ping,
@@ -16,7 +17,7 @@ from lasersell_sync import (
     UpdateWallets,
     UpdateWatchWallets,
 )
-from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState
+from lasersell_sync.stream.desired_state import MAX_PENDING, UNANSWERED_FOR_S, DesiredState
 
 WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
 FIRST = StrategyConfig(target_profit_pct=1.0, stop_loss_pct=0.0)
@@ -38,6 +39,15 @@ def opened(position_id: int, account: str = "acc") -> PositionOpened:
         entry_quote_units=1,
         slot=1,
     )
+
+
+def take_pending(desired: DesiredState) -> list[ClientMessage]:
+    """What waits, in the order in which it would be sent; nothing waits afterwards."""
+    waiting = []
+    while desired.has_pending():
+        waiting.append(desired.first_pending())
+        desired.pending_sent()
+    return waiting
 
 
 def position_closed(position_id: int, account: str | None = "acc") -> PositionClosed:
@@ -67,10 +77,10 @@ def test_global_updates_that_wait_are_in_the_next_configure_or_sent_after_it() -
     assert desired.hold(UpdateStrategy(strategy=SECOND))
     desired.apply(UpdateStrategy(strategy=SECOND))
     assert desired.configure_message().strategy == SECOND
-    assert desired.take_pending() == []
+    assert not desired.has_pending()
     assert desired.hold(UpdateStrategy(strategy=THIRD))
     assert desired.hold(UpdateStrategy(strategy=FIRST))
-    assert desired.take_pending() == [UpdateStrategy(strategy=FIRST)]
+    assert take_pending(desired) == [UpdateStrategy(strategy=FIRST)]
 
 
 def test_position_commands_merge_by_kind_and_position() -> None:
@@ -82,7 +92,7 @@ def test_position_commands_merge_by_kind_and_position() -> None:
     assert desired.hold(RequestExitSignal(position_id=7, slippage_bps=3))
     assert desired.hold(ClosePosition(position_id=7))
     assert desired.hold(ClosePosition(position_id=99))
-    assert desired.take_pending() == [
+    assert take_pending(desired) == [
         RequestExitSignal(token_account="acc", slippage_bps=3),
         ClosePosition(token_account="acc"),
         ClosePosition(position_id=99),
@@ -103,15 +113,68 @@ def test_pings_and_mirror_results_do_not_wait_and_waiting_is_bounded() -> None:
 def test_overrides_follow_the_account_and_end_with_the_position_or_a_new_strategy() -> None:
     """Sent again for every announcement, under the id of then; an older override never outlives a newer global strategy."""
     desired = state()
-    assert desired.observe(opened(7)) is None
+    desired.observe(opened(7))
+    assert not desired.has_pending()
     desired.apply(UpdatePositionStrategy(position_id=7, strategy=SECOND))
-    assert desired.observe(opened(70)) == UpdatePositionStrategy(position_id=70, strategy=SECOND)
+    desired.observe(opened(69))
+    desired.observe(opened(70))
+    assert take_pending(desired) == [UpdatePositionStrategy(position_id=70, strategy=SECOND)]
     assert desired.position_id_of("acc") == 70
-    assert desired.observe(position_closed(70)) is None
-    assert desired.observe(opened(71)) is None
+    desired.observe(opened(70))
+    desired.observe(position_closed(70))
+    desired.observe(opened(71))
+    assert not desired.has_pending()
     desired.apply(UpdatePositionStrategy(position_id=71, strategy=SECOND))
+    desired.observe(opened(72))
     desired.apply(UpdateStrategy(strategy=THIRD))
-    assert desired.observe(opened(72)) is None
+    desired.observe(opened(73))
+    assert not desired.has_pending()
+
+
+def test_an_override_held_for_an_unknown_position_ends_with_a_new_strategy() -> None:
+    """Given offline and then replaced for all positions, it must not follow the configure that has the newer wish."""
+    desired = state()
+    assert desired.hold(UpdatePositionStrategy(position_id=99, strategy=SECOND))
+    desired.apply(UpdateStrategy(strategy=THIRD))
+    assert not desired.has_pending()
+
+
+def test_an_exit_request_is_asked_once_more_while_it_is_young() -> None:
+    """Once for each request, not for each link; an answer or 30 s end it; a new request is a new wish."""
+    now = [0.0]
+    desired = DesiredState(StreamConfigure([WALLET], FIRST), clock=lambda: now[0])
+    request = RequestExitSignal(token_account="acc")
+
+    def ask() -> list[ClientMessage]:
+        desired.sent(request)
+        desired.link_lost()
+        return take_pending(desired)
+
+    assert ask() == [request]
+    assert ask() == []  # the repeat, cut off as well
+    assert ask() == [request]  # asked anew
+    desired.sent(request)
+    desired.observe(position_closed(7))
+    desired.link_lost()
+    assert take_pending(desired) == []
+    desired.sent(request)
+    now[0] += UNANSWERED_FOR_S + 1
+    desired.link_lost()
+    assert take_pending(desired) == []
+
+
+def test_requests_that_are_never_answered_are_forgotten() -> None:
+    """A session lasts for months, and a server owes no answer to a request for a position that it does not know."""
+    now = [0.0]
+    desired = DesiredState(StreamConfigure([WALLET], FIRST), clock=lambda: now[0])
+    for n in range(10_000):
+        desired.sent(RequestExitSignal(token_account=f"account-{n}"))
+        now[0] += 1.0
+        if n % 7 == 0:
+            desired.link_lost()
+            for repeat in take_pending(desired):
+                desired.sent(repeat)
+    assert len(desired._unanswered) + len(desired._asked_twice) <= 4 * UNANSWERED_FOR_S
 
 
 def test_a_close_by_account_alone_forgets_the_position() -> None:
