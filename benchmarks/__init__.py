@@ -1,1 +1,4 @@
-"""Programs that measure: ``python -m benchmarks.bench_<subject>``. Run in CI as smoke tests, so that none can rot."""
+"""Programs that measure: ``python -m benchmarks.bench_<subject>``, and ``python -m benchmarks.report`` for all of them.
+
+CI runs each for a few seconds, so that none can rot; it asserts no time.
+"""

@@ -1,7 +1,7 @@
 """Messages as the server sends them, made from a seed: field order of the protocol, realistic sizes and repetition.
 
-A session of 200 positions of three wallets; every position has its own mint and token account. ``mixed()`` draws types
-in the proportions of a busy session: over 95 % is price, trade and liquidity traffic.
+A session of 200 positions (or as many as asked for) of three wallets; every position has its own mint and token
+account. ``mixed()`` draws types in the proportions of a busy session: over 95 % is price, trade and liquidity traffic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import random
 from typing import Any, Final
 
-__all__ = ["MIX", "TYPES", "Session", "mixed", "one_type"]
+__all__ = ["MIX", "POSITIONS", "TYPES", "Session", "frame", "growing", "mixed", "one_type"]
 
 SEED: Final = 20_250_117
 POSITIONS: Final = 200
@@ -36,9 +36,10 @@ class Session:
 
     Args:
         seed: same seed, same messages.
+        positions: how many there are.
     """
 
-    def __init__(self, seed: int = SEED) -> None:
+    def __init__(self, seed: int = SEED, positions: int = POSITIONS) -> None:
         self._random = random.Random(seed)
         self._now_ms = 1_736_000_000_000
         self._wallets = [self._base58(44) for _ in range(3)]
@@ -55,14 +56,21 @@ class Session:
                 # Not every pool's price is known, and that does not change from message to message.
                 "priced": self._random.random() < 0.9,
             }
-            for index in range(POSITIONS)
+            for index in range(positions)
         ]
 
     def message(self, kind: str) -> bytes:
-        """The next message of the type ``kind``, as the wire has it."""
+        """The next message of the type ``kind``, about any position, as the wire has it."""
         position = self._random.choice(self._positions)
         # Updates of one flush share their time.
         self._now_ms += self._random.choice((0, 0, 0, 1, 100))
+        return self._text(kind, position)
+
+    def of_each(self, kind: str) -> list[bytes]:
+        """One message of the type ``kind`` about each position, in the positions' order."""
+        return [self._text(kind, position) for position in self._positions]
+
+    def _text(self, kind: str, position: dict[str, Any]) -> bytes:
         fields = getattr(self, f"_{kind}")(position)
         return json.dumps({"type": kind, **fields}, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -163,15 +171,34 @@ class Session:
         return 312_000_000 + (self._now_ms - 1_736_000_000_000) // 400
 
 
-def one_type(kind: str, count: int, seed: int = SEED) -> list[bytes]:
+def one_type(kind: str, count: int, seed: int = SEED, positions: int = POSITIONS) -> list[bytes]:
     """``count`` messages of one type."""
-    session = Session(seed)
+    session = Session(seed, positions)
     return [session.message(kind) for _ in range(count)]
 
 
-def mixed(count: int, seed: int = SEED) -> list[bytes]:
+def mixed(count: int, seed: int = SEED, positions: int = POSITIONS) -> list[bytes]:
     """``count`` messages in the proportions of ``MIX``, exact up to rounding, in random order."""
-    session = Session(seed)
+    session = Session(seed, positions)
     kinds = [kind for kind, share in MIX.items() for _ in range(round(count * share / 1000))]
     random.Random(seed).shuffle(kinds)
     return [session.message(kind) for kind in kinds]
+
+
+def growing(size: int, seed: int = SEED) -> bytes:
+    """A ``liquidity_snapshot`` of about ``size`` bytes: one of the usual size, with as many bands as it takes."""
+    snapshot = json.loads(Session(seed).message("liquidity_snapshot"))
+    bands = snapshot["bands"]
+    band_bytes = len(json.dumps(bands, separators=(",", ":"))) / len(bands)
+    snapshot["bands"] = [bands[index % len(bands)] for index in range(max(1, round((size - 140) / band_bytes)))]
+    return json.dumps(snapshot, separators=(",", ":")).encode()
+
+
+def frame(text: bytes) -> bytes:
+    """The text in one WebSocket frame, unmasked as a server sends it (RFC 6455 §5.2)."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x81, size)) + text
+    if size < 2**16:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + text
+    return b"\x81\x7f" + size.to_bytes(8, "big") + text

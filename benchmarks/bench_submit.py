@@ -1,0 +1,230 @@
+"""From an exit signal to a signed transaction on its way.
+
+Usage: ``python -m benchmarks.bench_submit [--json] [--versions] [--seconds S] [--require-peers]``
+
+Signing: base64 in, signed base64 out, against the signature (Ed25519) alone. Submitting: from the text of an exit
+signal to the moment at which the last byte of the POST was handed to the socket, over TLS to a server in another
+process. Ours and bare urllib3 use a connection that is open already, the official SDK opens one for each send. Its
+authorities are a file with one certificate; with a system's whole store each of its sends would take longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import multiprocessing
+import os
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+import lasersell_sync as ls
+from benchmarks import command, data
+from benchmarks.command import missing_packages
+from benchmarks.rounds import Table, interleave
+from tests.support.certificates import Authority
+
+SIGNATURES: Final = 50
+SENDS: Final = 20
+OFFICIAL: Final = "official SDK"
+
+
+def measure(seconds: float) -> command.Outcome:
+    """Signing, then submitting."""
+    keypair = Keypair()
+    unsigned = [_unsigned(keypair) for _ in range(SIGNATURES)]
+    with _https_server() as (url, ca_file):
+        signing = _signing(keypair, unsigned, seconds / 3)
+        submitting = _submitting(keypair, unsigned, url, ca_file, seconds * 2 / 3)
+    return command.Outcome([signing, submitting])
+
+
+def _unsigned(keypair: Keypair) -> str:
+    """A sale as the server builds one: a swap with its accounts, a budget, a tip."""
+    accounts = [AccountMeta(Pubkey.new_unique(), is_signer=False, is_writable=index % 2 == 0) for index in range(14)]
+    swap = Instruction(Pubkey.new_unique(), os.urandom(24), [*accounts, AccountMeta(keypair.pubkey(), True, True)])  # noqa: FBT003 - positional only
+    budget = Instruction(Pubkey.new_unique(), os.urandom(9), [])
+    message = MessageV0.try_compile(keypair.pubkey(), [budget, swap], [], Hash.new_unique())
+    return base64.b64encode(bytes(VersionedTransaction.populate(message, [Signature.default()]))).decode()
+
+
+# ── signing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _signing(keypair: Keypair, unsigned: list[str], seconds: float) -> Table:
+    messages = [to_bytes_versioned(VersionedTransaction.from_bytes(base64.b64decode(one)).message) for one in unsigned]
+
+    def turn(sign: Callable[[Any], object], inputs: list[Any]) -> list[float]:
+        start = time.perf_counter_ns()
+        for one in inputs:
+            sign(one)
+        return [(time.perf_counter_ns() - start) / len(inputs) / 1e3]
+
+    turns = {
+        "ours, sign_unsigned_tx_b64()": lambda: turn(lambda one: ls.sign_unsigned_tx_b64(one, keypair), unsigned),
+        "Ed25519 alone (solders)": lambda: turn(keypair.sign_message, messages),
+    }
+    if not missing_packages(["lasersell-sdk"]):
+        from lasersell_sdk import tx
+
+        turns[OFFICIAL] = lambda: turn(lambda one: tx.encode_signed_tx(tx.sign_unsigned_tx(one, keypair)), unsigned)
+    table = Table("sign", f"sign a transaction of {len(base64.b64decode(unsigned[0]))} bytes", "µs")
+    return table.fill(interleave(turns, seconds))
+
+
+# ── submitting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _submitting(keypair: Keypair, unsigned: list[str], url: str, ca_file: str, seconds: float) -> Table:
+    exit_signal = json.loads(data.one_type("exit_signal_with_tx", 1)[0])
+    texts = [json.dumps({**exit_signal, "unsigned_tx_b64": one}, separators=(",", ":")).encode() for one in unsigned]
+    sellers: dict[str, Callable[[bytes], None]] = {
+        "ours, send_transaction_b64_to()": _ours(keypair, url, ca_file),
+        "our signature, bare urllib3": _urllib3(keypair, url, ca_file),
+    }
+    if not missing_packages(["lasersell-sdk"]):
+        sellers[OFFICIAL] = _official(keypair, url, ca_file)
+    with _writes_noted() as last_write_ns:
+
+        def turn(sell: Callable[[bytes], None]) -> list[float]:
+            took_us = []
+            for text in texts[:SENDS]:
+                start = time.monotonic_ns()
+                sell(text)
+                took_us.append((last_write_ns() - start) / 1e3)
+            return took_us
+
+        for sell in sellers.values():
+            sell(texts[0])
+        table = Table("submit", "exit signal's text in → last byte of the signed POST written, over TLS", "µs")
+        return table.fill(interleave({name: lambda sell=sell: turn(sell) for name, sell in sellers.items()}, seconds))
+
+
+def _ours(keypair: Keypair, url: str, ca_file: str) -> Callable[[bytes], None]:
+    target = ls.SendTargetRpc(url, ca_file=ca_file)
+
+    def sell(text: bytes) -> None:
+        message = ls.server_message_from_text(text)
+        ls.send_transaction_b64_to(target, ls.sign_unsigned_tx_b64(message.unsigned_tx_b64, keypair))
+
+    return sell
+
+
+def _urllib3(keypair: Keypair, url: str, ca_file: str) -> Callable[[bytes], None]:
+    """The least that one would write by hand with our decoder and signature; of the answer only the status is read."""
+    pool = urllib3.connection_from_url(url, ca_certs=ca_file, maxsize=1)
+    options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 3, "preflightCommitment": "processed"}
+
+    def sell(text: bytes) -> None:
+        message = ls.server_message_from_text(text)
+        params = [ls.sign_unsigned_tx_b64(message.unsigned_tx_b64, keypair), options]
+        request = {"jsonrpc": "2.0", "id": 1, "method": "sendTransaction", "params": params}
+        body = json.dumps(request, separators=(",", ":")).encode()
+        answer = pool.urlopen("POST", "/", body=body, headers={"content-type": "application/json"}, retries=False)
+        assert answer.status == 200
+
+    return sell
+
+
+def _official(keypair: Keypair, url: str, ca_file: str) -> Callable[[bytes], None]:
+    from lasersell_sdk import tx
+    from lasersell_sdk.stream.proto import server_message_from_text
+
+    os.environ["SSL_CERT_FILE"] = ca_file  # it has no setting for authorities
+    loop, target = asyncio.new_event_loop(), tx.SendTargetRpc(url)
+
+    def sell(text: bytes) -> None:
+        message = server_message_from_text(text.decode())
+        signed = tx.sign_unsigned_tx(message["unsigned_tx_b64"], keypair)
+        loop.run_until_complete(tx.send_transaction(target, signed))
+
+    return sell
+
+
+@contextlib.contextmanager
+def _writes_noted() -> Iterator[Callable[[], int]]:
+    """When the latest write to any TLS socket of this process returned (ns, monotonic)."""
+    plain, noted_ns = ssl.SSLSocket.send, 0
+
+    def send(self: ssl.SSLSocket, *args: Any) -> int:
+        nonlocal noted_ns
+        sent = plain(self, *args)
+        noted_ns = time.monotonic_ns()
+        return sent
+
+    def last() -> int:
+        nonlocal noted_ns
+        assert noted_ns, "nothing was written through ssl.SSLSocket"
+        latest, noted_ns = noted_ns, 0
+        return latest
+
+    ssl.SSLSocket.send = send  # type: ignore[method-assign]
+    try:
+        yield last
+    finally:
+        ssl.SSLSocket.send = plain  # type: ignore[method-assign]
+
+
+# ── a server that takes every transaction ────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _https_server() -> Iterator[tuple[str, str]]:
+    """Its URL and the file of its authority; it is a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield pipe.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        context = authority.server()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Rpc)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        pipe.send((f"https://127.0.0.1:{server.server_port}/", str(authority.pem)))
+        server.serve_forever()
+
+
+class _Rpc(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        signed = base64.b64decode(request["params"][0])
+        answer = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": str(Signature(signed[1:65]))}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(__doc__, measure, peers=("lasersell-sdk", "urllib3", "solders"), seconds=30))
