@@ -2,10 +2,11 @@
 
 Start at ``StreamSession.connect(StreamClient.from_env(), StreamConfigure(...))``; the README shows the three ways to
 consume it. Everything public is importable from here. Importing starts no thread, opens nothing, and loads neither
-solders nor urllib3.
+solders nor urllib3; what trades is loaded when it is first named, for many programs only read.
 """
 
 import logging as _logging
+import typing as _typing
 
 from lasersell_sync._version import __version__
 from lasersell_sync.codec import (
@@ -142,34 +143,53 @@ from lasersell_sync.stream.sender import (
 from lasersell_sync.stream.stats import (
     StreamStats,
 )
-from lasersell_sync.trading import (
-    ASTRALANE_DEFAULT_REGION,
-    EXIT_API_BASE_URL,
-    HELIUS_SENDER_FAST_URL,
-    LOCAL_EXIT_API_BASE_URL,
-    MAINNET_BETA_RPC_URL,
-    BuildBuyTxRequest,
-    BuildSellTxRequest,
-    BuildTxResponse,
-    ConfirmedSignature,
-    ExitApiClient,
-    ExitApiClientOptions,
-    SellOutput,
-    SendTarget,
-    SendTargetAstralane,
-    SendTargetHeliusSender,
-    SendTargetRpc,
-    WalletProof,
-    astralane_iris_url,
-    close_rpc_connections,
-    confirm_signature,
-    encode_signed_tx,
-    prove_ownership,
-    send_transaction,
-    send_transaction_b64_to,
-    sign_unsigned_tx,
-    sign_unsigned_tx_b64,
-)
+
+if _typing.TYPE_CHECKING:
+    from lasersell_sync.trading import (
+        ASTRALANE_DEFAULT_REGION,
+        EXIT_API_BASE_URL,
+        HELIUS_SENDER_FAST_URL,
+        LOCAL_EXIT_API_BASE_URL,
+        MAINNET_BETA_RPC_URL,
+        Account,
+        AccountLimits,
+        BuildBuyTxRequest,
+        BuildSellTxRequest,
+        BuildTxResponse,
+        ConfirmedSignature,
+        ExitApiClient,
+        ExitApiClientOptions,
+        SellOutput,
+        SendTarget,
+        SendTargetAstralane,
+        SendTargetHeliusSender,
+        SendTargetRpc,
+        WalletProof,
+        astralane_iris_url,
+        close_rpc_connections,
+        confirm_signature,
+        encode_signed_tx,
+        prove_ownership,
+        send_transaction,
+        send_transaction_b64_to,
+        sign_unsigned_tx,
+        sign_unsigned_tx_b64,
+        warm_send_target,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        """What ``__all__`` lists and nobody has named yet."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from lasersell_sync import trading
+
+        value = globals()[name] = getattr(trading, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "__version__",
@@ -296,6 +316,8 @@ __all__ = [
     "HELIUS_SENDER_FAST_URL",
     "LOCAL_EXIT_API_BASE_URL",
     "MAINNET_BETA_RPC_URL",
+    "Account",
+    "AccountLimits",
     "BuildBuyTxRequest",
     "BuildSellTxRequest",
     "BuildTxResponse",
@@ -317,6 +339,7 @@ __all__ = [
     "send_transaction_b64_to",
     "sign_unsigned_tx",
     "sign_unsigned_tx_b64",
+    "warm_send_target",
 ]
 
 # Silent unless the application configures logging, as a library should be.

@@ -5,7 +5,9 @@ what "absent" means. Both decoders, the encoder and the checks are driven by the
 package, and no C, knows a field's name. A new message type is a new class here.
 
 Wire classes hold what the wire said: they have no converters and no validators, so that a decoder may fill their slots
-directly. What is *sent* is checked by the encoder (``codec``), and strategies by ``strategy``.
+directly. What is *sent* is checked by the encoder (``codec``), and strategies by ``strategy``. To their users they are
+frozen attrs classes (``attrs.fields``, ``evolve``, ``asdict``); but their methods are written once, in ``WireValue``,
+because attrs would write and compile them anew for each of the 36 and with that cost a tenth of the package's import.
 
 Units: amounts are atomic units (lamports, USD1 base units, the token's smallest unit); ``*_bps`` are basis points;
 ``*_pct`` are percentages (5 = 5 %); ``*_ms`` are Unix milliseconds by the server's clock. u64 values above 2**53 occur.
@@ -15,6 +17,8 @@ Threads: instances are immutable, any.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
@@ -94,10 +98,7 @@ class WireField(NamedTuple):
 
 
 def _field(kind: str, *, required: bool = True, default: Any = None, omit_default: bool = False, **more: Any) -> Any:
-    spec = WireField("", kind, required, default, omit_default, **more)
-    if required:
-        return attrs.field(metadata={"wire": spec})
-    return attrs.field(default=default, metadata={"wire": spec})
+    return WireField("", kind, required, default, omit_default, **more)
 
 
 # Type checkers read "has a default" off a ``default=`` at the place of use (PEP 681), so those that have one spell it.
@@ -171,20 +172,69 @@ def _restore(cls: type[WireValue], values: tuple[Any, ...]) -> WireValue:
     return value
 
 
+class _AskAttrs:
+    """A class attribute that is asked of the same class as attrs makes it, once somebody wants to know."""
+
+    def __init__(self, question: Callable[[type], Any]) -> None:
+        self._question = question
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, _: object, cls: type[WireValue]) -> Any:
+        types = cls.__annotations__
+        fields = {
+            spec.name: attrs.field(type=types.get(spec.name), default=attrs.NOTHING if spec.required else spec.default)
+            for spec in cls.wire_fields  # a base has none: the AttributeError tells attrs.has() so
+        }
+        answer = self._question(attrs.make_class(cls.__name__, fields, frozen=True, kw_only=True))
+        setattr(cls, self._name, answer)
+        return answer
+
+
 class WireValue:
-    """Base of all wire classes: what they share by name is written once, which also keeps the import fast."""
+    """Base of all wire classes: their methods, and what they say about themselves."""
 
     __slots__ = ()
 
-    #: attrs' own; named here so that checkers accept ``attrs.evolve(message, …)``.
-    __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
+    if TYPE_CHECKING:
+        #: attrs' own; named here so that checkers accept ``attrs.evolve(message, …)``.
+        __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]]
+    else:
+        __attrs_attrs__ = _AskAttrs(attrs.fields)
+        __signature__ = _AskAttrs(inspect.signature)
     #: The fields in wire order; filled by the class decorator.
-    wire_fields: ClassVar[tuple[WireField, ...]] = ()
-    wire_names: ClassVar[tuple[str, ...]] = ()
+    wire_fields: ClassVar[tuple[WireField, ...]]
+    wire_names: ClassVar[tuple[str, ...]]
     #: Old spellings of a field that a reader still takes; both spellings at once are an error.
     wire_aliases: ClassVar[dict[str, str]] = {}
     #: Server values only: null for a field with a default reads as the default (a newer server may write it so).
     null_is_default: ClassVar[bool] = False
+
+    def __init__(self, **values: Any) -> None:
+        missing = []
+        for spec in self.wire_fields:
+            if spec.name in values:
+                object.__setattr__(self, spec.name, values.pop(spec.name))
+            elif spec.required:
+                missing.append(spec.name)
+            else:
+                object.__setattr__(self, spec.name, spec.default)
+        if missing:
+            raise TypeError(f"{type(self).__name__}() is missing {', '.join(missing)}")
+        if values:
+            raise TypeError(f"{type(self).__name__}() has no field {', '.join(values)}: {', '.join(self.wire_names)}")
+
+    if not TYPE_CHECKING:  # checkers know from ``_wire`` that instances are frozen
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise attrs.exceptions.FrozenInstanceError
+
+        def __delattr__(self, name: str) -> None:
+            raise attrs.exceptions.FrozenInstanceError
+
+        def __replace__(self, **changes: Any) -> Any:
+            return attrs.evolve(self, **changes)
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.wire_names)
@@ -243,14 +293,14 @@ _C = TypeVar("_C", bound=type[WireValue])
     ),
 )
 def _wire(cls: _C) -> _C:
-    """Make ``cls`` a frozen slotted attrs class and read its schema off it."""
-    made = attrs.define(
-        cls, frozen=True, slots=True, kw_only=True, eq=False, repr=False, weakref_slot=False, getstate_setstate=False
-    )
-    specs = [attribute.metadata["wire"]._replace(name=attribute.name) for attribute in made.__attrs_attrs__]
-    made.wire_fields = tuple(specs)
-    made.wire_names = tuple(spec.name for spec in specs)
-    return made
+    """``cls`` with a slot for each of its fields, which the class then describes."""
+    specs = tuple(spec._replace(name=name) for name, spec in vars(cls).items() if isinstance(spec, WireField))
+    names = tuple(spec.name for spec in specs)
+    # A class has its slots from birth, so it is born again, without what the first one had for instance dictionaries.
+    body = {name: value for name, value in vars(cls).items() if name not in (*names, "__dict__", "__weakref__")}
+    body.update(__slots__=names, wire_fields=specs, wire_names=names)
+    made: Any = type(cls.__name__, cls.__bases__, body)
+    return made  # type: ignore[no-any-return]
 
 
 # ── objects inside messages ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Every retry policy of the library; the only importer of tenacity.
+"""Every retry policy of the library; the only importer of tenacity, on its first use.
 
 Two shapes are needed: a short burst of attempts for a request whose caller waits (``RetryPolicy``), and an endless
 patience for a stream that has to come back (``reconnect_retrying``). What is worth another attempt is decided by the
@@ -8,18 +8,19 @@ caller, by the error's class and fields.
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import math
 import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import tenacity
 
 from lasersell_sync.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["RetryPolicy", "equal_jitter_s", "full_jitter_s", "parse_retry_after_s", "reconnect_retrying"]
 
@@ -87,6 +88,8 @@ class RetryPolicy:
 
         Threads: any; blocks the caller during attempts and pauses.
         """
+        import tenacity
+
         uniform = (rand or random).uniform  # not for secrets: it only spreads clients out
 
         def worth_it(error: BaseException) -> bool:
@@ -159,6 +162,7 @@ def reconnect_retrying(
 
     Threads: one thread uses one of these.
     """
+    import tenacity
 
     def pause_s(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -179,6 +183,8 @@ def parse_retry_after_s(value: str) -> float | None:
 
     A date counts from the wall clock of now; one in the past is 0.
     """
+    import email.utils  # drags in half a dozen modules, for an answer that few servers give
+
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value)

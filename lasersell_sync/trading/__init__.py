@@ -6,6 +6,7 @@ that only reads the stream needs neither. The first request loads the one, the f
 
 from __future__ import annotations
 
+from lasersell_sync.trading.account import Account, AccountLimits
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.exit_api import (
     EXIT_API_BASE_URL,
@@ -13,20 +14,23 @@ from lasersell_sync.trading.exit_api import (
     ExitApiClient,
     ExitApiClientOptions,
 )
-from lasersell_sync.trading.solana_rpc import (
+from lasersell_sync.trading.send_targets import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
     MAINNET_BETA_RPC_URL,
-    ConfirmedSignature,
     SendTarget,
     SendTargetAstralane,
     SendTargetHeliusSender,
     SendTargetRpc,
     astralane_iris_url,
+)
+from lasersell_sync.trading.solana_rpc import (
+    ConfirmedSignature,
     close_rpc_connections,
     confirm_signature,
     send_transaction,
     send_transaction_b64_to,
+    warm_send_target,
 )
 from lasersell_sync.trading.tx import (
     WalletProof,
@@ -42,6 +46,8 @@ __all__ = [
     "HELIUS_SENDER_FAST_URL",
     "LOCAL_EXIT_API_BASE_URL",
     "MAINNET_BETA_RPC_URL",
+    "Account",
+    "AccountLimits",
     "BuildBuyTxRequest",
     "BuildSellTxRequest",
     "BuildTxResponse",
@@ -63,4 +69,5 @@ __all__ = [
     "send_transaction_b64_to",
     "sign_unsigned_tx",
     "sign_unsigned_tx_b64",
+    "warm_send_target",
 ]

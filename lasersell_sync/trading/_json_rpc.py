@@ -59,28 +59,41 @@ class RpcClient:
         Raises:
             TxSubmitError: ``request_send``, ``response_read``, ``http_status``, ``decode_response``, ``rpc_error``.
         """
-        from lasersell_sync.trading._http import HttpFailure
-
         request_id = next(_ids)
         payload = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-        headers = {"content-type": "application/json"}
-        if self._api_key is not None:
-            headers["x-api-key"] = self._api_key
+        return self._result(self._request("POST", self._endpoint.target, payload, budget), request_id, secrets)
+
+    def warm(self, path: str | None, *, budget: TimeBudget) -> None:
+        """Opens a connection and leaves it ready; any answer but a redirect will do.
+
+        Args:
+            path: asked for with GET, without a key; None: ``getHealth`` is called.
+            budget: all of it stays within what is left.
+
+        Raises:
+            TxSubmitError: ``request_send``, ``response_read``, or ``http_status`` for a redirect.
+        """
+        if path is not None:
+            self._request("GET", path, None, budget)
+        else:
+            payload = {"jsonrpc": "2.0", "id": next(_ids), "method": "getHealth"}
+            self._request("POST", self._endpoint.target, payload, budget)
+
+    def _request(self, method: str, target: str, payload: dict[str, object] | None, budget: TimeBudget) -> HttpAnswer:
+        from lasersell_sync.trading._http import HttpFailure
+
+        headers, body = {}, None
+        if payload is not None:
+            body = json.dumps(payload, separators=(",", ":")).encode()
+            headers["content-type"] = "application/json"
+            if self._api_key is not None:
+                headers["x-api-key"] = self._api_key
+        limit_s = max(budget.remaining_s() or 0.0, 0.001)
+        pool = _connections().pool_to(self._endpoint, self._route)
         try:
-            answer = (
-                _connections()
-                .pool_to(self._endpoint, self._route)
-                .request(
-                    "POST",
-                    self._endpoint.target,
-                    headers=headers,
-                    body=json.dumps(payload, separators=(",", ":")).encode(),
-                    attempt_timeout_s=max(budget.remaining_s() or 0.0, 0.001),
-                )
-            )
+            return pool.request(method, target, headers=headers, body=body, attempt_timeout_s=limit_s)
         except HttpFailure as failure:
             raise self._failed(failure) from failure.__cause__
-        return self._result(answer, request_id, secrets)
 
     def _failed(self, failure: HttpFailure) -> TxSubmitError:
         kinds = {"send": "request_send", "redirect": "http_status"}

@@ -87,20 +87,37 @@ def _to_plain_str(value: Any) -> Any:
     return value.value if isinstance(value, SellOutput) else value
 
 
-def _optional_u64() -> Any:
-    return attrs.field(default=None, validator=_whole(0, _U64_MAX, "lamports"))
-
-
-def _check_partner_fee(request: BuildSellTxRequest | BuildBuyTxRequest) -> None:
-    if request.partner_fee_bps is not None and request.partner_fee_lamports is not None:
-        raise ConfigurationError("partner_fee_lamports", "give partner_fee_bps or partner_fee_lamports, not both")
-
-
 # ── requests and answers ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @attrs.frozen
-class BuildSellTxRequest:
+class _BuildTxRequest:
+    """What sales and purchases share: who trades what, and the optional fields of both."""
+
+    mint: str = attrs.field(validator=_pubkey)
+    user_pubkey: str = attrs.field(validator=_pubkey)
+    mode: str | None = attrs.field(default=None, validator=_text, kw_only=True)
+    send_mode: str | None = attrs.field(default=None, validator=_send_mode, kw_only=True)
+    tip_lamports: int | None = attrs.field(default=None, validator=_whole(0, _U64_MAX, "lamports"), kw_only=True)
+    partner_fee_recipient: str | None = attrs.field(default=None, validator=_pubkey, kw_only=True)
+    partner_fee_bps: int | None = attrs.field(
+        default=None, validator=_whole(0, _PARTNER_BPS_MAX, "basis points"), kw_only=True
+    )
+    partner_fee_lamports: int | None = attrs.field(
+        default=None, validator=_whole(0, _PARTNER_LAMPORTS_MAX, "lamports"), kw_only=True
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.partner_fee_bps is not None and self.partner_fee_lamports is not None:
+            raise ConfigurationError("partner_fee_lamports", "give partner_fee_bps or partner_fee_lamports, not both")
+
+    def to_payload(self) -> dict[str, object]:
+        """The request's JSON object; optional fields that are None are left out."""
+        return {name: _plain(value) for name, value in attrs.asdict(self, recurse=False).items() if value is not None}
+
+
+@attrs.frozen
+class BuildSellTxRequest(_BuildTxRequest):
     """A sale to be built (``POST /v1/sell``, PROTOCOL.md §7).
 
     Args:
@@ -109,7 +126,7 @@ class BuildSellTxRequest:
         amount_tokens: the token's atomic units; 0 sells the whole balance.
         output: what to be paid in.
         slippage_bps: basis points, 0 to 10 000.
-        mode: passed on as it is.
+        mode: passed on as it is; by keyword only, as all that follow.
         market_context: where the token trades, when known (``PositionOpened.market_context``); spares a look-up.
         send_mode: ``rpc``, ``helius_sender`` or ``astralane``: how it will be sent.
         tip_lamports: tip for that sender.
@@ -123,29 +140,14 @@ class BuildSellTxRequest:
     Threads: immutable, any.
     """
 
-    mint: str = attrs.field(validator=_pubkey)
-    user_pubkey: str = attrs.field(validator=_pubkey)
     amount_tokens: int = attrs.field(validator=_whole(0, _U64_MAX, "atomic units"))
     output: SellOutput = attrs.field(converter=_to_sell_output, validator=_asset)
     slippage_bps: int = attrs.field(validator=_whole(0, _BPS_MAX, "basis points"))
-    mode: str | None = attrs.field(default=None, validator=_text)
-    market_context: MarketContext | None = attrs.field(default=None, validator=_market_context)
-    send_mode: str | None = attrs.field(default=None, validator=_send_mode)
-    tip_lamports: int | None = _optional_u64()
-    partner_fee_recipient: str | None = attrs.field(default=None, validator=_pubkey)
-    partner_fee_bps: int | None = attrs.field(default=None, validator=_whole(0, _PARTNER_BPS_MAX, "basis points"))
-    partner_fee_lamports: int | None = attrs.field(default=None, validator=_whole(0, _PARTNER_LAMPORTS_MAX, "lamports"))
-
-    def __attrs_post_init__(self) -> None:
-        _check_partner_fee(self)
-
-    def to_payload(self) -> dict[str, object]:
-        """The request's JSON object; optional fields that are None are left out."""
-        return _payload(self)
+    market_context: MarketContext | None = attrs.field(default=None, validator=_market_context, kw_only=True)
 
 
 @attrs.frozen
-class BuildBuyTxRequest:
+class BuildBuyTxRequest(_BuildTxRequest):
     """A purchase to be built (``POST /v1/buy``, PROTOCOL.md §7).
 
     Args:
@@ -155,7 +157,7 @@ class BuildBuyTxRequest:
         amount_in_total: what to spend, in lamports or USD1 base units; excludes ``amount``.
         amount: what to spend, in SOL or USD1, above 0; excludes ``amount_in_total``.
         input: ``SOL`` or ``USD1``: what to pay with.
-        mode: passed on as it is.
+        mode: passed on as it is; by keyword only, as all that follow.
         send_mode: ``rpc``, ``helius_sender`` or ``astralane``: how it will be sent.
         tip_lamports: tip for that sender.
         partner_fee_recipient: wallet that gets the partner fee, base58.
@@ -168,21 +170,13 @@ class BuildBuyTxRequest:
     Threads: immutable, any.
     """
 
-    mint: str = attrs.field(validator=_pubkey)
-    user_pubkey: str = attrs.field(validator=_pubkey)
     slippage_bps: int = attrs.field(validator=_whole(0, _BPS_MAX, "basis points"))
     amount_in_total: int | None = attrs.field(default=None, validator=_whole(1, _U64_MAX, "atomic units"))
     amount: float | None = attrs.field(default=None)
     input: str = attrs.field(default="SOL", converter=_to_plain_str, validator=_asset)
-    mode: str | None = attrs.field(default=None, validator=_text)
-    send_mode: str | None = attrs.field(default=None, validator=_send_mode)
-    tip_lamports: int | None = _optional_u64()
-    partner_fee_recipient: str | None = attrs.field(default=None, validator=_pubkey)
-    partner_fee_bps: int | None = attrs.field(default=None, validator=_whole(0, _PARTNER_BPS_MAX, "basis points"))
-    partner_fee_lamports: int | None = attrs.field(default=None, validator=_whole(0, _PARTNER_LAMPORTS_MAX, "lamports"))
 
     def __attrs_post_init__(self) -> None:
-        _check_partner_fee(self)
+        super().__attrs_post_init__()
         amount = self.amount
         if (amount is None) == (self.amount_in_total is None):
             raise ConfigurationError("amount", "give exactly one of amount and amount_in_total")
@@ -194,14 +188,6 @@ class BuildBuyTxRequest:
             raise ConfigurationError(
                 "amount", f"{_shown(amount)} is not a positive number of SOL or USD1 (exact amounts: amount_in_total)"
             )
-
-    def to_payload(self) -> dict[str, object]:
-        """The request's JSON object; optional fields that are None are left out."""
-        return _payload(self)
-
-
-def _payload(request: BuildSellTxRequest | BuildBuyTxRequest) -> dict[str, object]:
-    return {name: _plain(value) for name, value in attrs.asdict(request, recurse=False).items() if value is not None}
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""The REST API ("Exit API"): asks for unsigned transactions and registers wallets (PROTOCOL.md §7)."""
+"""The REST API ("Exit API"): unsigned transactions, wallets, and what the key may do (PROTOCOL.md §7)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, Exit
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key
 from lasersell_sync.network.proxy import Proxy, to_proxy
+from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
+from lasersell_sync.trading.account import Account
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.tx import WalletProof
 
@@ -43,7 +45,16 @@ LOCAL_EXIT_API_BASE_URL: Final = "http://localhost:8080"
 _SELL = "/v1/sell"
 _BUY = "/v1/buy"
 _REGISTER = "/v1/wallets/register"
+_WALLETS = "/v1/wallets"
+_ACCOUNT = "/v1/account"
 _HEALTH = "/healthz"
+#: A health check tells what is now.
+_ONCE = RetryPolicy(max_attempts=1)
+
+
+def _not_indexed_policy() -> RetryPolicy:
+    """Four looks in a little under two seconds: PROTOCOL.md §7 says "after a short wait" and gives no number."""
+    return RetryPolicy(max_attempts=4, initial_backoff_ms=250, max_backoff_ms=1_000, jitter_ms=50)
 
 
 def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -68,6 +79,9 @@ class ExitApiClientOptions:
         attempt_timeout_s: seconds for one attempt, from its start to the last byte of the answer; the look-up of the
             host's name is not bounded by it.
         retry_policy: attempts and pauses; what is retried is PROTOCOL.md §7's table.
+        not_indexed_policy: the same for a mint that the service has not seen yet (404 ``not_indexed``: a token of a
+            second ago), which takes longer than a hiccup; default: 4 attempts, 250, 500 and 1 000 ms apart.
+            ``RetryPolicy(max_attempts=1)`` tells it at once.
         allow_insecure: ``http://`` to other machines, which shows the API key to everyone on the way.
         ssl_context: None for the system's trust store (certifi's where the system has none). Verification cannot be
             switched off.
@@ -87,6 +101,7 @@ class ExitApiClientOptions:
     connect_timeout_s: float = attrs.field(default=0.2, validator=_positive_seconds)
     attempt_timeout_s: float = attrs.field(default=0.9, validator=_positive_seconds)
     retry_policy: RetryPolicy = attrs.field(factory=RetryPolicy)
+    not_indexed_policy: RetryPolicy = attrs.field(factory=_not_indexed_policy)
     allow_insecure: bool = False
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, validator=_verifying)
     ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file)
@@ -110,11 +125,10 @@ class SellablePosition(Protocol):
 
 
 class ExitApiClient:
-    """Builds unsigned transactions and registers wallets.
+    """Builds unsigned transactions, registers and removes wallets, tells what the key may do.
 
     Connections are kept and reused; call ``warm()`` shortly before the first trade, and ``close()`` at the end (or use
-    it as a context manager). Building a transaction and registering a wallet change nothing on the chain and may be
-    repeated, so both are retried.
+    it as a context manager). No request changes anything on the chain and each may be repeated, so all are retried.
 
     Args:
         api_key: sent as ``x-api-key`` and shown nowhere; None sends none.
@@ -265,11 +279,45 @@ class ExitApiClient:
         payload: dict[str, object] = attrs.asdict(proof)
         if label is not None:
             payload["label"] = label
-        answer, snippet = self._post(_REGISTER, payload)
-        if answer.get("registered") is not True or answer.get("wallet_pubkey", proof.wallet_pubkey) != (
-            proof.wallet_pubkey
-        ):
-            raise ExitApiError("parse", "the answer does not say that the wallet is registered", body=snippet)
+        _require_done("registered", proof.wallet_pubkey, *self._post(_REGISTER, payload))
+
+    def remove_wallet(self, wallet_pubkey: str) -> None:
+        """Takes a wallet off this key: a stream may not name it any more until it is registered again.
+
+        Args:
+            wallet_pubkey: base58.
+
+        Raises:
+            ConfigurationError: not a public key.
+            ExitApiError: as ``build_sell_tx``; ``parse`` also when the answer does not say that it is removed.
+            ConcurrencyError: the client is closed.
+        """
+        payload = {"wallet_pubkey": require_pubkey("wallet_pubkey", wallet_pubkey)}
+        _require_done("removed", wallet_pubkey, *self._ask("DELETE", _WALLETS, payload))
+
+    def account(self) -> Account:
+        """The tier of this API key and what it allows.
+
+        Raises:
+            ExitApiError: as ``build_sell_tx``; ``parse`` when a field is missing or of another kind.
+            ConcurrencyError: the client is closed.
+        """
+        answer, snippet = self._ask("GET", _ACCOUNT)
+        try:
+            return Account.from_answer(answer)
+        except ValueError as error:
+            raise ExitApiError("parse", f"the answer tells no account: {error}", body=snippet) from None
+
+    def healthz(self) -> None:
+        """Returns when the service says that it is well; one attempt, and no key is sent.
+
+        Raises:
+            ExitApiError: it is not well (``http_status``, ``envelope_status``), or cannot be asked.
+            ConcurrencyError: the client is closed.
+        """
+        answer, snippet = self._ask("GET", _HEALTH, with_key=False, retry_policy=_ONCE)
+        if answer.get("status") is None:
+            raise ExitApiError("parse", "the answer does not say that the service is well", body=snippet)
 
     # ── life ──
 
@@ -348,23 +396,37 @@ class ExitApiClient:
             pool.close()
 
     def _post(self, path: str, payload: Mapping[str, object]) -> tuple[dict[str, Any], str]:
+        return self._ask("POST", path, payload)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        payload: Mapping[str, object] | None = None,
+        *,
+        with_key: bool = True,
+        retry_policy: RetryPolicy | None = None,
+    ) -> tuple[dict[str, Any], str]:
         """The answer's object, with ``status`` ok or absent, and the answer's first characters for errors."""
         pool, endpoint = self._ready()
-        body = json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
-        headers = {"content-type": "application/json", "accept": "application/json"}
-        if self._api_key is not None:
+        body, headers = None, {"accept": "application/json"}
+        if payload is not None:
+            body = json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
+            headers["content-type"] = "application/json"
+        if with_key and self._api_key is not None:
             headers["x-api-key"] = self._api_key
 
         def attempt() -> tuple[dict[str, Any], str]:
             from lasersell_sync.trading._http import HttpFailure
 
             try:
-                answer = pool.request("POST", _path(endpoint, path), headers=headers, body=body)
+                answer = pool.request(method, _path(endpoint, path), headers=headers, body=body)
             except HttpFailure as failure:
                 raise self._failed(failure) from failure.__cause__
             return self._understood(answer)
 
-        return self._options.retry_policy.call(attempt, _is_retryable)
+        once_indexed, policy = self._options.not_indexed_policy, retry_policy or self._options.retry_policy
+        return once_indexed.call(lambda: policy.call(attempt, _is_passing), _is_not_indexed)
 
     def _failed(self, failure: HttpFailure) -> ExitApiError:
         kind = {"redirect": "http_status", "oversize": "parse"}.get(failure.stage, "transport")
@@ -381,6 +443,7 @@ class ExitApiClient:
                 self._shown(detail) or snippet or "no words from the server",
                 status=answer.status,
                 body=snippet,
+                body_status=self._shown(_first_text(parsed, ("status",))) or None,
                 retry_after_s=answer.retry_after_s,
             )
         if parsed is None:
@@ -388,15 +451,26 @@ class ExitApiClient:
         status = parsed.get("status")
         if status is not None and not (isinstance(status, str) and status.lower() == "ok"):
             detail = _first_text(parsed, ("reason", "message", "error"))
-            raise ExitApiError("envelope_status", self._shown(detail) or snippet, status=answer.status, body=snippet)
+            raise ExitApiError(
+                "envelope_status",
+                self._shown(detail) or snippet,
+                status=answer.status,
+                body=snippet,
+                body_status=self._shown(_first_text(parsed, ("status",))) or None,
+            )
         return parsed, snippet
 
     def _shown(self, text: str | None) -> str:
         return "" if text is None else _log.shorten(_log.scrub(text, self._api_key), 1000)
 
 
-def _is_retryable(error: Exception) -> bool:
-    return isinstance(error, ExitApiError) and error.is_retryable()
+def _is_passing(error: Exception) -> bool:
+    """A hiccup of server or network; a mint that is not indexed needs longer pauses."""
+    return isinstance(error, ExitApiError) and error.is_retryable() and not error.is_not_indexed()
+
+
+def _is_not_indexed(error: Exception) -> bool:
+    return isinstance(error, ExitApiError) and error.is_not_indexed()
 
 
 def _path(endpoint: Endpoint, path: str) -> str:
@@ -415,6 +489,11 @@ def _first_text(parsed: Mapping[str, Any] | None, names: tuple[str, ...]) -> str
     if parsed is None:
         return None
     return next((parsed[name] for name in names if isinstance(parsed.get(name), str)), None)
+
+
+def _require_done(what: str, wallet_pubkey: str, answer: Mapping[str, Any], snippet: str) -> None:
+    if answer.get(what) is not True or answer.get("wallet_pubkey", wallet_pubkey) != wallet_pubkey:
+        raise ExitApiError("parse", f"the answer does not say that the wallet is {what}", body=snippet)
 
 
 def _built(answer: Mapping[str, Any], snippet: str) -> BuildTxResponse:

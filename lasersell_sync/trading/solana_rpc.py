@@ -13,173 +13,32 @@ import json
 import math
 import re
 import time
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
-from lasersell_sync.network import tls
-from lasersell_sync.network.endpoints import require_api_key
-from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
+from lasersell_sync.trading._endpoint import parse_endpoint
 from lasersell_sync.trading._json_rpc import RpcClient, close_rpc_connections
+from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane, SendTargetHeliusSender
 from lasersell_sync.trading.tx import encode_signed_tx, signature_of
 
 __all__ = [
-    "ASTRALANE_DEFAULT_REGION",
-    "HELIUS_SENDER_FAST_URL",
-    "MAINNET_BETA_RPC_URL",
     "ConfirmedSignature",
-    "SendTarget",
-    "SendTargetAstralane",
-    "SendTargetHeliusSender",
-    "SendTargetRpc",
-    "astralane_iris_url",
     "close_rpc_connections",
     "confirm_signature",
     "send_transaction",
     "send_transaction_b64_to",
+    "warm_send_target",
 ]
-
-MAINNET_BETA_RPC_URL: Final = "https://solana-rpc.publicnode.com"
-HELIUS_SENDER_FAST_URL: Final = "https://sender.helius-rpc.com/fast"
-ASTRALANE_DEFAULT_REGION: Final = "fr"
 
 _POLL_TIMEOUT_S = 5.0
 _LONGEST_PAUSE_S = 2.0
-_RPC_RETRIES = 3
 
 Commitment: TypeAlias = Literal["confirmed", "finalized"]
-
-
-def astralane_iris_url(region: str) -> str:
-    """The Iris gateway of a region: ``fr fr2 la jp ny ams ams2 lim sg lit``, or a newer one.
-
-    Raises:
-        ConfigurationError: not a region's name.
-    """
-    # It becomes a part of a host name: anything else in it could name another host.
-    if not isinstance(region, str) or not re.fullmatch(r"[a-z0-9-]{1,20}", region):
-        raise ConfigurationError("region", "a region's short name is needed, like 'fr'")
-    return f"https://{region}.gateway.astralane.io/iris"
-
-
-# ── send targets ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _shown_url(url: str | None) -> str:
-    return "None" if url is None else repr(parse_endpoint("url", url, allow_insecure=True).shown)
-
-
-def _readable_ca_file(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    tls.require_ca_file(attribute.name, value, beside=None)
-
-
-@attrs.frozen
-class SendTargetRpc:
-    """A Solana JSON-RPC node.
-
-    Args:
-        url: https://…; the public default is rate limited, use one of your own for trading. Providers put keys into
-            it: its repr shows the host only.
-        allow_insecure: ``http://`` to another machine.
-        proxy: ``http://``, ``socks5://`` or ``socks5h://``, with ``user:password@`` if need be.
-        trust_env: without ``proxy``, use that of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
-        ca_file: PEM file with the only authorities to trust, in place of the system's.
-
-    Raises:
-        ConfigurationError: not such a URL.
-        ImportError: a SOCKS proxy without the extra ``proxy``.
-    """
-
-    url: str = attrs.field(default=MAINNET_BETA_RPC_URL, repr=_shown_url)
-    allow_insecure: bool = attrs.field(default=False, kw_only=True)
-    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
-    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
-    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        _endpoint_of(self)
-
-
-@attrs.frozen
-class SendTargetHeliusSender:
-    """Helius Sender. It only sends: confirm through an RPC node.
-
-    Args:
-        url: another address of it, a regional one for example.
-        allow_insecure: ``http://`` to another machine.
-        proxy, trust_env, ca_file: as ``SendTargetRpc``.
-
-    Raises:
-        ConfigurationError: not such a URL.
-    """
-
-    url: str = attrs.field(default=HELIUS_SENDER_FAST_URL, repr=_shown_url)
-    allow_insecure: bool = attrs.field(default=False, kw_only=True)
-    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
-    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
-    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        _endpoint_of(self)
-
-
-@attrs.frozen
-class SendTargetAstralane:
-    """Astralane Iris. It only sends: confirm through an RPC node.
-
-    Args:
-        api_key: goes into ``x-api-key``, and into no text.
-        region: default ``ASTRALANE_DEFAULT_REGION``; see ``astralane_iris_url``.
-        url: in place of a region's.
-        allow_insecure: ``http://`` to another machine; the key travels in clear then.
-        proxy, trust_env, ca_file: as ``SendTargetRpc``.
-
-    Raises:
-        ConfigurationError: a key, region or URL that cannot work.
-    """
-
-    api_key: str = attrs.field(repr=False)
-    region: str | None = None
-    url: str | None = attrs.field(default=None, repr=_shown_url)
-    allow_insecure: bool = attrs.field(default=False, kw_only=True)
-    proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False, kw_only=True)
-    trust_env: bool = attrs.field(default=False, repr=False, kw_only=True)
-    ca_file: str | None = attrs.field(default=None, validator=_readable_ca_file, repr=False, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        require_api_key(self.api_key)
-        _endpoint_of(self)
-
-
-SendTarget: TypeAlias = SendTargetRpc | SendTargetHeliusSender | SendTargetAstralane
-_LABELS: Final[dict[type, str]] = {
-    SendTargetRpc: "rpc",
-    SendTargetHeliusSender: "helius sender",
-    SendTargetAstralane: "astralane",
-}
-
-
-def _endpoint_of(target: SendTarget) -> Endpoint:
-    url = target.url
-    if isinstance(target, SendTargetAstralane) and url is None:
-        url = astralane_iris_url(target.region or ASTRALANE_DEFAULT_REGION)
-    return parse_endpoint("url", url, allow_insecure=target.allow_insecure)
-
-
-def _client_for(target: SendTarget) -> RpcClient:
-    """A new one costs nothing: the connections are elsewhere."""
-    label = _LABELS.get(type(target))
-    if label is None:
-        raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
-    endpoint = _endpoint_of(target)
-    route = route_to(endpoint, proxy=target.proxy, trust_env=target.trust_env, ca_file=target.ca_file)
-    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
-    return RpcClient(endpoint, label, api_key, route=route)
 
 
 # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,6 +46,27 @@ def _client_for(target: SendTarget) -> RpcClient:
 # A connection that broke under the request tells nothing about the transaction; the same bytes again are harmless. An
 # answer, even a bad one, is the caller's to judge.
 _RESEND = RetryPolicy(max_attempts=2)
+
+
+def warm_send_target(target: SendTarget, *, timeout_s: float = 5.0) -> None:
+    """Opens a connection to a target, so that the next send does not wait for TCP and TLS; nothing is sold.
+
+    A node is asked for its health, Helius Sender for its ping; whatever the answer is, the connection stays open. A
+    target closes idle connections after some time: warm shortly before use.
+
+    Args:
+        target: where the next transaction will go.
+        timeout_s: seconds in all, one attempt; host name look-ups come on top.
+
+    Raises:
+        TxSubmitError: ``request_send`` or ``response_read``: the target cannot be reached; ``http_status``: it
+            redirects, and would do so with a transaction.
+        ConfigurationError: not a target, or not a time limit.
+
+    Threads: any.
+    """
+    client = _client_for(target)
+    client.warm(target.warm_up_path, budget=TimeBudget(_require_seconds("timeout_s", timeout_s)))
 
 
 def send_transaction(target: SendTarget, tx: object, *, timeout_s: float = 10.0) -> str:
@@ -216,7 +96,7 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
     client = _client_for(target)
     signature = signature_of(tx_b64)
     budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
-    params = [tx_b64, _send_options(target)]
+    params = [tx_b64, {"encoding": "base64", "skipPreflight": True, **target.send_options}]
 
     def attempt() -> Any:
         return client.call("sendTransaction", params, budget=budget, secrets=(tx_b64,))
@@ -233,11 +113,12 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
     return signature
 
 
-def _send_options(target: SendTarget) -> dict[str, object]:
-    options: dict[str, object] = {"encoding": "base64", "skipPreflight": True}
-    if isinstance(target, SendTargetRpc):
-        return {**options, "maxRetries": _RPC_RETRIES, "preflightCommitment": "processed"}
-    return {**options, "maxRetries": 0}
+def _client_for(target: SendTarget) -> RpcClient:
+    """A new one costs nothing: the connections are elsewhere."""
+    if not isinstance(target, SendTarget):
+        raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
+    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
+    return RpcClient(target.endpoint, target.label, api_key, route=target.route())
 
 
 def _is_broken_connection(error: Exception) -> bool:

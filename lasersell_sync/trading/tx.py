@@ -1,4 +1,4 @@
-"""Transactions on this machine: ownership proofs, decoding, signing, encoding. Nothing here touches the network.
+"""Transactions on this machine: ownership proofs, signing, encoding. Nothing here touches the network.
 
 solders does the cryptography and is imported inside functions: it is heavy, and most users of the stream never sign.
 Its ``str(Keypair)`` and ``bytes(Keypair)`` are the secret key, so nothing here formats or encodes a value before it has
@@ -7,20 +7,22 @@ checked what the value is; an error names a type, a public key or a count, never
 
 from __future__ import annotations
 
-import base64
-import binascii
+import functools
 import time
 from typing import TYPE_CHECKING
 
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.trading.wire_tx import SIGNATURE_BYTES, SIGNED, UNSIGNED, decode_base64, encode_base64, parse
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
     from solders.pubkey import Pubkey
     from solders.signature import Signature
     from solders.transaction import VersionedTransaction
+
+    from lasersell_sync.trading.wire_tx import Layout
 
 __all__ = [
     "WalletProof",
@@ -29,6 +31,10 @@ __all__ = [
     "sign_unsigned_tx",
     "sign_unsigned_tx_b64",
 ]
+
+_ONE_SIGNATURE = b"\x01"
+_HEAD_CHARACTERS = 88
+_NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 
 
 @attrs.frozen
@@ -82,15 +88,44 @@ def sign_unsigned_tx(unsigned_tx_b64: str, keypair: Keypair) -> VersionedTransac
     Threads: any.
     """
     # Before anything else, so that a keypair in the wrong place is never looked at by a decoder.
-    if not _is_keypair(keypair):
-        raise TxSubmitError("sign_tx", _not_a_keypair(keypair))
-    raw = _decode_base64(unsigned_tx_b64, "decode_unsigned_tx")
-    return _sign(_parse(raw, "deserialize_unsigned_tx"), keypair)
+    _require_keypair(keypair)
+    raw = decode_base64(unsigned_tx_b64, UNSIGNED)
+    unsigned, layout = parse(raw, UNSIGNED)
+    _require_fee_payer(raw, layout, keypair)
+    return _sign(unsigned, raw[layout.message_at :], keypair)
 
 
 def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
-    """Like ``sign_unsigned_tx``, as standard base64, ready for ``send_transaction_b64_to``."""
-    return base64.b64encode(bytes(sign_unsigned_tx(unsigned_tx_b64, keypair))).decode("ascii")
+    """The transaction, signed, in standard base64: the shortest way from an exit signal to ``send_transaction_b64_to``.
+
+    The signature is written into its place; no other byte changes. The result is that of ``sign_unsigned_tx``, but for
+    the keypair's signature alone: a transaction that needs others is refused, even when they have signed.
+
+    Args:
+        unsigned_tx_b64: standard base64 with padding; v0 and legacy messages.
+        keypair: a ``solders.keypair.Keypair``.
+
+    Raises:
+        TxSubmitError: as ``sign_unsigned_tx``; ``sign_tx`` also when more than one signature is required.
+
+    Threads: any.
+    """
+    _require_keypair(keypair)
+    raw = decode_base64(unsigned_tx_b64, UNSIGNED)
+    _, layout = parse(raw, UNSIGNED)
+    _require_fee_payer(raw, layout, keypair)
+    if layout.required_signatures != 1:
+        raise TxSubmitError(
+            "sign_tx",
+            f"unsigned_tx_b64: {layout.required_signatures} signatures are required, and one keypair was given: "
+            "sign_unsigned_tx completes what the others have signed already",
+        )
+    message = raw[layout.message_at :]
+    head = _ONE_SIGNATURE + bytes(keypair.sign_message(message))
+    if not layout.signature_count:
+        return encode_base64(head + message)
+    # Three bytes are four characters, so that all behind the 66 bytes in which the signature lies may stay as it came.
+    return encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:]
 
 
 def encode_signed_tx(tx: object) -> str:
@@ -110,8 +145,8 @@ def encode_signed_tx(tx: object) -> str:
     if not isinstance(tx, (VersionedTransaction, Transaction, bytes, bytearray, memoryview)):
         raise TxSubmitError("serialize_tx", f"a {type(tx).__name__} is not a transaction")
     raw = bytes(tx)
-    _require_signed(_parse(raw, "serialize_tx"))
-    return base64.b64encode(raw).decode("ascii")
+    _require_signed(raw, parse(raw, SIGNED)[1])
+    return encode_base64(raw)
 
 
 def signature_of(signed_tx_b64: str) -> str:
@@ -122,8 +157,9 @@ def signature_of(signed_tx_b64: str) -> str:
 
     Threads: any.
     """
-    parsed = _parse(_decode_base64(signed_tx_b64, "serialize_tx"), "serialize_tx")
-    _require_signed(parsed)
+    raw = decode_base64(signed_tx_b64, SIGNED)
+    parsed, layout = parse(raw, SIGNED)
+    _require_signed(raw, layout)
     return str(parsed.signatures[0])
 
 
@@ -131,87 +167,70 @@ def signature_of(signed_tx_b64: str) -> str:
 
 
 def _is_keypair(value: object) -> bool:
+    return isinstance(value, _keypair_class())
+
+
+@functools.cache
+def _keypair_class() -> type[Keypair]:
+    """Kept, because an import statement costs as much as parsing a transaction does."""
     from solders.keypair import Keypair
 
-    return isinstance(value, Keypair)
+    return Keypair
 
 
 def _not_a_keypair(value: object) -> str:
     return f"a {type(value).__name__} is not a solders.keypair.Keypair (the value is not shown: it may be a secret)"
 
 
-# ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _require_keypair(value: object) -> None:
+    if not _is_keypair(value):
+        raise TxSubmitError("sign_tx", f"keypair: {_not_a_keypair(value)}")
 
 
-def _decode_base64(text: object, kind: str) -> bytes:
-    """Standard alphabet, padding, and the one spelling that encoding gives back."""
-    if not isinstance(text, str):
-        raise TxSubmitError(kind, f"base64 text is a str, not {type(text).__name__}")
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        # Not chained: nothing that holds a piece of the input may travel on.
-        raise TxSubmitError(kind, f"{len(text)} characters that are not standard base64 with padding") from None
-    if base64.b64encode(raw).decode("ascii") != text:
-        raise TxSubmitError(kind, f"{len(text)} characters of base64 with stray bits or padding")
-    if not raw:
-        raise TxSubmitError(kind, "the text is empty")
-    return raw
-
-
-def _parse(raw: bytes, kind: str) -> VersionedTransaction:
-    from solders.transaction import VersionedTransaction
-
-    try:
-        parsed = VersionedTransaction.from_bytes(raw)
-    except ValueError as error:
-        raise TxSubmitError(kind, f"{len(raw)} bytes are not a transaction") from error
-    # solders ignores what follows the transaction and takes longer spellings of its lengths; what is signed and sent
-    # must be what was received.
-    if bytes(parsed) != raw:
-        raise TxSubmitError(kind, f"{len(raw)} bytes are not exactly one transaction (it takes {len(bytes(parsed))})")
-    required, keys = parsed.message.header.num_required_signatures, len(parsed.message.account_keys)
-    if not 1 <= required <= keys:
-        raise TxSubmitError(kind, f"the transaction asks for {required} signatures of {keys} accounts")
-    return parsed
+def _require_fee_payer(raw: bytes, layout: Layout, keypair: Keypair) -> None:
+    fee_payer = layout.signer(raw, 0)
+    # The second half is the public key; solders' pubkey() computes it anew, at half the price of a signature.
+    if bytes(keypair)[32:] != fee_payer:
+        raise TxSubmitError(
+            "sign_tx",
+            f"unsigned_tx_b64: the fee payer is {_shown(fee_payer)}, the keypair is {keypair.pubkey()}'s: "
+            "sign with the wallet that the transaction was built for",
+        )
 
 
 # ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _signers(tx: VersionedTransaction) -> list[Pubkey]:
-    """Who must sign, the fee payer first (PROTOCOL.md §9)."""
-    return tx.message.account_keys[: tx.message.header.num_required_signatures]
-
-
-def _sign(unsigned: VersionedTransaction, keypair: Keypair) -> VersionedTransaction:
-    from solders.message import to_bytes_versioned
+def _sign(unsigned: VersionedTransaction, message: bytes, keypair: Keypair) -> VersionedTransaction:
     from solders.transaction import VersionedTransaction
 
-    message_bytes = to_bytes_versioned(unsigned.message)
-    fee_payer, *others = _signers(unsigned)
-    if keypair.pubkey() != fee_payer:
-        raise TxSubmitError("sign_tx", f"the fee payer is {fee_payer}, the keypair is {keypair.pubkey()}'s")
-    given = dict(zip([fee_payer, *others], unsigned.signatures, strict=False))
-    missing = [str(other) for other in others if not _signed_by(other, given.get(other), message_bytes)]
+    others = unsigned.message.account_keys[1 : unsigned.message.header.num_required_signatures]
+    given = dict(zip(others, unsigned.signatures[1:], strict=False))
+    missing = [str(other) for other in others if not _signed_by(other, given.get(other), message)]
     if missing:
         raise TxSubmitError(
             "sign_tx", f"{len(others) + 1} signers are required and these have not signed: {', '.join(missing)}"
         )
-    own = keypair.sign_message(message_bytes)
+    own = keypair.sign_message(message)
     return VersionedTransaction.populate(unsigned.message, [own, *(given[other] for other in others)])
 
 
-def _signed_by(signer: Pubkey, signature: Signature | None, message_bytes: bytes) -> bool:
-    return signature is not None and signature.verify(signer, message_bytes)
+def _signed_by(signer: Pubkey, signature: Signature | None, message: bytes) -> bool:
+    return signature is not None and signature.verify(signer, message)
 
 
-def _require_signed(tx: VersionedTransaction) -> None:
+def _require_signed(raw: bytes, layout: Layout) -> None:
     """Every required signature is there; whether it is right is for the network to check."""
-    from solders.signature import Signature
-
-    signers, empty = _signers(tx), Signature.default()
-    missing = [str(key) for key, signature in zip(signers, tx.signatures, strict=False) if signature == empty]
-    missing += [str(key) for key in signers[len(tx.signatures) :]]
+    missing = [
+        _shown(layout.signer(raw, index))
+        for index in range(layout.required_signatures)
+        if index >= layout.signature_count or layout.signature(raw, index) == _NO_SIGNATURE
+    ]
     if missing:
         raise TxSubmitError("serialize_tx", f"the transaction is not signed by {', '.join(missing)}")
+
+
+def _shown(public_key: bytes) -> str:
+    from solders.pubkey import Pubkey
+
+    return str(Pubkey.from_bytes(public_key))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from solders.keypair import Keypair
+from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import ExitApiError, TxSubmitError
 from lasersell_sync.retry import RetryPolicy
@@ -26,6 +27,7 @@ from lasersell_sync.trading import (
     send_transaction_b64_to,
     sign_unsigned_tx,
     sign_unsigned_tx_b64,
+    warm_send_target,
 )
 
 # Generous: a busy machine must not fail a test of meaning.
@@ -79,6 +81,23 @@ def test_register_buy_and_sell(sandbox: Sandbox, client: ExitApiClient):
     assert sandbox.token_balance(str(keypair.pubkey()), sandbox.mints[0]) == 0
 
 
+def test_what_is_signed_is_what_solders_signs(sandbox: Sandbox, client: ExitApiClient):
+    """For the transactions of every market that the exchange has: byte for byte."""
+    keypair = Keypair()
+    client.register_wallet(prove_ownership(keypair))
+    markets = set()
+    for mint, info in sandbox.mint_info.items():
+        request = BuildBuyTxRequest(
+            mint, str(keypair.pubkey()), slippage_bps=2_000, amount_in_total=10_000_000, input=info.quote
+        )
+        built = client.build_buy_tx(request)
+        markets.add(built.route["market_type"])
+        message = VersionedTransaction.from_bytes(base64.b64decode(built.tx)).message
+        by_solders = base64.b64encode(bytes(VersionedTransaction(message, [keypair]))).decode()
+        assert sign_unsigned_tx_b64(built.tx, keypair) == by_solders
+    assert len(markets) > 1
+
+
 def test_a_part_of_a_position_is_sold(sandbox: Sandbox, client: ExitApiClient):
     """build_partial_sell_tx leaves the rest, which can be sold after it."""
     keypair = Keypair()
@@ -98,6 +117,32 @@ def test_a_part_of_a_position_is_sold(sandbox: Sandbox, client: ExitApiClient):
     rest = client.build_sell_tx(BuildSellTxRequest(Handle.mint, Handle.wallet_pubkey, 0, SellOutput.SOL, 2_000))
     landed(sandbox, send_transaction(rpc, sign_unsigned_tx(rest.tx, keypair)))
     assert sandbox.token_balance(Handle.wallet_pubkey, Handle.mint) == 0
+
+
+def test_the_rest_of_the_api(client: ExitApiClient):
+    """Health, account, and a wallet that comes and goes, as often as one likes."""
+    client.healthz()
+    account = client.account()
+    assert account.tier in {0, 1, 2}
+    assert account.tier_name
+    assert account.limits.max_wallets
+    keypair = Keypair()
+    wallet = str(keypair.pubkey())
+    for _ in range(2):
+        client.register_wallet(prove_ownership(keypair))
+        client.remove_wallet(wallet)
+        client.remove_wallet(wallet)
+
+
+def test_a_warmed_node_takes_the_transaction(sandbox: Sandbox, client: ExitApiClient):
+    """Warming sells nothing and spoils nothing."""
+    keypair = Keypair()
+    rpc = SendTargetRpc(sandbox.rpc_url)
+    client.register_wallet(prove_ownership(keypair))
+    warm_send_target(rpc)
+    assert sandbox.transactions() == []
+    signed = sign_unsigned_tx_b64(client.build_buy_tx(purchase(sandbox, keypair)).tx, keypair)
+    assert landed(sandbox, send_transaction_b64_to(rpc, signed)).slot > 0
 
 
 def test_sending_the_same_bytes_twice_trades_once(sandbox: Sandbox, client: ExitApiClient):

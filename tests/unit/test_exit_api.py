@@ -22,6 +22,8 @@ from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.trading import (
     EXIT_API_BASE_URL,
     LOCAL_EXIT_API_BASE_URL,
+    Account,
+    AccountLimits,
     BuildBuyTxRequest,
     BuildSellTxRequest,
     BuildTxResponse,
@@ -31,7 +33,15 @@ from lasersell_sync.trading import (
     WalletProof,
     prove_ownership,
 )
-from tests.support.http_server import GENEROUS_S, Answer, HttpServer, Seen, closed_port, json_answer
+from tests.support.http_server import (
+    GENEROUS_S,
+    Answer,
+    HttpServer,
+    Seen,
+    closed_port,
+    json_answer,
+    trusting_context,
+)
 
 CANARY = "canary-key-0123456789"
 KEYPAIR = Keypair.from_seed(bytes(range(32)))
@@ -40,8 +50,12 @@ MINT = "6EF8rrecthR5Dkzon8Nwu78hRvfCKubJ14M5uBEwF6P"
 PROOF = prove_ownership(KEYPAIR, now_s=1_700_000_000)
 
 PATIENT = ExitApiClientOptions(
-    connect_timeout_s=5.0, attempt_timeout_s=5.0, retry_policy=RetryPolicy(2, initial_backoff_ms=0, jitter_ms=0)
+    connect_timeout_s=5.0,
+    attempt_timeout_s=5.0,
+    retry_policy=RetryPolicy(2, initial_backoff_ms=0, jitter_ms=0),
+    not_indexed_policy=RetryPolicy(3, initial_backoff_ms=0, jitter_ms=0),
 )
+NOT_INDEXED = {"status": "not_indexed", "mint": MINT, "reason": "r"}
 OK = {"status": "ok", "tx": "AQID", "route": {"market_type": "pumpfun"}}
 
 
@@ -263,7 +277,10 @@ def test_a_success_whose_status_is_not_ok_tells_the_reason(answer: dict[str, Any
     [
         (400, {"error": "e", "message": "m", "reason": "r"}, "e"),
         (400, {"status": "unsupported", "reason": "invalid_mint", "message": "m"}, "m"),
-        (404, {"status": "not_indexed", "mint": MINT, "reason": "r"}, "r"),
+        (404, {"status": "unsupported", "reason": "no_route", "message": "m"}, "m"),
+        (404, {"error": "route not found"}, "route not found"),
+        (400, NOT_INDEXED, "r"),
+        (404, {"status": 5, "reason": "not_indexed"}, "not_indexed"),
         (401, {"error": {"code": 1}}, '{"error": {"code": 1}}'),
         (403, [], "[]"),
         (422, {}, "{}"),
@@ -274,6 +291,48 @@ def test_a_refusal_tells_the_servers_words_and_is_not_repeated(status: int, answ
     error = failure(json_answer(answer, status), requests=1)
     assert (error.kind, error.status, error.detail) == ("http_status", status, detail)
     assert not error.is_retryable()
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (json_answer({"status": "unsupported", "reason": "no_route"}, 404), "unsupported"),
+        (json_answer({"status": "refused"}), "refused"),
+        (json_answer({"status": 5}, 422), None),
+        (json_answer({"error": "e"}, 400), None),
+        (Answer(400, b"<html>"), None),
+    ],
+)
+def test_the_answers_own_status_is_told(answer: Answer, word: str | None):
+    """One word for a program to decide by, in place of a search in sentences."""
+    assert failure(answer, requests=1).body_status == word
+
+
+def test_a_mint_that_is_not_indexed_yet_is_asked_for_again():
+    """A token of a second ago: the caller gets its transaction, and a hiccup in between does not use up the patience."""
+    unknown, busy = json_answer(NOT_INDEXED, 404), json_answer({"error": "busy"}, 503)
+    assert build(unknown, json_answer(OK)).tx == "AQID"
+    assert build(unknown, busy, unknown, Answer(raw=b""), json_answer(OK)).tx == "AQID"
+
+
+def test_a_mint_that_stays_unknown_is_told():
+    """After the last look, with the server's word for it and the advice to try later."""
+    error = failure(*[json_answer(NOT_INDEXED, 404)] * 3, requests=3)
+    assert (error.kind, error.status, error.detail, error.body_status) == ("http_status", 404, "r", "not_indexed")
+    assert error.is_not_indexed()
+    assert error.is_retryable()
+
+
+def test_waiting_for_the_index_can_be_switched_off():
+    """Who has a clock of their own is told at once."""
+    options = attrs.evolve(PATIENT, not_indexed_policy=RetryPolicy(1))
+    assert failure(json_answer(NOT_INDEXED, 404), requests=1, options=options).is_not_indexed()
+
+
+def test_a_server_that_names_a_long_wait_for_the_index_is_not_waited_for():
+    """Retry-After counts here too."""
+    error = failure(json_answer(NOT_INDEXED, 404, retry_after="60"), requests=1)
+    assert error.retry_after_s == 60.0
 
 
 def test_a_long_body_is_cut_to_220_characters():
@@ -376,6 +435,125 @@ def test_what_is_not_a_proof_is_refused_before_it_is_sent(proof: Any, label: Any
         client.register_wallet(proof, label)
     assert str(KEYPAIR) not in str(caught.value)
     assert server.connections == 0
+
+
+# ── removal, account, health ──
+
+
+def test_a_removal_is_sent_as_documented():
+    """DELETE /v1/wallets with the wallet, and the key in its header."""
+    with HttpServer(json_answer({"wallet_pubkey": WALLET, "removed": True})) as server, client_to(server) as client:
+        client.remove_wallet(WALLET)
+    (seen,) = server.requests
+    assert (seen.method, seen.path, seen.json) == ("DELETE", "/v1/wallets", {"wallet_pubkey": WALLET})
+    assert seen.headers["x-api-key"] == CANARY
+
+
+@pytest.mark.parametrize("answer", [{}, {"removed": False}, {"removed": 1}, {"removed": True, "wallet_pubkey": MINT}])
+def test_only_a_clear_yes_is_a_removal(answer: dict[str, Any]):
+    """A wallet that is believed to be gone and is not would count against the limit."""
+    with HttpServer(json_answer(answer)) as server, client_to(server) as client, pytest.raises(ExitApiError) as caught:
+        client.remove_wallet(WALLET)
+    assert caught.value.kind == "parse"
+
+
+@pytest.mark.parametrize("wallet", [KEYPAIR, str(KEYPAIR), "short", None])
+def test_what_is_not_a_wallet_is_not_removed(wallet: Any):
+    """A secret key in this place is neither sent nor repeated."""
+    with HttpServer() as server, client_to(server) as client, pytest.raises(ConfigurationError) as caught:
+        client.remove_wallet(wallet)
+    assert caught.value.field == "wallet_pubkey"
+    assert str(KEYPAIR) not in str(caught.value)
+    assert server.connections == 0
+
+
+LIMITS = {"max_wallets": 200, "max_positions_per_wallet": 100, "max_positions_per_session": 20_000}
+ACCOUNT = {"tier": 2, "tier_name": "Advanced", "limits": LIMITS}
+
+
+def test_the_account_is_read():
+    """GET /v1/account with the key and without a body: the tier, its name and its limits."""
+    with HttpServer(json_answer({**ACCOUNT, "new": 1})) as server, client_to(server) as client:
+        account = client.account()
+    assert account == Account(2, "Advanced", AccountLimits(200, 100, 20_000))
+    (seen,) = server.requests
+    assert (seen.method, seen.path, seen.body) == ("GET", "/v1/account", b"")
+    assert seen.headers["x-api-key"] == CANARY
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_wallets": None}, {"something_else": 5}])
+def test_a_limit_that_is_not_told_is_none(limits: dict[str, Any]):
+    """Not zero, which would mean that nothing is allowed."""
+    with HttpServer(json_answer({**ACCOUNT, "limits": limits})) as server, client_to(server) as client:
+        assert client.account().limits == AccountLimits(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"tier": None}, "tier"),
+        ({"tier": "2"}, "tier"),
+        ({"tier": True}, "tier"),
+        ({"tier": -1}, "tier"),
+        ({"tier_name": 5}, "tier_name"),
+        ({"limits": None}, "limits"),
+        ({"limits": [1]}, "limits"),
+        ({"limits": {**LIMITS, "max_wallets": "200"}}, "max_wallets"),
+        ({"limits": {**LIMITS, "max_positions_per_session": 1.5}}, "max_positions_per_session"),
+    ],
+)
+def test_an_account_that_cannot_be_read_is_a_parse_error(change: dict[str, Any], field: str):
+    """The field is named; a guess would let a bot trade beyond its limits."""
+    with (
+        HttpServer(json_answer({**ACCOUNT, **change})) as server,
+        client_to(server) as client,
+        pytest.raises(ExitApiError, match=f"{field} is not") as caught,
+    ):
+        client.account()
+    assert caught.value.kind == "parse"
+
+
+def test_the_services_health_is_asked_without_a_key():
+    """GET /healthz; returning says that it is well."""
+    with HttpServer(json_answer({"status": "ok"})) as server, client_to(server) as client:
+        client.healthz()
+    (seen,) = server.requests
+    assert (seen.method, seen.path) == ("GET", "/healthz")
+    assert "x-api-key" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (json_answer({"status": "degraded", "reason": "no node"}), "envelope_status"),
+        (json_answer({"error": "starting"}, 503), "http_status"),
+        (json_answer({}), "parse"),
+        (json_answer({"status": None}), "parse"),
+        (Answer(200, b"<html>fine</html>"), "parse"),
+        (Answer(raw=b""), "transport"),
+    ],
+)
+def test_a_service_that_is_not_well_is_told_after_one_attempt(answer: Answer, kind: str):
+    """A health check tells what is now."""
+    with HttpServer(answer) as server, client_to(server) as client, pytest.raises(ExitApiError) as caught:
+        client.healthz()
+    assert caught.value.kind == kind
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda client: client.remove_wallet(WALLET), {"wallet_pubkey": WALLET, "removed": True}),
+        (lambda client: client.account(), ACCOUNT),
+    ],
+    ids=["remove", "account"],
+)
+def test_removal_and_account_are_retried(call: Callable[[ExitApiClient], object], answer: dict[str, Any]):
+    """Both may be repeated."""
+    with HttpServer(Answer(503), json_answer(answer)) as server, client_to(server) as client:
+        call(client)
+    assert len(server.requests) == 2
 
 
 def test_connect_registers_every_wallet(monkeypatch: pytest.MonkeyPatch):
@@ -567,6 +745,7 @@ def test_options_are_the_official_defaults_and_checked():
     """200 ms to connect, 900 ms per attempt, two attempts."""
     options = ExitApiClientOptions()
     assert (options.connect_timeout_s, options.attempt_timeout_s, options.retry_policy) == (0.2, 0.9, RetryPolicy())
+    assert options.not_indexed_policy == RetryPolicy(4, initial_backoff_ms=250, max_backoff_ms=1_000, jitter_ms=50)
     for field in ("connect_timeout_s", "attempt_timeout_s"):
         for value in (0, -1, math.nan, math.inf, "1", None):
             with pytest.raises(ConfigurationError) as caught:
@@ -602,6 +781,17 @@ def test_warm_opens_the_connection_that_the_first_request_uses():
     assert "x-api-key" not in server.requests[0].headers
 
 
+def test_warming_takes_tls_out_of_the_first_trade():
+    """The handshake was made, with the server's certificate checked, before there was anything to sell."""
+    answers = json_answer({"status": "ok"}), json_answer(OK)
+    options = attrs.evolve(PATIENT, ssl_context=trusting_context())
+    with HttpServer(*answers, tls=True) as server, client_to(server, options) as client:
+        client.warm()
+        assert server.connections == 1
+        client.build_sell_tx(sale())
+    assert server.connections == 1
+
+
 def test_one_connection_serves_many_requests():
     """Keep-alive across all kinds of calls and across refusals."""
 
@@ -624,7 +814,8 @@ def test_a_closed_client_says_so():
         client.build_sell_tx(sale())
         client.close()
         client.close()
-        for call in (lambda: client.build_sell_tx(sale()), client.warm):
+        calls = (lambda: client.build_sell_tx(sale()), lambda: client.remove_wallet(WALLET), client.account)
+        for call in (*calls, client.healthz, client.warm):
             with pytest.raises(ConcurrencyError, match="closed"):
                 call()
 
@@ -683,11 +874,41 @@ def test_the_key_is_in_no_text_of_any_failure(name: str, caplog: pytest.LogCaptu
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda client: client.register_wallet(PROOF), id="register"),
+        pytest.param(lambda client: client.remove_wallet(WALLET), id="remove"),
+        pytest.param(lambda client: client.account(), id="account"),
+        pytest.param(lambda client: client.healthz(), id="healthz"),
+        pytest.param(lambda client: client.warm(), id="warm"),
+    ],
+)
+@pytest.mark.parametrize("name", ["refused", "envelope", "parse", "redirect", "not a yes"])
+def test_the_key_is_in_no_text_of_the_other_calls_either(
+    call: Callable[[ExitApiClient], object], name: str, caplog: pytest.LogCaptureFixture
+):
+    """Whatever the server repeats."""
+    caplog.set_level(logging.DEBUG)
+    answer = {**_BAD_ANSWERS, "not a yes": json_answer({"you_sent": CANARY, "tier": CANARY})}[name]
+    options = attrs.evolve(PATIENT, retry_policy=RetryPolicy(1))
+    text = ""
+    with HttpServer(answer) as server, client_to(server, options) as client:
+        try:
+            call(client)
+        except ExitApiError as error:
+            text = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        assert len(server.requests) == 1
+    assert CANARY not in text
+    assert CANARY not in caplog.text
+
+
 def test_errors_survive_pickling():
     """A worker process can hand them back."""
-    error = failure(json_answer({"error": "no"}, 404), requests=1)
+    error = failure(json_answer({"error": "no", "status": "unsupported"}, 404), requests=1)
     copy = pickle.loads(pickle.dumps(error))
-    assert (copy.kind, copy.status, copy.detail, copy.body) == (error.kind, error.status, error.detail, error.body)
+    assert vars(copy) == vars(error)
+    assert (copy.kind, copy.status, copy.detail, copy.body_status) == ("http_status", 404, "no", "unsupported")
 
 
 def test_a_proof_of_another_shape_is_not_needed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -84,6 +85,52 @@ def test_values_behave_as_values(cls: Any) -> None:
             setattr(one, cls.wire_names[0], 1)
         with pytest.raises(TypeError):
             cls(1)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_what_attrs_offers_works(cls: Any) -> None:
+    """To attrs, and to whoever asks for the signature, each is a frozen class with keyword-only fields."""
+    value = sample(cls)
+    for attribute, spec in zip(attrs.fields(cls), cls.wire_fields, strict=True):
+        assert attribute is getattr(attrs.fields(cls), spec.name)
+        assert attribute.default == (attrs.NOTHING if spec.required else spec.default)
+        assert (attribute.kw_only, attribute.type) == (True, cls.__annotations__[spec.name])
+    assert attrs.asdict(value, recurse=False) == {name: getattr(value, name) for name in cls.wire_names}
+    assert attrs.evolve(value) == value
+    assert [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY] == list(
+        cls.wire_names
+    )
+    if cls.wire_names:
+        name = cls.wire_names[0]
+        changed = attrs.evolve(value, **{name: value_of(cls.wire_fields[0], 6)})
+        assert [n for n in cls.wire_names if getattr(changed, n) != getattr(value, n)] == [name]
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            delattr(value, name)
+    with pytest.raises((AttributeError, attrs.exceptions.FrozenInstanceError)):
+        value.something_else = 1
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_constructor_takes_the_fields_and_nothing_else(cls: Any) -> None:
+    """What is required must be there, what has a default need not, and a misspelt field is named."""
+    required = {spec.name: value_of(spec, 5) for spec in cls.wire_fields if spec.required}
+    made = cls(**required)
+    assert [getattr(made, s.name) for s in cls.wire_fields if not s.required] == [
+        s.default for s in cls.wire_fields if not s.required
+    ]
+    for name in required:
+        with pytest.raises(TypeError, match=f"{cls.__name__}\\(\\) is missing {name}$"):
+            cls(**{other: value for other, value in required.items() if other != name})
+    with pytest.raises(TypeError, match="no field misspelt"):
+        cls(**required, misspelt=1)
+
+
+def test_bases_are_no_attrs_classes() -> None:
+    """They have no fields, and asking them must not spoil the answers of what is derived from them."""
+    for base in (WireValue, messages.ServerValue, messages.ClientValue):
+        assert not attrs.has(base)
+    assert attrs.has(PnlUpdate)
+    assert len(attrs.fields(PnlUpdate)) == len(PnlUpdate.wire_fields)
 
 
 def test_equality_asks_for_the_class() -> None:

@@ -11,8 +11,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from solders.hash import Hash
 from solders.keypair import Keypair
@@ -37,8 +39,18 @@ from lasersell_sync.trading import (
     confirm_signature,
     send_transaction,
     send_transaction_b64_to,
+    warm_send_target,
 )
-from tests.support.http_server import GENEROUS_S, Answer, HttpServer, Responder, Seen, closed_port, json_answer
+from tests.support.http_server import (
+    GENEROUS_S,
+    TEST_CERTIFICATE,
+    Answer,
+    HttpServer,
+    Responder,
+    Seen,
+    closed_port,
+    json_answer,
+)
 
 CANARY = "canary-key-0123456789"
 URL_CANARY = "canary-in-the-url-0123456789"
@@ -510,7 +522,104 @@ def test_arguments_that_cannot_work_are_refused_by_name(field: str, change: dict
     assert caught.value.field == field
 
 
+# ── warming ──
+
+
+def test_warming_a_node_takes_the_handshake_out_of_the_send():
+    """It is asked for its health, on the connection that the transaction will take; nothing is sent yet."""
+    with HttpServer(respond=in_turn(result("ok"), result(SIGNATURE))) as server:
+        target = SendTargetRpc(f"{server.url}/v2/x?api-key=y")
+        warm_send_target(target)
+        (seen,) = server.requests
+        assert (seen.method, seen.path, seen.json["method"]) == ("POST", "/v2/x?api-key=y", "getHealth")
+        assert send_transaction(target, TX) == SIGNATURE
+    assert server.connections == 1
+
+
+def test_warming_takes_tls_out_of_the_send(tmp_path: Path):
+    """The certificate was checked before there was anything to sell."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(TEST_CERTIFICATE)
+    with HttpServer(respond=in_turn(result("ok"), result(SIGNATURE)), tls=True) as server:
+        target = SendTargetRpc(server.url, ca_file=str(ca_file))
+        warm_send_target(target)
+        assert server.connections == 1
+        send_transaction(target, TX)
+    assert server.connections == 1
+
+
+def test_warming_helius_sender_is_its_ping():
+    """GET /ping on the same host (PROTOCOL.md §1), without what stands in the URL."""
+    with HttpServer(respond=in_turn(fixed(Answer(200, b"ok")), result(SIGNATURE))) as server:
+        target = SendTargetHeliusSender(f"{server.url}/fast?api-key=y")
+        warm_send_target(target)
+        send_transaction(target, TX)
+    assert [(seen.method, seen.path) for seen in server.requests] == [("GET", "/ping"), ("POST", "/fast?api-key=y")]
+    assert server.requests[0].body == b""
+    assert server.connections == 1
+
+
+def test_warming_astralane_carries_its_key():
+    """It answers nobody else."""
+    with HttpServer(respond=in_turn(result("ok"), result(SIGNATURE))) as server:
+        target = SendTargetAstralane(CANARY, url=server.url)
+        warm_send_target(target)
+        send_transaction(target, TX)
+    assert [seen.headers["x-api-key"] for seen in server.requests] == [CANARY, CANARY]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        error(-32005, "Node is behind by 42 slots"),
+        error(-32601, "no"),
+        fixed(Answer(404)),
+        fixed(Answer(200, b"<html>")),
+    ],
+)
+def test_whatever_a_target_answers_the_connection_is_open(answer: Responder):
+    """A node that lags, or knows no getHealth, still takes a transaction."""
+    with HttpServer(respond=in_turn(answer, result(SIGNATURE))) as server:
+        warm_send_target(SendTargetRpc(server.url))
+        send_transaction(SendTargetRpc(server.url), TX)
+    assert server.connections == 1
+
+
+def test_a_target_that_cannot_be_reached_is_told_while_there_is_time():
+    """Nobody there, a redirect, silence: known before the sale."""
+    failure = refused("request_send", lambda: warm_send_target(SendTargetRpc(f"http://127.0.0.1:{closed_port()}")))
+    assert failure.target == "rpc"
+    with HttpServer(respond=fixed(Answer(302, headers={"location": "/x"}))) as server:
+        refused("http_status", lambda: warm_send_target(SendTargetHeliusSender(server.url)))
+    with HttpServer(Answer(hold=threading.Event())) as server:
+        refused("request_send", lambda: warm_send_target(SendTargetRpc(server.url), timeout_s=0.1))
+
+
+@pytest.mark.parametrize(
+    ("target", "timeout_s", "field"), [("http://127.0.0.1:1", 1, "target"), (SendTargetRpc(), 0, "timeout_s")]
+)
+def test_warming_takes_a_target_and_a_time(target: Any, timeout_s: float, field: str):
+    """A URL is not enough: it does not say whose it is."""
+    with pytest.raises(ConfigurationError) as caught:
+        warm_send_target(target, timeout_s=timeout_s)
+    assert caught.value.field == field
+
+
 # ── targets ──
+
+
+def test_targets_are_values():
+    """Equal by what was given; they travel to another process, and a changed copy goes elsewhere."""
+    targets = [SendTargetRpc("https://a.example/x"), SendTargetHeliusSender(), SendTargetAstralane("k", "ny")]
+    for target in targets:
+        copy = pickle.loads(pickle.dumps(target))
+        assert copy == target
+        assert hash(copy) == hash(target)
+        assert copy.endpoint == target.endpoint
+    assert attrs.evolve(targets[0], url="https://b.example").endpoint.origin == "https://b.example:443"
+    assert targets[2].endpoint.origin == "https://ny.gateway.astralane.io:443"
+    assert len({*targets, SendTargetAstralane("k", "ny")}) == 3
 
 
 def test_the_targets_are_the_official_ones():
@@ -550,7 +659,7 @@ def test_a_target_that_cannot_work_is_refused_when_it_is_made(make: Callable[[],
 def test_a_node_in_the_own_network_needs_a_word():
     """allow_insecure is the user's explicit choice."""
     target = SendTargetRpc("http://10.0.0.5:8899", allow_insecure=True)
-    assert repr(target) == "SendTargetRpc(url='http://10.0.0.5:8899', allow_insecure=True)"
+    assert repr(target) == "SendTargetRpc(allow_insecure=True, url='http://10.0.0.5:8899')"
 
 
 # ── secrets ──

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import pickle
+import random
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
@@ -29,14 +33,10 @@ from lasersell_sync.trading.tx import (
     sign_unsigned_tx_b64,
     signature_of,
 )
+from tests.support.transactions import MANY, PAYER, b64, messages, unsigned_bytes
 
-PAYER = Keypair.from_seed(bytes(range(32)))
 OTHER = Keypair.from_seed(bytes(range(1, 33)))
 THIRD = Keypair.from_seed(bytes(range(2, 34)))
-
-
-def b64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
 
 
 def message_of(*signers: Keypair, legacy: bool = False) -> Message | MessageV0:
@@ -50,9 +50,22 @@ def message_of(*signers: Keypair, legacy: bool = False) -> Message | MessageV0:
 
 
 def unsigned(*signers: Keypair, legacy: bool = False) -> str:
-    message = message_of(*(signers or (PAYER,)), legacy=legacy)
-    blank = [Signature.default()] * message.header.num_required_signatures
-    return b64(bytes(VersionedTransaction.populate(message, blank)))
+    return b64(unsigned_bytes(message_of(*(signers or (PAYER,)), legacy=legacy)))
+
+
+Signer = Callable[[str, Keypair], Any]
+BOTH_FORMS = pytest.mark.parametrize("sign", [sign_unsigned_tx, sign_unsigned_tx_b64], ids=["object", "base64"])
+
+
+def read(signed: VersionedTransaction | str) -> VersionedTransaction:
+    """The transaction that either form of signing returned."""
+    return VersionedTransaction.from_bytes(base64.b64decode(signed)) if isinstance(signed, str) else signed
+
+
+def cosigned(valid: bool = True) -> str:
+    message = message_of(PAYER, OTHER)
+    theirs = OTHER.sign_message(to_bytes_versioned(message) if valid else b"something else")
+    return b64(bytes(VersionedTransaction.populate(message, [Signature.default(), theirs])))
 
 
 def refused(kind: str, call: Callable[..., Any], *args: Any) -> TxSubmitError:
@@ -108,22 +121,52 @@ def test_the_base64_form_is_the_same_transaction():
     assert base64.b64decode(sign_unsigned_tx_b64(text, PAYER)) == bytes(sign_unsigned_tx(text, PAYER))
 
 
-def test_a_transaction_with_an_empty_signature_list_can_be_signed():
+@MANY
+@given(messages(), st.booleans())
+def test_both_forms_are_what_solders_makes(message: Message | MessageV0, empty_list: bool):
+    """Legacy, v0, with look-up tables, of any size, with and without a blank for the signature: solders' own bytes."""
+    text = b64(unsigned_bytes(message, empty_list=empty_list))
+    by_solders = VersionedTransaction(message, [PAYER])
+    assert sign_unsigned_tx(text, PAYER) == by_solders
+    assert sign_unsigned_tx_b64(text, PAYER) == b64(bytes(by_solders))
+
+
+@pytest.mark.parametrize("length", range(9))
+def test_the_signature_goes_into_its_place_whatever_the_length(length: int):
+    """Three bytes are four characters: no end of the message may be cut or doubled where the texts are joined."""
+    instruction = Instruction(Pubkey.default(), bytes(range(length)), [])
+    message = MessageV0.try_compile(PAYER.pubkey(), [instruction], [], Hash.default())
+    expected = b64(bytes(VersionedTransaction(message, [PAYER])))
+    for empty_list in (False, True):
+        assert sign_unsigned_tx_b64(b64(unsigned_bytes(message, empty_list=empty_list)), PAYER) == expected
+
+
+@BOTH_FORMS
+def test_a_transaction_with_an_empty_signature_list_can_be_signed(sign: Signer):
     """Some builders leave the list empty in place of zeros."""
     text = b64(bytes(VersionedTransaction.populate(message_of(PAYER), [])))
-    assert sign_unsigned_tx(text, PAYER).verify_with_results() == [True]
+    assert read(sign(text, PAYER)).verify_with_results() == [True]
 
 
-def test_a_foreign_keypair_is_refused_with_both_public_keys():
+@BOTH_FORMS
+def test_signing_twice_changes_nothing(sign: Signer):
+    """Ed25519 signatures are a function of key and message: what is in the signature's place does not matter."""
+    signed = sign_unsigned_tx_b64(unsigned(), PAYER)
+    assert read(sign(signed, PAYER)) == read(signed)
+
+
+@BOTH_FORMS
+def test_a_foreign_keypair_is_refused_with_both_public_keys(sign: Signer):
     """The user sees at once which wallet the transaction is for."""
-    error = refused("sign_tx", sign_unsigned_tx, unsigned(), OTHER)
+    error = refused("sign_tx", sign, unsigned(), OTHER)
     assert str(PAYER.pubkey()) in error.detail
     assert str(OTHER.pubkey()) in error.detail
 
 
-def test_a_signer_that_does_not_pay_is_refused():
+@BOTH_FORMS
+def test_a_signer_that_does_not_pay_is_refused(sign: Signer):
     """Being one of the signers is not enough: somebody else's transaction would be signed."""
-    error = refused("sign_tx", sign_unsigned_tx, unsigned(PAYER, OTHER), OTHER)
+    error = refused("sign_tx", sign, unsigned(PAYER, OTHER), OTHER)
     assert "fee payer" in error.detail
 
 
@@ -133,12 +176,6 @@ def test_missing_other_signatures_are_named():
     assert str(OTHER.pubkey()) in error.detail
     assert str(THIRD.pubkey()) in error.detail
     assert str(PAYER.pubkey()) not in error.detail
-
-
-def cosigned(valid: bool = True) -> str:
-    message = message_of(PAYER, OTHER)
-    theirs = OTHER.sign_message(to_bytes_versioned(message) if valid else b"something else")
-    return b64(bytes(VersionedTransaction.populate(message, [Signature.default(), theirs])))
 
 
 def test_the_servers_own_signature_is_kept():
@@ -152,6 +189,17 @@ def test_a_wrong_signature_of_the_server_counts_as_missing():
     assert str(OTHER.pubkey()) in error.detail
 
 
+@pytest.mark.parametrize(
+    "text", [unsigned(PAYER, OTHER), unsigned(PAYER, OTHER, THIRD), cosigned(), cosigned(valid=False)]
+)
+def test_the_short_way_signs_for_one_only(text: str):
+    """One exit, one wallet, one signature; the error says what does more."""
+    error = refused("sign_tx", sign_unsigned_tx_b64, text, PAYER)
+    assert "signatures are required" in error.detail
+    assert "sign_unsigned_tx completes" in error.detail
+
+
+@BOTH_FORMS
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -168,21 +216,24 @@ def test_a_wrong_signature_of_the_server_counts_as_missing():
         pytest.param(lambda text: None, id="none"),
     ],
 )
-def test_anything_but_strict_base64_is_refused(spoil: Callable[[str], Any]):
-    """One spelling per transaction: standard alphabet, padding, nothing else."""
-    refused("decode_unsigned_tx", sign_unsigned_tx, spoil(unsigned()), PAYER)
+def test_anything_but_strict_base64_is_refused(sign: Signer, spoil: Callable[[str], Any]):
+    """One spelling per transaction: standard alphabet, padding, nothing else; the error names the field."""
+    error = refused("decode_unsigned_tx", sign, spoil(unsigned()), PAYER)
+    assert error.detail.startswith("unsigned_tx_b64: ")
 
 
-def test_stray_bits_in_the_last_character_are_refused():
+@BOTH_FORMS
+def test_stray_bits_in_the_last_character_are_refused(sign: Signer):
     """Two texts for the same bytes would make two transactions look different."""
     raw = base64.b64decode(unsigned())
     raw = raw + b"\0" * (-len(raw) % 3) + b"\x01"  # one byte in the last group
     text = b64(raw)
     assert text.endswith("AQ==")
-    error = refused("decode_unsigned_tx", sign_unsigned_tx, text[:-3] + "R==", PAYER)
+    error = refused("decode_unsigned_tx", sign, text[:-3] + "R==", PAYER)
     assert "stray" in error.detail
 
 
+@BOTH_FORMS
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -199,10 +250,26 @@ def test_stray_bits_in_the_last_character_are_refused():
         pytest.param(lambda raw: bytes(200), id="zeros"),
     ],
 )
-def test_anything_but_exactly_one_transaction_is_refused(spoil: Callable[[bytes], bytes]):
-    """What is signed is what was received, with nothing before, behind, or spelt otherwise."""
+def test_anything_but_exactly_one_transaction_is_refused(sign: Signer, spoil: Callable[[bytes], bytes]):
+    """What is signed is what was received, with nothing before, behind, or spelt otherwise (more in test_wire_tx)."""
     text = b64(spoil(base64.b64decode(unsigned())))
-    refused("deserialize_unsigned_tx", sign_unsigned_tx, text, PAYER)
+    error = refused("deserialize_unsigned_tx", sign, text, PAYER)
+    assert error.detail.startswith("unsigned_tx_b64: ")
+
+
+@MANY
+@given(messages(), st.integers(0, 2**32))
+def test_what_is_signed_is_what_was_received(message: Message | MessageV0, seed: int):
+    """Bytes changed anywhere: refused, or signed as they are and by solders in the same way; never something else."""
+    rand = random.Random(seed)
+    raw = bytearray(unsigned_bytes(message))
+    raw[rand.choice([0, 65, 66, rand.randrange(len(raw))])] ^= 1 << rand.randrange(8)
+    text = b64(bytes(raw))
+    with contextlib.suppress(TxSubmitError):
+        signed = base64.b64decode(sign_unsigned_tx_b64(text, PAYER))
+        assert signed[65:] == bytes(raw)[65:]
+        assert VersionedTransaction.from_bytes(signed).verify_with_results() == [True]
+        assert bytes(sign_unsigned_tx(text, PAYER)) == signed
 
 
 # ── encoding ──

@@ -1,0 +1,213 @@
+"""A transaction's bytes: from base64 to exactly one well-formed transaction, and where its parts lie (PROTOCOL.md §9).
+
+solders parses. What it lets pass and we do not: bytes behind the transaction, a length spelt in more bytes than it
+needs, account indices that point nowhere, and versions that the protocol does not know. What is signed, judged and sent
+is therefore the bytes that were received, and nothing else. Whether a signature is right is for ``tx`` to say.
+
+solders is imported inside functions: it is heavy, and most users of the stream never sign.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from lasersell_sync.exceptions import TxSubmitError
+
+if TYPE_CHECKING:
+    from solders.transaction import VersionedTransaction
+
+__all__ = ["SIGNATURE_BYTES", "SIGNED", "UNSIGNED", "Layout", "Origin", "decode_base64", "encode_base64", "parse"]
+
+SIGNATURE_BYTES: Final = 64
+_PUBKEY_BYTES = 32
+_HEADER_BYTES = 3
+#: Behind the length of their list.
+_SIGNATURES_AT = 1
+_VERSION_FLAG = 0x80
+_V0 = 0x80
+
+
+class Origin(NamedTuple):
+    """Whose transaction it is: what errors about it say.
+
+    Attributes:
+        field: the argument or wire field it came in.
+        not_base64: the ``TxSubmitError.kind`` of a text that is not base64.
+        malformed: the kind of bytes that are not a transaction.
+        remedy: what to do about either.
+    """
+
+    field: str
+    not_base64: str
+    malformed: str
+    remedy: str
+
+    def spelt_wrong(self, problem: str) -> TxSubmitError:
+        """The error about a text."""
+        return TxSubmitError(self.not_base64, f"{self.field}: {problem}: {self.remedy}")
+
+    def built_wrong(self, problem: str) -> TxSubmitError:
+        """The error about bytes."""
+        return TxSubmitError(self.malformed, f"{self.field}: {problem}: {self.remedy}")
+
+
+UNSIGNED: Final = Origin(
+    "unsigned_tx_b64",
+    "decode_unsigned_tx",
+    "deserialize_unsigned_tx",
+    "pass the server's text unchanged, or ask for a new transaction",
+)
+SIGNED: Final = Origin(
+    "tx", "serialize_tx", "serialize_tx", "pass what sign_unsigned_tx or sign_unsigned_tx_b64 returned"
+)
+
+
+# ── base64 ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decode_base64(text: object, origin: Origin) -> bytes:
+    """The bytes of standard base64 with padding, in the one spelling that encoding gives back.
+
+    Raises:
+        TxSubmitError: ``origin.not_base64``. The text is not repeated: people paste secret keys here.
+
+    Threads: any.
+    """
+    if not isinstance(text, str):
+        raise origin.spelt_wrong(f"a {type(text).__name__}, where base64 is a str")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        # Not chained: nothing that holds a piece of the input may travel on.
+        raise origin.spelt_wrong(f"{len(text)} characters that are not standard base64 with padding") from None
+    if not raw:
+        raise origin.spelt_wrong("no text")
+    # Every group of three bytes has one spelling; a shorter last one leaves bits that could be anything.
+    rest = len(raw) % 3
+    if rest and not text.endswith(encode_base64(raw[-rest:])):
+        raise origin.spelt_wrong(f"{len(text)} characters of base64 with stray bits or padding")
+    return raw
+
+
+def encode_base64(raw: bytes) -> str:
+    """Standard base64 with padding, on one line."""
+    return binascii.b2a_base64(raw, newline=False).decode("ascii")
+
+
+# ── structure ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Layout(NamedTuple):
+    """Where the parts of a parsed transaction lie, in bytes from its start.
+
+    Attributes:
+        signature_count: signatures in the list, which begins at byte 1; the n-th belongs to the n-th signer.
+        message_at: the message, which is what is signed; it goes to the end.
+        required_signatures: how many of the accounts must sign; the first of them pays.
+        accounts_at: the first account's public key; 32 bytes each.
+    """
+
+    signature_count: int
+    message_at: int
+    required_signatures: int
+    accounts_at: int
+
+    def signature(self, raw: bytes, index: int) -> bytes:
+        """A signature of the list."""
+        start = _SIGNATURES_AT + index * SIGNATURE_BYTES
+        return raw[start : start + SIGNATURE_BYTES]
+
+    def signer(self, raw: bytes, index: int) -> bytes:
+        """The public key of a signer; 0 is the fee payer."""
+        start = self.accounts_at + index * _PUBKEY_BYTES
+        return raw[start : start + _PUBKEY_BYTES]
+
+
+def parse(raw: bytes, origin: Origin) -> tuple[VersionedTransaction, Layout]:
+    """The transaction that these bytes are, all of them: legacy or v0.
+
+    The list of signatures may be shorter than the signers (an unsigned transaction may have an empty one), not longer.
+
+    Raises:
+        TxSubmitError: ``origin.malformed``: cut short, with bytes behind it, lengths spelt longer than they need,
+            account indices that point nowhere, signers that are not accounts, or another version.
+
+    Threads: any.
+    """
+    try:
+        layout = _layout(raw, origin)
+        parsed = _transaction_class().from_bytes(raw)
+    except (IndexError, ValueError) as error:
+        raise origin.built_wrong(f"{len(raw)} bytes that are not a transaction") from error
+    encoded = bytes(parsed)
+    if encoded != raw:
+        raise origin.built_wrong(f"{len(raw)} bytes that are not exactly one transaction (it takes {len(encoded)})")
+    if layout.signature_count > layout.required_signatures:
+        raise origin.built_wrong(f"{layout.signature_count} signatures for {layout.required_signatures} signers")
+    _require_sound(parsed, layout, origin)
+    return parsed, layout
+
+
+@functools.cache
+def _transaction_class() -> type[VersionedTransaction]:
+    """Kept, because an import statement costs as much as parsing does."""
+    from solders.transaction import VersionedTransaction
+
+    return VersionedTransaction
+
+
+def _layout(raw: bytes, origin: Origin) -> Layout:
+    """Where things must lie, if this is a transaction.
+
+    Raises:
+        IndexError: it is none: the bytes end before.
+        TxSubmitError: another version, whose parts lie elsewhere.
+    """
+    count = raw[0]
+    # As the length of a list it would mean 128 signatures or more, 8 KiB of them. Newer formats put their version here.
+    if count & _VERSION_FLAG:
+        raise _unknown_version(count, origin)
+    message_at = header_at = _SIGNATURES_AT + count * SIGNATURE_BYTES
+    if raw[message_at] & _VERSION_FLAG:
+        if raw[message_at] != _V0:
+            raise _unknown_version(raw[message_at], origin)
+        header_at += 1
+    return Layout(count, message_at, raw[header_at], _behind_length(raw, header_at + _HEADER_BYTES))
+
+
+def _unknown_version(prefix: int, origin: Origin) -> TxSubmitError:
+    return origin.built_wrong(f"a version {prefix & ~_VERSION_FLAG} transaction, where legacy and version 0 are known")
+
+
+def _behind_length(raw: bytes, at: int) -> int:
+    """Where what a compact-u16 counts begins: it is seven bits a byte, and the last byte's high bit is not set."""
+    while raw[at] & 0x80:
+        at += 1
+    return at + 1
+
+
+def _require_sound(parsed: VersionedTransaction, layout: Layout, origin: Origin) -> None:
+    """Signers are accounts, the payer is not a program, and every index points at an account."""
+    missing = layout.required_signatures - layout.signature_count
+    if missing:  # not a contradiction yet: who signs puts them there
+        parsed = _with_blanks(parsed, missing)
+    try:
+        parsed.sanitize()
+    except Exception as error:
+        from solders.transaction import SanitizeError
+
+        if not isinstance(error, SanitizeError):
+            raise
+        raise origin.built_wrong(
+            f"a transaction that contradicts itself ({error}; it asks for {layout.required_signatures} signatures)"
+        ) from error
+
+
+def _with_blanks(parsed: VersionedTransaction, missing: int) -> VersionedTransaction:
+    from solders.signature import Signature
+    from solders.transaction import VersionedTransaction
+
+    return VersionedTransaction.populate(parsed.message, [*parsed.signatures, *[Signature.default()] * missing])

@@ -1,0 +1,113 @@
+"""What an import loads, and what waits for its first use: a program that only reads pays for reading only.
+
+Times are measured elsewhere; what costs time is known by name, and these names are checked.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import lasersell_sync
+
+#: Packages and modules of which each costs milliseconds, and what needs them.
+WAITING = {
+    "solders": "signing",
+    "urllib3": "REST and RPC requests",
+    "sqlite3": "the journal",
+    "cryptography": "pins and key stores",
+    "certifi": "systems without authorities of their own",
+    "tenacity": "the first attempt of anything",
+    "redis": "the relay",
+    "flask": "an integration",
+    "django": "an integration",
+    "celery": "an integration",
+    "websockets": "the sandbox",
+    "werkzeug": "the sandbox",
+    "click": "the command line",
+    "rich": "the command line",
+    "asyncio": "nobody here",
+    "email": "a Retry-After date",
+    "pathlib": "an authority file",
+    "lasersell_sync.trading": "what trades",
+    "lasersell_sync.sandbox": "tests",
+    "lasersell_sync.cli": "the command line",
+}
+
+
+def run(program: str, **environ: str) -> str:
+    """What a fresh process prints."""
+    result = subprocess.run(
+        [sys.executable, "-S", "-W", "ignore::RuntimeWarning", "-c", PATHS + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environ,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+# Without ``site``: what installed packages load at every start (.pth files) is not our import.
+PATHS = f"import sys; sys.path[:] = {sys.path!r}\n"
+
+
+def test_importing_loads_nothing_that_can_wait() -> None:
+    """Neither foreign packages nor parts of ours that a reader of the stream never touches."""
+    program = f"""
+        import attrs, websocket
+        theirs = set(sys.modules)
+        import lasersell_sync
+        print([name for name in {list(WAITING)} if name in sys.modules and name not in theirs])
+    """
+    assert run(program) == "[]"
+
+
+@pytest.mark.skipif(lasersell_sync.backend() != "compiled", reason="the twin is what runs here")
+def test_the_twin_is_loaded_only_where_it_runs() -> None:
+    """Its modules are read for nothing where the compiled core does the work."""
+    program = "import lasersell_sync; print(lasersell_sync.backend(), 'lasersell_sync._pure' in sys.modules)"
+    assert run(program) == "compiled False"
+    assert run(program, LASERSELL_PURE="1") == "pure True"
+
+
+def test_names_that_trade_come_with_their_first_use() -> None:
+    """By attribute, by from-import, and with them neither HTTP nor cryptography."""
+    program = """
+        import lasersell_sync
+        assert "ExitApiClient" in dir(lasersell_sync)
+        assert "lasersell_sync.trading" not in sys.modules
+        first = lasersell_sync.ExitApiClient
+        from lasersell_sync import ExitApiClient, sign_unsigned_tx_b64
+        from lasersell_sync.trading import ExitApiClient as same
+        assert first is ExitApiClient is same
+        assert "ExitApiClient" in vars(lasersell_sync)
+        print([name for name in ("solders", "urllib3", "tenacity") if name in sys.modules])
+    """
+    assert run(program) == "[]"
+
+
+def test_a_name_that_is_not_there_is_not_found() -> None:
+    """As in any module, and without loading anything."""
+    program = """
+        import lasersell_sync
+        try:
+            lasersell_sync.ExitApiClientt
+        except AttributeError as error:
+            print(error, hasattr(lasersell_sync, "nothing"), "lasersell_sync.trading" in sys.modules)
+    """
+    assert run(program) == "module 'lasersell_sync' has no attribute 'ExitApiClientt' False False"
+
+
+def test_everything_can_be_imported_at_once() -> None:
+    """``import *`` brings every public name, also those that wait."""
+    program = """
+        from lasersell_sync import *
+        import lasersell_sync
+        print([name for name in lasersell_sync.__all__ if name not in globals()])
+    """
+    assert run(program) == "[]"
