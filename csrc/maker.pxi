@@ -33,7 +33,8 @@ cdef class Maker:
         if self.count > MAX_SLOTS or not ls_is_plain_layout(self.type, self.count) or len(set(names)) != self.count:
             raise TypeError(f"{cls.__name__} is not a slotted class with exactly the slots {', '.join(names)}")
         for index, name in enumerate(names):
-            offset = ls_slot_offset(<PyObject *>cls.__dict__[name], self.type)
+            descriptor = cls.__dict__.get(name)
+            offset = ls_slot_offset(<PyObject *>descriptor, self.type)
             if offset < <Py_ssize_t>sizeof(PyObject):
                 raise TypeError(f"{cls.__name__}.{name} is not a slot of its class")
             self.slots[index] = offset

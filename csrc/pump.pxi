@@ -163,7 +163,7 @@ cdef class Router:
             return True
         found = PyDict_GetItemWithError(self.handlers_of, route.kind)
         if found != NULL:
-            handlers = <tuple?>found
+            handlers = <object>found
             if len(handlers) > 0:
                 self.call(handlers, self.passing_event(route, message, handle, received_ns))
         return True

@@ -29,6 +29,7 @@ class Maker:
         self._write = [getattr(cls, name).__set__ for name in names]
 
     def __call__(self, *values: Any) -> Any:
+        """An instance; raises TypeError unless there is a value for each slot."""
         if len(values) != len(self._write):
             raise TypeError(f"{self._cls.__name__} has {len(self._write)} slots, and {len(values)} values were given")
         made: Any = object.__new__(self._cls)

@@ -71,7 +71,7 @@ class Router:
                 raise TypeError(f"{cls.__name__} is none of the decoder's message classes")
             if key not in [spec.name for spec in cls.wire_fields]:  # type: ignore[attr-defined]
                 raise TypeError(f"{cls.__name__} has no {key} to route it by")
-        self._routes = routes
+        self._routes = dict(routes)
         self._key_of = operator.attrgetter(key)
         self._lanes = lanes
         self._event = event

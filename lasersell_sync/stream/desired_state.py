@@ -131,8 +131,13 @@ class DesiredState:
         position_id = message.position_id or 0
         return self._account_of.get(position_id, position_id)
 
+    @property
+    def awaits_exits(self) -> bool:
+        """True when exit requests are without an answer."""
+        return bool(self._unanswered or self._asked_twice)
+
     def _answered(self, position_id: int, account: str | None) -> None:
-        if not self._unanswered and not self._asked_twice:
+        if not self.awaits_exits:
             return
         for position in (account, self._account_of.get(position_id), position_id):
             if position is not None:

@@ -65,6 +65,11 @@ class Keepalive:
         if self._app is not None:
             self._app.heard(time.monotonic())
 
+    @property
+    def asking(self) -> bool:
+        """True while an answer is awaited."""
+        return self._transport.asked_at is not None or (self._app is not None and self._app.asked_at is not None)
+
     def wants_ping(self) -> bool:
         """True when a WebSocket ping is due."""
         return self._transport.asked_at is None and self._transport.due_at() <= time.monotonic()

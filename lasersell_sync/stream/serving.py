@@ -80,7 +80,7 @@ class Serving:
         self._notes: dict[type, Callable[[Any], bool]] = {
             PositionOpened: self._note_position,
             PositionClosed: self._note_position,
-            ExitSignalWithTx: self._note_position,
+            ExitSignalWithTx: self._note_exit,
             Pong: self._note_pong,
             UnknownMessage: self._note_unknown,
         }
@@ -122,7 +122,7 @@ class Serving:
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep_house(self, *, reading: bool) -> float | None:
-        """Do what is due; seconds until the next thing is. Data only puts it off, so not all is asked each time."""
+        """Do what is due; seconds until the next thing is. Most data only puts it off: not all is asked each time."""
         now = time.monotonic()
         if now >= self._house_at or reading is not self._was_reading:
             self._was_reading = reading
@@ -202,10 +202,12 @@ class Serving:
     def _take_in(self, data: memoryview) -> None:
         received_ns = time.monotonic_ns()
         counters, pump, sink = self._counters, self._pump, self._reader.sink
-        self._keepalive.bytes_came()
         counters.bytes += len(data)
         counters.last_received = now = time.monotonic()
-        self._house_at = min(self._house_at, now + HOUSE_WITHIN_S)
+        if self._keepalive.asking:
+            # An answer: the next question may be due before this one's time would have been over.
+            self._house_at = now
+        self._keepalive.bytes_came()
         frames, messages = pump.frames, pump.messages
         pump.tap = self._reader.taps.hearer
         try:
@@ -218,6 +220,7 @@ class Serving:
         if pump.messages != messages or self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
             # A long message on its way over a narrow link counts too: the application is alive though none is complete.
             self._keepalive.message_came()
+            self._house_at = min(self._house_at, now + HOUSE_WITHIN_S)
         if self._parser.failure is not None:
             close_code, problem = self._parser.failure
             self._close_frame(close_code)
@@ -235,6 +238,12 @@ class Serving:
 
     def _note_position(self, message: ServerMessage) -> bool:
         self._writer.observe(message)
+        return False
+
+    def _note_exit(self, message: ExitSignalWithTx) -> bool:
+        # Most exits answer no request of ours, and none should wait for a lock to learn that.
+        if self._writer.awaits_exits:
+            self._writer.observe(message)
         return False
 
     def _note_unknown(self, _message: UnknownMessage) -> bool:

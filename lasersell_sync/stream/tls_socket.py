@@ -36,6 +36,10 @@ class TlsSocket:
         self._fetched = memoryview(bytearray(FETCH_BYTES))
         #: The latest ``recv_into`` ended because its buffer was full.
         self.more = False
+        #: The latest fetch was a full one: there may be more.
+        self._fetched_all_it_could = False
+        #: What ended the link, to be raised once everything before it was read.
+        self._problem: OSError | None = None
         #: Encrypted, and not taken by the socket yet.
         self._unsent = b""
 
@@ -62,30 +66,41 @@ class TlsSocket:
 
     def recv_into(self, buffer: memoryview) -> int:
         """As many bytes as have arrived and fit, of as many records as that takes; 0 when the peer has ended."""
+        if self._problem is not None:
+            raise self._problem
         filled = 0
-        self.more = False
         try:
             while filled < len(buffer):
-                try:
-                    count = self.tls.read(len(buffer) - filled, buffer[filled:])
-                except ssl.SSLWantReadError:
-                    # What is here already is worth more now than with what comes next.
-                    if filled:
-                        break
-                    if not self._fetch():
-                        raise
-                    continue
+                count = self._read(buffer[filled:], fetch=not filled or self._fetched_all_it_could)
                 if not count:
                     break
-                filled += int(count)
-            self.more = filled == len(buffer)
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            pass  # reported by the next call, which reads nothing
+                filled += count
+        except OSError as problem:
+            # What was read before it comes first.
+            if not filled:
+                raise
+            self._problem = None if isinstance(problem, ssl.SSLWantReadError) else problem
+        self.more = filled == len(buffer)
         if self._leaving.pending:
             # An answer of TLS itself: a new key. It can wait if the socket does not take it now.
             with contextlib.suppress(ssl.SSLWantWriteError):
                 self.flush()
         return filled
+
+    def _read(self, buffer: memoryview, *, fetch: bool) -> int:
+        """Bytes of one record; 0 when the peer has ended.
+
+        Raises:
+            ssl.SSLWantReadError: none is complete, and nothing was to be fetched.
+        """
+        while True:
+            try:
+                return int(self.tls.read(len(buffer), buffer))
+            except ssl.SSLWantReadError:
+                if not fetch or not self._fetch():
+                    raise
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return 0
 
     def recv(self, size: int) -> bytes:
         """At most ``size`` bytes; none when the peer has ended."""
@@ -131,6 +146,7 @@ class TlsSocket:
     def _fetch(self) -> bool:
         """Take in what has arrived; False when nothing has."""
         count = receive(self._sock.fileno(), self._fetched)
+        self._fetched_all_it_could = count == FETCH_BYTES
         if count is None:
             return False
         if count:

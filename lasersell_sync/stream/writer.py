@@ -123,6 +123,11 @@ class FrameWriter:
             if self._desired.has_pending():
                 self._write_pending()
 
+    @property
+    def awaits_exits(self) -> bool:
+        """True when an exit signal may answer a request that was sent; without the lock, for the reader."""
+        return self._desired.awaits_exits
+
     def control(self, opcode: int, payload: bytes = b"") -> None:
         """Send a ping, pong or close frame."""
         with self._lock:

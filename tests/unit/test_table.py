@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lasersell_sync import BalanceUpdate, PositionClosed, PositionOpened
-from lasersell_sync.positions import PositionKey
+import attrs
+
+from lasersell_sync import BalanceUpdate, MarketContext, PositionClosed, PositionOpened
+from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.session import table as table_module
 from lasersell_sync.session.table import PositionTable
 
@@ -96,3 +98,17 @@ def test_the_memory_of_closed_ids_is_bounded(monkeypatch: Any) -> None:
     for n in range(5):
         table.closed(closed(n, None))
     assert [table.was_closed(n) for n in range(5)] == [False, False, True, True, True]
+
+
+def test_a_handle_has_the_values_of_its_announcement() -> None:
+    """Every field that both have, each with a value of its own: none is in another's place."""
+    shared = {"position_id", "tokens", "entry_quote_units", "token_decimals", "token_price_quote", "market_cap_quote"}
+    shared |= {"pool_liquidity_quote", "opened_at_ms", "slot"}
+    texts = {"token_account", "wallet_pubkey", "mint", "token_program", "token_name", "token_symbol", "mirror_source"}
+    values: dict[str, Any] = {name: number for number, name in enumerate(sorted(shared), 100)}
+    values |= {name: name for name in texts}
+    context = MarketContext(market_type="pump_swap")
+    message = PositionOpened(**values, watched=True, market_context=context)
+    handle = PositionTable().opened(message)
+    assert attrs.asdict(handle) == {**values, "watched": True, "market_type": "pump_swap", "stale": False}
+    assert handle == PositionHandle(**attrs.asdict(handle))
