@@ -87,7 +87,7 @@ class DeadlineClock:
                 self._queue(started_at, key)
                 self._wake()
 
-    def counts_for(self, key: PositionKey) -> bool:
+    def counts_for(self, key: tuple[str, str]) -> bool:
         """True when the position has been started and not cancelled."""
         return key in self._started_at
 

@@ -181,14 +181,14 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver(message, self.table.balance(message), received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
-        key = PositionKey(message.wallet_pubkey, message.token_account)
+        key = (message.wallet_pubkey, message.token_account)
         previous = self.table.by_key(key)
         if previous is not None and previous.position_id != message.position_id:
             # The same position under a new id: values under the old one would never be replaced.
             self.market.forget(previous.position_id)
         handle = self.table.opened(message)
         if self._resync is not None:
-            self._resync.announced(key)
+            self._resync.announced(handle.key)
         if not self.deadlines.counts_for(key):
             self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
         self._deliver(message, handle, received_ns)

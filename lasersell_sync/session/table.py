@@ -61,7 +61,8 @@ class PositionTable:
         #: Those that are not stale: a frequent message about one changes nothing here, so the reader's fast way may
         #: take the handle itself.
         self.fresh: dict[int, PositionHandle] = {}
-        self._id_by_key: dict[PositionKey, int] = {}
+        # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time.
+        self._id_by_key: dict[tuple[str, str], int] = {}
         # (wallet, mint) to the ids that share it, for balance updates that name no account.
         self._ids_by_mint: dict[tuple[str, str], set[int]] = {}
         self._closed: OrderedDict[int, None] = OrderedDict()
@@ -71,7 +72,7 @@ class PositionTable:
     def opened(self, message: PositionOpened) -> PositionHandle:
         """Take a position in; one announced again, maybe under a new id, keeps its place."""
         handle = _handle_of(message)
-        key, position_id = handle.key, handle.position_id
+        key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
         with self._lock:
             old_id = self._id_by_key.get(key)
             if old_id != position_id:
@@ -88,7 +89,7 @@ class PositionTable:
         with self._lock:
             position_id = message.position_id
             if position_id not in self._by_id and message.token_account is not None:
-                known = self._id_by_key.get(PositionKey(message.wallet_pubkey, message.token_account))
+                known = self._id_by_key.get((message.wallet_pubkey, message.token_account))
                 position_id = position_id if known is None else known
             handle = self._drop(position_id)
             for gone in {message.position_id, position_id}:
@@ -102,7 +103,7 @@ class PositionTable:
         position_id: int | None = None
         with self._lock:
             if message.token_account is not None:
-                position_id = self._id_by_key.get(PositionKey(message.wallet_pubkey, message.token_account))
+                position_id = self._id_by_key.get((message.wallet_pubkey, message.token_account))
             else:
                 ids = self._ids_by_mint.get((message.wallet_pubkey, message.mint), set())
                 position_id = next(iter(ids)) if len(ids) == 1 else None
@@ -170,9 +171,9 @@ class PositionTable:
     def keys(self) -> set[PositionKey]:
         """The identities of all open positions."""
         with self._lock:
-            return set(self._id_by_key)
+            return {PositionKey(*key) for key in self._id_by_key}
 
-    def by_key(self, key: PositionKey) -> PositionHandle | None:
+    def by_key(self, key: tuple[str, str]) -> PositionHandle | None:
         """The position's newest handle; None when it is not open."""
         with self._lock:
             position_id = self._id_by_key.get(key)
