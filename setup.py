@@ -24,6 +24,7 @@ DEPENDS = [
     "csrc/frames.pxi",
     "csrc/lanes.pxi",
     "csrc/maker.pxi",
+    "csrc/newest.pxi",
     "csrc/pump.pxi",
 ]
 

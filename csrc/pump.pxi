@@ -49,7 +49,7 @@ def receive(int fd, buffer, /):
 cdef struct Route:
     const Plan *plan            # of the class that goes this way; NULL: none does
     PyObject *kind
-    PyObject *newest            # a dict, or NULL
+    PyObject *newest            # a Newest, or NULL
     uint32_t key_slot
 
 
@@ -59,7 +59,7 @@ cdef class Router:
 
     Args:
         decoder: whose messages these are.
-        routes: message class to (event type, dict that keeps the newest message of each key, or None).
+        routes: message class to (event type, Newest that keeps the latest message of each key, or None).
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
@@ -99,6 +99,8 @@ cdef class Router:
             raise TypeError(f"an event has a type, a message, a handle and received_ns; {event.cls.__name__} has not")
         self.owned = []
         for cls, (kind, newest) in routes.items():
+            if newest is not None and not isinstance(newest, Newest):
+                raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
             plan = decoder.known_plan(cls)
             if plan == NULL or plan.number >= <int>MAX_MESSAGE_CLASSES:
                 raise TypeError(f"{cls.__name__} is none of the decoder's first {MAX_MESSAGE_CLASSES} message classes")
@@ -136,9 +138,10 @@ cdef class Router:
     def take(self, message, received_ns, /):
         """True when the message went its way; False when it is for others."""
         cdef const Plan *plan = self.decoder.known_plan(type(message))
-        return plan != NULL and self.takes(plan, message, received_ns)
+        return plan != NULL and self.takes(plan, message, received_ns, NULL, 0)
 
-    cdef bint takes(self, const Plan *plan, object message, object received_ns) except -1:
+    cdef bint takes(self, const Plan *plan, object message, object received_ns, const uint8_t *text, size_t size) except -1:
+        """`text` is what the message was read from, or NULL."""
         # Handle and handlers are owned: making an event may start a collection, and that runs anyone's code.
         cdef object handle = None
         cdef tuple handlers
@@ -156,8 +159,10 @@ cdef class Router:
             if found == NULL:
                 return False
             handle = <object>found
-            if route.newest != NULL:
-                (<dict>route.newest)[<object>key] = message
+            if route.newest != NULL and text != NULL:
+                (<Newest>route.newest).put_text(<object>key, text, size)
+            elif route.newest != NULL:
+                (<Newest>route.newest).put(<object>key, message)
         if self.handlers_of is None:
             self.lanes.add_low(self.event_of(route, message, handle, received_ns), <object>route.kind, <object>key)
             return True
@@ -285,7 +290,7 @@ cdef class Pump:
             self.on_unreadable(error, PyBytes_FromStringAndSize(<const char *>text, size))
             return 0
         self.messages += 1
-        if router is None or not router.takes(plan, message, received_ns):
+        if router is None or not router.takes(plan, message, received_ns, text, size):
             self.on_message(message, received_ns)
         return 0
 

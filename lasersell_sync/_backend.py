@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from lasersell_sync._core import Decoder, FrameParser, Lanes, Maker, Pump, Router, encode_frame, receive
+    from lasersell_sync._core import Decoder, FrameParser, Lanes, Maker, Newest, Pump, Router, encode_frame, receive
 
-__all__ = ["NAME", "Decoder", "FrameParser", "Lanes", "Maker", "Pump", "Router", "encode_frame", "receive"]
+__all__ = ["NAME", "Decoder", "FrameParser", "Lanes", "Maker", "Newest", "Pump", "Router", "encode_frame", "receive"]
 
 #: Which one runs.
 NAME: Literal["compiled", "pure"]
@@ -65,6 +65,7 @@ if not TYPE_CHECKING:
     FrameParser = _module.FrameParser
     Lanes = _module.Lanes
     Maker = _module.Maker
+    Newest = _module.Newest
     Pump = _module.Pump
     Router = _module.Router
     encode_frame = _module.encode_frame

@@ -11,6 +11,7 @@ from lasersell_sync._pure.decoder import Decoder
 from lasersell_sync._pure.frames import FrameParser
 from lasersell_sync._pure.lanes import Lanes
 from lasersell_sync._pure.maker import Maker
+from lasersell_sync._pure.newest import Newest
 
 __all__ = ["Pump", "Router", "receive"]
 
@@ -39,7 +40,7 @@ class Router:
 
     Args:
         decoder: whose messages these are.
-        routes: message class to (event type, dict that keeps the newest message of each key, or None).
+        routes: message class to (event type, Newest that keeps the latest message of each key, or None).
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
@@ -57,7 +58,7 @@ class Router:
     def __init__(
         self,
         decoder: Decoder,
-        routes: dict[type, tuple[str, dict[int, Any] | None]],
+        routes: dict[type, tuple[str, Newest | None]],
         key: str,
         lanes: Lanes[Any],
         *,
@@ -66,7 +67,9 @@ class Router:
         watchers: list[Any] | None = None,
         on_error: Callable[[Any, Any, BaseException], None] | None = None,
     ) -> None:
-        for cls in routes:
+        for cls, (_, newest) in routes.items():
+            if newest is not None and not isinstance(newest, Newest):
+                raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
             if not decoder.knows(cls):
                 raise TypeError(f"{cls.__name__} is none of the decoder's message classes")
             if key not in [spec.name for spec in cls.wire_fields]:  # type: ignore[attr-defined]
@@ -109,7 +112,7 @@ class Router:
                 return False
             handle = self._handles[key]
             if newest is not None:
-                newest[key] = message
+                newest.put(key, message)
         if self.handlers is None or self.handlers.get(kind):
             self.low(kind, self._event_of(kind, message, handle, received_ns), key)
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lasersell_sync._backend import Newest
+from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, SlippageBand
 
 __all__ = ["MarketView"]
@@ -10,36 +12,33 @@ __all__ = ["MarketView"]
 class MarketView:
     """Latest value wins; a closed position takes its values with it.
 
-    Threads: written by the reader; read by any. Each value is one immutable object in a dict, so a reader of it sees
-    either the old or the new one, and no lock is needed.
+    Threads: written by the reader (the router writes into the two tables directly); read by any. Each value is one
+    immutable object, so a reader of it sees either the old or the new one, and no lock is needed.
     """
 
     def __init__(self) -> None:
-        #: By position id. The reader's fast way writes here too.
-        self.snapshots: dict[int, LiquiditySnapshot] = {}
-        self.updates: dict[int, PnlUpdate] = {}
-
-    def update_liquidity(self, snapshot: LiquiditySnapshot) -> None:
-        """Take a newer snapshot."""
-        self.snapshots[snapshot.position_id] = snapshot
-
-    def update_pnl(self, update: PnlUpdate) -> None:
-        """Take a newer profit and loss."""
-        self.updates[update.position_id] = update
+        #: By position id.
+        self.snapshots = Newest(SERVER_DECODER)
+        self.updates = Newest(SERVER_DECODER)
 
     def forget(self, position_id: int) -> None:
         """The position is closed."""
-        self.snapshots.pop(position_id, None)
-        self.updates.pop(position_id, None)
+        self.snapshots.forget(position_id)
+        self.updates.forget(position_id)
 
     def pnl(self, position_id: int) -> PnlUpdate | None:
         """The newest profit and loss; None before the first."""
-        return self.updates.get(position_id)
+        update: PnlUpdate | None = self.updates.get(position_id)
+        return update
 
     def bands(self, position_id: int) -> tuple[SlippageBand, ...] | None:
         """The newest slippage bands; None before the first snapshot."""
-        snapshot = self.snapshots.get(position_id)
+        snapshot = self._snapshot(position_id)
         return None if snapshot is None else snapshot.bands
+
+    def _snapshot(self, position_id: int) -> LiquiditySnapshot | None:
+        snapshot: LiquiditySnapshot | None = self.snapshots.get(position_id)
+        return snapshot
 
     def max_sell_at_slippage(self, position_id: int, slippage_bps: int) -> int | None:
         """Tokens sellable within a band; None when the server reports no band of exactly ``slippage_bps``."""
@@ -50,5 +49,5 @@ class MarketView:
 
     def trend(self, position_id: int) -> str | None:
         """growing, stable or draining; None before the first snapshot."""
-        snapshot = self.snapshots.get(position_id)
+        snapshot = self._snapshot(position_id)
         return None if snapshot is None else snapshot.liquidity_trend

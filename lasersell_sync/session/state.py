@@ -169,9 +169,9 @@ class SessionState(LaneSink[StreamEvent]):
             self._connection.reader.counters.late += 1
             return
         if handle is not None and isinstance(message, PnlUpdate):
-            self.market.update_pnl(message)
+            self.market.updates.put(message.position_id, message)
         elif handle is not None and isinstance(message, LiquiditySnapshot):
-            self.market.update_liquidity(message)
+            self.market.snapshots.put(message.position_id, message)
         self._deliver_low(message.type, message, handle, received_ns)
 
     def _on_unknown(self, message: UnknownMessage, received_ns: int) -> None:

@@ -307,6 +307,11 @@ class StreamSession:
         return self._state.market.trend(position_id)
 
     @property
+    def connection(self) -> StreamConnection:
+        """The connection below; its ``recv`` belongs to this session."""
+        return self._connection
+
+    @property
     def status(self) -> ConnectionState:
         """Where the connection stands now."""
         return self._connection.status

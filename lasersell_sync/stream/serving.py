@@ -125,12 +125,15 @@ class Serving:
         """Do what is due; seconds until the next thing is. Most data only puts it off: not all is asked each time."""
         now = time.monotonic()
         if now >= self._house_at or reading is not self._was_reading:
+            if not (reading and self._was_reading):
+                # An answer could not be seen; the time starts again when reading does.
+                self._keepalive.bytes_came()
+                self._keepalive.message_came()
             self._was_reading = reading
-            self._check_time(reading=reading)
+            self._check_time()
             due_s = self._due_in_s(reading=reading)
             self._house_at = math.inf if due_s is None else now + due_s
-            return due_s
-        return self._house_at - now
+        return None if self._house_at == math.inf else max(0.0, self._house_at - now)
 
     def _due_in_s(self, *, reading: bool) -> float | None:
         """Seconds until the next thing is due; None when only the socket or another thread can bring news."""
@@ -148,17 +151,13 @@ class Serving:
         words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
         raise TransportError("stop", self._link.endpoint, words)
 
-    def _check_time(self, *, reading: bool) -> None:
+    def _check_time(self) -> None:
         if not self._live:
             if self._hello_budget.expired():
                 raise HandshakeError(
                     f"no hello_ok within {self._options.connect_timeout_s:g} s of connecting: is this a stream server?"
                 )
             return
-        if not reading:
-            # An answer could not be seen; the time starts again when reading does.
-            self._keepalive.bytes_came()
-            self._keepalive.message_came()
         verdict = self._keepalive.verdict()
         if verdict is not None:
             raise TransportError("link", self._link.endpoint, verdict)

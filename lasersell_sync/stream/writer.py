@@ -126,7 +126,8 @@ class FrameWriter:
     @property
     def awaits_exits(self) -> bool:
         """True when an exit signal may answer a request that was sent; without the lock, for the reader."""
-        return self._desired.awaits_exits
+        # While a command is being written its answer may come before it is noted as sent; ``observe`` waits for that.
+        return self._lock.locked() or self._desired.awaits_exits
 
     def control(self, opcode: int, payload: bytes = b"") -> None:
         """Send a ping, pong or close frame."""

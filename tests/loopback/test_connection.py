@@ -834,6 +834,29 @@ def test_a_lossless_lane_pushes_back_and_loses_nothing() -> None:
         assert connection.stats().dropped == 0
 
 
+def test_a_full_lane_waits_without_a_clock_and_goes_on() -> None:
+    """While nothing is read there is nothing due at all: commands still leave, and what waited on the link is read then."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.send(*(pnl(7, n) for n in range(40)))
+        peer.serve()
+
+    with ScriptedServer(script) as server, connect(server.url, low_lane="lossless", low_capacity=4) as connection:
+        recv(connection)
+        peer = server.peer()
+        until(lambda: connection.stats().waiting >= 4)
+        for number in range(1, 4):
+            # Each wakes the reader, which finds the lane full and nothing due, and sleeps again.
+            connection.reader.wake()
+            connection.sender().ping(number)
+            until(
+                lambda: [m["client_time_ms"] for m in peer.received if m["type"] == "ping"] == [*range(1, number + 1)]
+            )  # noqa: B023
+        assert connection.status is ConnectionState.LIVE
+        assert [recv(connection).profit_units for _ in range(40)] == list(range(40))
+
+
 def test_nothing_about_a_position_follows_its_close() -> None:
     """The close overtakes what waits in the low lane, so that is dropped and counted."""
 
