@@ -15,10 +15,37 @@ except ImportError as error:
     ) from error
 
 from lasersell_sync.sandbox.chain import TransactionRecord
+from lasersell_sync.sandbox.faults import CORRUPT_FRAMES, Faults
+from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.positions import PositionRecord
 from lasersell_sync.sandbox.sandbox import MintInfo, Sandbox
+from lasersell_sync.sandbox.scenario import (
+    DEFAULT_SCENARIO,
+    Scenario,
+    ScenarioError,
+    load_scenario,
+    parse_scenario,
+    shipped_scenarios,
+)
+from lasersell_sync.sandbox.script import Script
 from lasersell_sync.sandbox.sessions import SessionRecord
 
 del _websockets, _werkzeug
 
-__all__ = ["MintInfo", "PositionRecord", "Sandbox", "SessionRecord", "TransactionRecord"]
+__all__ = [
+    "CORRUPT_FRAMES",
+    "DEFAULT_SCENARIO",
+    "Faults",
+    "MintInfo",
+    "Policies",
+    "PositionRecord",
+    "Sandbox",
+    "Scenario",
+    "ScenarioError",
+    "Script",
+    "SessionRecord",
+    "TransactionRecord",
+    "load_scenario",
+    "parse_scenario",
+    "shipped_scenarios",
+]

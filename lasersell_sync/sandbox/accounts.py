@@ -1,4 +1,4 @@
-"""API keys, their tiers and the wallets registered under them."""
+"""API keys and the wallets registered under them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ from solders.signature import Signature
 
 PROOF_LIFE_S = 300
 _PROOF = re.compile(r"lasersell-register:([1-9A-HJ-NP-Za-km-z]{32,44}):([0-9]{1,15})")
-
-#: Tier 2 (Advanced), the only tier of this storey.
-TIER = 2
-TIER_NAME = "Advanced"
-MAX_WALLETS = 200
-MAX_WATCH_WALLETS = 25
-MAX_POSITIONS_PER_WALLET = 100
-MAX_POSITIONS_PER_SESSION = 20_000
-MAX_SESSIONS_PER_KEY = 1
-HIGH_LANE_CAPACITY = 256
 
 
 class ProofRejected(ValueError):
@@ -91,26 +81,3 @@ def check_proof(*, wallet_pubkey: str, signature: str, message: str, now_s: floa
     if not proof.verify(wallet, message.encode()):
         raise ProofRejected("signature verification failed", forged=True)
     return wallet
-
-
-def stream_limits(pnl_flush_ms: int) -> dict[str, int]:
-    """The ``limits`` of ``hello_ok``, in wire order."""
-    return {
-        "hi_capacity": HIGH_LANE_CAPACITY,
-        "pnl_flush_ms": pnl_flush_ms,
-        "max_positions_per_session": MAX_POSITIONS_PER_SESSION,
-        "max_wallets_per_session": MAX_WALLETS,
-        "max_positions_per_wallet": MAX_POSITIONS_PER_WALLET,
-        "max_sessions_per_api_key": MAX_SESSIONS_PER_KEY,
-        "max_watch_wallets_per_session": MAX_WATCH_WALLETS,
-    }
-
-
-def account_answer() -> dict[str, object]:
-    """The body of ``GET /v1/account``."""
-    limits = {
-        "max_wallets": MAX_WALLETS,
-        "max_positions_per_wallet": MAX_POSITIONS_PER_WALLET,
-        "max_positions_per_session": MAX_POSITIONS_PER_SESSION,
-    }
-    return {"tier": TIER, "tier_name": TIER_NAME, "limits": limits}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from solders.pubkey import Pubkey
 from werkzeug.wrappers import Request, Response
 
-from lasersell_sync.sandbox.accounts import ProofRejected, account_answer
+from lasersell_sync.sandbox.accounts import ProofRejected
 from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS
+from lasersell_sync.sandbox.currencies import CURRENCIES
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.http_server import json_response
 from lasersell_sync.sandbox.json_fields import BadField, Fields, decode_object
@@ -17,21 +19,21 @@ from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.orders import Delivery, OrderRejected, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.pools import BPS
 
-LAMPORTS_PER_SOL = 10**9
 SEND_MODES = ("rpc", *TIP_ACCOUNTS)
 _MAX_PARTNER_BPS = 50
 _MAX_PARTNER_LAMPORTS = 50_000_000
-#: More than all the money there is.
-_MAX_AMOUNT_SOL = 10_000_000
+#: Of SOL or USD1: more than anybody has.
+_MAX_AMOUNT = 10_000_000
 
 
 class _Refusal(Exception):
     """The answer to a request that cannot be served."""
 
-    def __init__(self, status: int, body: dict[str, object]) -> None:
+    def __init__(self, status: int, body: dict[str, object], *, retry_after_s: int | None = None) -> None:
         super().__init__(status)
         self.status = status
         self.body = body
+        self.retry_after_s = retry_after_s
 
 
 def _unsupported(status: int, reason: str, message: str) -> _Refusal:
@@ -62,7 +64,7 @@ class ApiServer:
             "/v1/sell": {"POST": self._sell},
             "/v1/wallets/register": {"POST": self._register},
             "/v1/wallets": {"DELETE": self._remove},
-            "/v1/account": {"GET": lambda _key_id, _request: account_answer()},
+            "/v1/account": {"GET": lambda key_id, _request: self._exchange.tier(key_id).account_answer()},
         }
 
     def __call__(self, request: Request) -> Response:
@@ -70,7 +72,10 @@ class ApiServer:
         try:
             return json_response(self._answer(request))
         except _Refusal as refusal:
-            return json_response(refusal.body, refusal.status)
+            response = json_response(refusal.body, refusal.status)
+            if refusal.retry_after_s is not None:
+                response.headers["Retry-After"] = str(refusal.retry_after_s)
+            return response
         except (BadField, OrderRejected) as error:
             return json_response({"error": str(error)}, 400)
         except ProofRejected as error:
@@ -85,7 +90,11 @@ class ApiServer:
         handler = methods.get(request.method)
         if handler is None:
             raise _Refusal(405, {"error": "method not allowed"})
-        return handler(self._authenticate(request), request)
+        key_id = self._authenticate(request)
+        wait_s = self._exchange.rate_wait_s(key_id)
+        if wait_s:
+            raise _Refusal(429, {"error": "rate limit exceeded"}, retry_after_s=math.ceil(wait_s))
+        return handler(key_id, request)
 
     def _authenticate(self, request: Request) -> str:
         api_key = request.headers.get("x-api-key")
@@ -115,24 +124,24 @@ class ApiServer:
 
     # -- trades
 
-    def _buy(self, _key_id: str, request: Request) -> dict[str, object]:
+    def _buy(self, key_id: str, request: Request) -> dict[str, object]:
         fields = Fields(decode_object(request.get_data()))
-        trade = self._trade(fields, currency_field="input")
+        trade = self._trade(key_id, fields, currency_field="input")
         order = self._exchange.build_buy(
             trade.listing,
             trade.user,
-            budget_lamports=_budget_lamports(fields),
+            budget_lamports=_budget(fields, trade.listing.quote.decimals),
             slippage_bps=trade.slippage_bps,
             delivery=trade.delivery,
             partner_fee=trade.partner_fee,
         )
         return self._ok(order)
 
-    def _sell(self, _key_id: str, request: Request) -> dict[str, object]:
+    def _sell(self, key_id: str, request: Request) -> dict[str, object]:
         fields = Fields(decode_object(request.get_data()))
         if fields.has("market_context"):
             fields.child("market_context").text("market_type")
-        trade = self._trade(fields, currency_field="output")
+        trade = self._trade(key_id, fields, currency_field="output")
         order = self._exchange.build_sell(
             trade.listing,
             trade.user,
@@ -147,21 +156,25 @@ class ApiServer:
         route = {"market_type": self._exchange.venue(order.listing).route_name, "pool_id": str(order.pool)}
         return {"status": "ok", "tx": order.tx_b64, "route": route}
 
-    def _trade(self, fields: Fields, *, currency_field: str) -> _Trade:
+    def _trade(self, key_id: str, fields: Fields, *, currency_field: str) -> _Trade:
         mint = _mint(fields)
         user = fields.pubkey("user_pubkey")
         slippage_bps = fields.integer("slippage_bps", most=BPS)
         currency = fields.text(currency_field)
-        if currency not in ("SOL", "USD1"):
-            raise BadField(f"{currency_field} must be SOL or USD1")
+        if currency not in CURRENCIES:
+            raise BadField(f"{currency_field} must be {' or '.join(CURRENCIES)}")
         fields.optional_text("mode")
         delivery, partner_fee = _delivery(fields), _partner_fee(fields)
         # Looked up last: a malformed request is the caller's fault whatever the mint.
         listing = self._exchange.listing(mint)
         if listing is None:
             raise _unsupported(404, "no_route", f"no market trades {mint}")
-        if currency == "USD1":
-            raise _unsupported(422, "no_route", f"{mint} trades against SOL only")
+        if currency != listing.quote.name:
+            raise _unsupported(422, "no_route", f"{mint} trades against {listing.quote.name} only")
+        if partner_fee is not None and not self._exchange.tier(key_id).partner_fees:
+            raise _Refusal(403, {"error": "partner fees need tier 2 (Advanced)"})
+        if partner_fee is not None and partner_fee.bps is not None and not listing.quote.is_native:
+            raise BadField("partner_fee_bps needs a market that trades against SOL; use partner_fee_lamports")
         return _Trade(listing, user, slippage_bps, delivery, partner_fee)
 
 
@@ -173,19 +186,20 @@ def _mint(fields: Fields) -> Pubkey:
         raise _unsupported(400, "invalid_mint", str(error)) from error
 
 
-def _budget_lamports(fields: Fields) -> int:
+def _budget(fields: Fields, decimals: int) -> int:
+    """What to spend, in the quote currency's smallest unit."""
     if fields.has("amount") == fields.has("amount_in_total"):
         raise BadField("exactly one of amount and amount_in_total is needed")
     if fields.has("amount_in_total"):
-        budget_lamports = fields.integer("amount_in_total")
+        budget = fields.integer("amount_in_total")
     else:
-        amount_sol = fields.number("amount")
-        if not 0 < amount_sol <= _MAX_AMOUNT_SOL:
-            raise BadField(f"amount must be above 0 and at most {_MAX_AMOUNT_SOL}")
-        budget_lamports = round(amount_sol * LAMPORTS_PER_SOL)
-    if budget_lamports == 0:
+        amount = fields.number("amount")
+        if not 0 < amount <= _MAX_AMOUNT:
+            raise BadField(f"amount must be above 0 and at most {_MAX_AMOUNT}")
+        budget = round(amount * 10**decimals)
+    if budget == 0:
         raise BadField("amount must be above 0")
-    return budget_lamports
+    return budget
 
 
 def _delivery(fields: Fields) -> Delivery:

@@ -1,4 +1,4 @@
-"""Base58, for the transactions that come in that encoding (solders decodes keys and signatures only)."""
+"""Base58, for transactions and account data in that encoding (solders knows it for keys and signatures only)."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def decode(text: str) -> bytes:
         number = number * 58 + value
     zeros = len(text) - len(text.lstrip("1"))
     return b"\x00" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def encode(data: bytes) -> str:
+    """Quadratic: bound the length first."""
+    number = int.from_bytes(data, "big")
+    characters = []
+    while number:
+        number, digit = divmod(number, 58)
+        characters.append(_ALPHABET[digit])
+    zeros = len(data) - len(data.lstrip(b"\x00"))
+    return "1" * zeros + "".join(reversed(characters))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from solders.pubkey import Pubkey
+
 from lasersell_sync.sandbox.json_fields import U16_MAX, U32_MAX, BadField, Fields
 from lasersell_sync.sandbox.strategies import Level, Strategy, exact_pct
 
@@ -25,14 +27,35 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchWallet:
-    """A wallet to copy (acted on in a later storey)."""
+class AutoBuy:
+    """Copy a watched wallet's purchases: who buys, and for how much. Without a USD1 amount, SOL markets only."""
 
-    pubkey: str
-    auto_buy_wallet: str | None
-    amount_quote_units: int | None
+    wallet: Pubkey
+    amount_quote_units: int
     amount_usd1_units: int | None
-    mirror_sell: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchWallet:
+    """A wallet to watch, and what to copy of it."""
+
+    pubkey: Pubkey
+    auto_buy: AutoBuy | None = None
+    mirror_sell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorConfig:
+    """When a watched wallet's purchase is not copied; 0 or None switches a rule off. See ``mirror.py``."""
+
+    max_positions_per_wallet: int = 0
+    cooldown_sec: int = 0
+    skip_creator_tokens: bool = False
+    max_active_sol: float = 0.0
+    buy_slippage_bps: int = 0
+    min_liquidity_sol: float | None = None
+    max_entry_drift_pct: float | None = None
+    max_consecutive_losses: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +67,7 @@ class Configure:
     send_mode: str | None
     tip_lamports: int | None
     watch_wallets: tuple[WatchWallet, ...]
+    mirror_config: MirrorConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +161,13 @@ def _ping(fields: Fields) -> Ping:
 
 
 def _configure(fields: Fields) -> Configure:
-    if fields.has("mirror_config"):
-        _check_mirror_config(fields.child("mirror_config"))
     return Configure(
         wallet_pubkeys=_wallets(fields, legacy=True),
         strategy=read_strategy(fields.child("strategy")),
         send_mode=fields.optional_text("send_mode"),
         tip_lamports=fields.optional_integer("tip_lamports"),
         watch_wallets=_watch_wallets(fields, required=False),
+        mirror_config=_mirror_config(fields.child("mirror_config")) if fields.has("mirror_config") else MirrorConfig(),
     )
 
 
@@ -161,25 +184,38 @@ def _watch_wallets(fields: Fields, *, required: bool) -> tuple[WatchWallet, ...]
 
 
 def _watch_wallet(fields: Fields) -> WatchWallet:
-    auto_buy = fields.child("auto_buy") if fields.has("auto_buy") else None
     return WatchWallet(
-        pubkey=fields.text("pubkey"),
-        auto_buy_wallet=auto_buy.text("wallet_pubkey") if auto_buy else None,
-        amount_quote_units=auto_buy.integer("amount_quote_units") if auto_buy else None,
-        amount_usd1_units=auto_buy.optional_integer("amount_usd1_units") if auto_buy else None,
+        pubkey=fields.pubkey("pubkey"),
+        auto_buy=_auto_buy(fields.child("auto_buy")) if fields.has("auto_buy") else None,
         mirror_sell=fields.flag("mirror_sell", default=False),
     )
 
 
-def _check_mirror_config(fields: Fields) -> None:
-    fields.optional_integer("max_positions_per_wallet", most=U32_MAX)
-    fields.optional_integer("cooldown_sec")
-    fields.flag("skip_creator_tokens", default=False)
-    fields.optional_number("max_active_sol")
-    fields.optional_integer("buy_slippage_bps", most=U16_MAX)
-    fields.optional_number("min_liquidity_sol")
-    fields.optional_number("max_entry_drift_pct")
-    fields.optional_integer("max_consecutive_losses", most=U32_MAX)
+def _auto_buy(fields: Fields) -> AutoBuy:
+    return AutoBuy(
+        wallet=fields.pubkey("wallet_pubkey"),
+        amount_quote_units=fields.integer("amount_quote_units"),
+        amount_usd1_units=fields.optional_integer("amount_usd1_units"),
+    )
+
+
+def _mirror_config(fields: Fields) -> MirrorConfig:
+    config = MirrorConfig(
+        max_positions_per_wallet=fields.optional_integer("max_positions_per_wallet", most=U32_MAX) or 0,
+        cooldown_sec=fields.optional_integer("cooldown_sec") or 0,
+        skip_creator_tokens=fields.flag("skip_creator_tokens", default=False),
+        max_active_sol=fields.number("max_active_sol", default=0.0),
+        buy_slippage_bps=fields.optional_integer("buy_slippage_bps", most=U16_MAX) or 0,
+        min_liquidity_sol=fields.optional_number("min_liquidity_sol"),
+        max_entry_drift_pct=fields.optional_number("max_entry_drift_pct"),
+        max_consecutive_losses=fields.optional_integer("max_consecutive_losses", most=U32_MAX),
+    )
+    if config.buy_slippage_bps > 10_000:
+        raise BadField(f"{fields.name('buy_slippage_bps')} must be at most 10000")
+    for name in ("max_active_sol", "min_liquidity_sol", "max_entry_drift_pct"):
+        if (getattr(config, name) or 0) < 0:
+            raise BadField(f"{fields.name(name)} must not be negative")
+    return config
 
 
 def _selector(fields: Fields) -> Selector:

@@ -1,30 +1,40 @@
-"""A small threaded HTTP/1.1 server for JSON services, on werkzeug, with connections that stay open.
+"""A small HTTP/1.1 server for JSON services, with connections that stay open.
 
-werkzeug's own handler closes every connection after one answer. Ours reads the whole request body first, so it knows
-where the next request begins, and then keeps the connection.
+One event loop, in one thread, reads and writes; a few worker threads run the application. A connection that asks for
+nothing costs no thread, so thousands of them do no harm; when there are too many, those that have been idle longest
+make room. Requests and responses are werkzeug's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import selectors
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
+
+from lasersell_sync.sandbox.sockets import BACKLOG, close_all, connection_limit
 
 _log = logging.getLogger("lasersell_sync.sandbox.http")
 
 MAX_BODY_BYTES = 2**20
-#: An idle connection is closed after this long.
+_MAX_HEAD_BYTES = 2**15
+#: A connection that sends no complete request is closed after this long.
 _IDLE_S = 120.0
-_JOIN_S = 1.0
+#: What a client still has to say after an error is read for this long, so that it gets to read the error.
+_LINGER_S = 0.5
+_JOIN_S = 2.0
+_WORKERS = 8
 
 Application = Callable[[Request], Response]
 
@@ -35,149 +45,224 @@ def json_response(body: object, status: int = 200) -> Response:
     return Response(text, status=status, mimetype="application/json")
 
 
-class _Handler(WSGIRequestHandler):
-    """One connection; one thread."""
+class DisturbedResponse(Response):
+    """An answer that comes late, or not at all: with ``hang_up`` the connection is cut in its place."""
 
-    protocol_version = "HTTP/1.1"
-    # Without this the second small write of an answer waits for the client's delayed acknowledgement: 40 ms.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = _IDLE_S
-    server: _Server
+    delay_s: float = 0.0
+    hang_up: bool = False
 
-    def run_wsgi(self) -> None:
-        """Answer one request."""
-        if self.headers.get("Expect", "").lower().strip() == "100-continue":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.wfile.flush()
-        body = self._read_body()
-        if body is None:
-            # What is left of the body would be taken for the next request.
-            self.close_connection = True
-            self._write(json_response({"error": "request body too large or malformed"}, 413))
-            return
-        environ = self.make_environ()
-        environ["wsgi.input"] = BytesIO(body)
-        environ["CONTENT_LENGTH"] = str(len(body))
+
+class _Malformed(Exception):
+    """Not a request that can be answered; the connection ends after the complaint."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Head:
+    """A request's first part."""
+
+    method: str
+    target: str
+    version: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow."""
+        wish = self.headers.get("connection", "").lower()
+        return wish == "keep-alive" if self.version == "HTTP/1.0" else wish != "close"
+
+    def environ(self, body: bytes) -> dict[str, Any]:
+        """The request as WSGI describes it."""
+        path, _, query = self.target.partition("?")
+        named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in self.headers.items()}
+        return {
+            **named,
+            "REQUEST_METHOD": self.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "0",
+            "SERVER_PROTOCOL": self.version,
+            "CONTENT_TYPE": self.headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": BytesIO(body),
+            "wsgi.multithread": True,
+        }
+
+
+def _parse_head(raw: bytes) -> _Head:
+    """Raises ``_Malformed``."""
+    lines = raw[:-4].decode("latin-1").lstrip("\r\n").split("\r\n")
+    words = lines[0].split(" ")
+    if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not words[0].isalpha() or words[1][:1] != "/":
+        raise _Malformed(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+    method, target, version = words
+    head = _Head(method, target, version)
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip() or "\0" in line or "\n" in line:
+            raise _Malformed(HTTPStatus.BAD_REQUEST, "malformed header")
+        key, value = name.lower(), value.strip()
+        head.headers[key] = f"{head.headers[key]},{value}" if key in head.headers else value
+    return head
+
+
+class _Connection:
+    """One client, from its first request to its last. On the loop only."""
+
+    def __init__(self, service: HttpService, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._service = service
+        self._reader = reader
+        self._writer = writer
+
+    def abort(self) -> None:
+        """Cut it."""
+        self._writer.transport.abort()
+
+    async def serve(self) -> None:
+        """Answer requests until one side has enough."""
         try:
-            response = self.server.application(Request(environ))
-        except Exception:  # noqa: BLE001 (a bug of ours is one failed answer, not a dead connection)
-            _log.exception("%s %s failed", self.command, environ["PATH_INFO"])
-            response = json_response({"error": "internal error"}, 500)
-        self._write(response)
+            while await self._serve_one():
+                pass
+        except _Malformed as error:
+            await self._write(json_response({"error": str(error)}, error.status), keep_alive=False)
+            await self._linger()
+        except (OSError, EOFError, asyncio.TimeoutError):  # TimeoutError is an OSError only since Python 3.11
+            pass  # the client is gone, or silent
+        finally:
+            self._writer.close()
 
-    def _read_body(self) -> bytes | None:
-        """The body; None if it is too large or its length makes no sense."""
-        if "transfer-encoding" in self.headers:
-            return self._read_chunked()
-        text = self.headers.get("Content-Length", "0").strip()
+    async def _serve_one(self) -> bool:
+        """One request; whether another may follow."""
+        # What is not complete in time is not answered; while it is awaited, the connection may have to make room.
+        self._service.idle[self] = None
+        head, body = await asyncio.wait_for(self._read(), _IDLE_S)
+        self._service.idle.pop(self, None)
+        response = await self._service.answer(Request(head.environ(body)))
+        if isinstance(response, DisturbedResponse):
+            await asyncio.sleep(response.delay_s)
+            if response.hang_up:
+                self.abort()
+                return False
+        await self._write(response, keep_alive=head.keeps_alive, with_body=head.method != "HEAD")
+        return head.keeps_alive
+
+    async def _read(self) -> tuple[_Head, bytes]:
+        try:
+            raw = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            raise _Malformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large") from None
+        head = _parse_head(raw)
+        if head.headers.get("expect", "").lower() == "100-continue":
+            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return head, await self._read_body(head)
+
+    async def _read_body(self, head: _Head) -> bytes:
+        if "transfer-encoding" in head.headers:
+            if head.headers["transfer-encoding"].lower() != "chunked" or "content-length" in head.headers:
+                raise _too_large()
+            return await self._read_chunked()
+        text = head.headers.get("content-length", "0")
         if not text.isdecimal() or not text.isascii() or len(text) > 19 or int(text) > MAX_BODY_BYTES:
-            return None
-        body: bytes = self.rfile.read(int(text))
-        return body if len(body) == int(text) else None
+            raise _too_large()
+        return await self._reader.readexactly(int(text))
 
-    def _read_chunked(self) -> bytes | None:
-        stream = self.make_environ()["wsgi.input"]
-        if stream is self.rfile:
-            return None  # an encoding other than chunked
-        try:
-            body = bytearray()
-            while True:
-                part = stream.read(65_536)
-                if not part:
-                    return bytes(body)
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    return None
-        except (OSError, ValueError):
-            return None
+    async def _read_chunked(self) -> bytes:
+        body = bytearray()
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\r\n")
+                size = int(line.partition(b";")[0], 16)
+            except (ValueError, asyncio.LimitOverrunError):
+                raise _too_large() from None
+            if size < 0 or len(body) + size > MAX_BODY_BYTES:
+                raise _too_large()
+            if size == 0:
+                while await self._reader.readuntil(b"\r\n") != b"\r\n":
+                    pass  # trailers
+                return bytes(body)
+            body += await self._reader.readexactly(size)
+            if await self._reader.readexactly(2) != b"\r\n":
+                raise _too_large()
 
-    def _write(self, response: Response) -> None:
-        body = response.get_data()
-        self.send_response(response.status_code)
+    # -- answers
+
+    async def _write(self, response: Response, *, keep_alive: bool, with_body: bool = True) -> None:
+        streamed = response.is_streamed and with_body
+        head = [f"HTTP/1.1 {response.status}"]
         for name, value in response.headers.items():
-            if name.lower() not in ("content-length", "connection"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        self.wfile.flush()
+            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                head.append(f"{name}: {value}")
+        body = b"" if streamed else response.get_data()
+        head.append("Transfer-Encoding: chunked" if streamed else f"Content-Length: {len(body)}")
+        if not keep_alive:
+            head.append("Connection: close")
+        start = "\r\n".join([*head, "", ""]).encode("latin-1")
+        self._writer.write(start + body if with_body else start)
+        await self._writer.drain()
+        if streamed:
+            await self._write_stream(response)
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """Answer something that is not HTTP, and close."""
-        self.close_connection = True
-        self._write(json_response({"error": message or "bad request"}, code))
+    async def _write_stream(self, response: Response) -> None:
+        """Chunk by chunk, as the application makes them; it is told by ``close`` when the client has left."""
+        parts = iter(response.iter_encoded())
+        try:
+            while True:
+                part = await self._service.in_worker(next, parts, None)
+                if part is None:
+                    self._writer.write(b"0\r\n\r\n")
+                    break
+                if part:
+                    self._writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await self._writer.drain()
+            await self._writer.drain()
+        finally:
+            with suppress(ValueError):  # the service stops while a worker is still making the next part
+                response.close()
 
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002, ARG002 (the base class's names)
-        """To our own logger, quietly; request lines carry no secrets, headers are never logged."""
-        _log.debug(message, *args)
+    async def _linger(self) -> None:
+        """Read what still comes: closing on unread bytes would make the system throw our answer away."""
+        with suppress(OSError, RuntimeError, asyncio.TimeoutError):
+            self._writer.write_eof()
+            await asyncio.wait_for(self._read_out(), _LINGER_S)
 
-
-class _Server(ThreadedWSGIServer):
-    """werkzeug's server over a socket of ours, with named threads that can be joined."""
-
-    timeout = 0.5  # a client may be gone between its knock and our accept
-
-    def __init__(self, listener: socket.socket, application: Application, thread_name: str) -> None:
-        host, port = listener.getsockname()[:2]
-        super().__init__(host, port, app=_no_wsgi, handler=_Handler, fd=listener.fileno())
-        listener.close()  # the base class works on a duplicate
-        self.application = application
-        self._thread_name = thread_name
-        self._lock = threading.Lock()
-        # Guarded by _lock. A thread outlives its connection by a moment, so they are kept apart.
-        self._connections: set[socket.socket] = set()
-        self._threads_alive: list[threading.Thread] = []
-        self._served = 0
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve one connection on a thread of its own."""
-        with self._lock:
-            self._served += 1
-            name = f"{self._thread_name}-{self._served}"
-            arguments = (request, client_address)
-            thread = threading.Thread(target=self.process_request_thread, args=arguments, name=name, daemon=True)
-            self._connections.add(request)
-            self._threads_alive = [*filter(threading.Thread.is_alive, self._threads_alive), thread]
-            # Started under the lock: a thread in the list is one that can be joined.
-            thread.start()
-
-    def shutdown_request(self, request: Any) -> None:
-        """A connection is over."""
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A connection's thread failed; the others go on."""
-        _log.debug("connection from %s failed", client_address, exc_info=True)
-
-    def hang_up(self) -> list[threading.Thread]:
-        """Cut every connection; the threads, which are about to end."""
-        with self._lock:
-            for connection in self._connections:
-                with suppress(OSError):  # it may be gone already
-                    connection.shutdown(socket.SHUT_RDWR)
-            return list(self._threads_alive)
+    async def _read_out(self) -> None:
+        while await self._reader.read(2**16):
+            pass
 
 
-def _no_wsgi(_environ: Any, _start_response: Any) -> list[bytes]:
-    raise RuntimeError("requests go to the application, not through WSGI")
+def _too_large() -> _Malformed:
+    return _Malformed(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request body too large or malformed")
 
 
 class HttpService:
     """Serves an application on listening sockets, from ``start`` to ``stop``.
 
-    Threads: one named ``name`` accepts connections, and one ``name-N`` serves each.
+    A streamed response holds one of the worker threads while it waits for its next part.
+
+    Threads: one named ``name`` serves the connections; ``name-worker_N`` run the application.
     """
 
     def __init__(self, name: str, listeners: list[socket.socket], application: Application) -> None:
-        self._servers = [_Server(listener, application, name) for listener in listeners]
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._thread = threading.Thread(target=self._accept, name=name, daemon=True)
+        self._name = name
+        self._listeners = listeners
+        self._application = application
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix=f"{name}-worker")
+        self._limit = connection_limit()
+        # On the loop only.
+        self._stopping: asyncio.Event | None = None
+        self._connections: set[_Connection] = set()
+        #: who is waiting for a request to become complete, longest first
+        self.idle: dict[_Connection, None] = {}
 
     def start(self) -> None:
         """Start accepting."""
@@ -185,24 +270,79 @@ class HttpService:
 
     def stop(self) -> None:
         """Close everything and join every thread; fine if it never started."""
-        self._wake_writer.send(b"x")
-        if self._thread.ident is not None:
+        if self._thread.ident is None:
+            self._loop.close()
+            close_all(self._listeners)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: stopped already
+                self._loop.call_soon_threadsafe(self._request_stop)
             self._thread.join(_JOIN_S)
-        handlers = [thread for server in self._servers for thread in server.hang_up()]
-        for server in self._servers:
-            server.server_close()
-        for thread in handlers:
-            thread.join(_JOIN_S)
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_reader, selectors.EVENT_READ)
-            for server in self._servers:
-                selector.register(server.socket, selectors.EVENT_READ, server)
-            while True:
-                for key, _ in selector.select():
-                    if key.data is None:
-                        return
-                    key.data.handle_request()
+    def _request_stop(self) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    # -- the loop's thread
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        except Exception:  # noqa: BLE001 (nobody is left to tell but the log)
+            _log.exception("%s failed", self._name)
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stopping = asyncio.Event()
+        self._loop.set_exception_handler(_swallow)
+        servers = [
+            await asyncio.start_server(self._converse, sock=listener, limit=_MAX_HEAD_BYTES, backlog=BACKLOG)
+            for listener in self._listeners
+        ]
+        await self._stopping.wait()
+        for server in servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(self, reader, writer)
+        if len(self._connections) >= self._limit:
+            self._make_room(connection)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        except asyncio.CancelledError:
+            pass  # the service stops; raised again, asyncio would log it
+        finally:
+            self._connections.discard(connection)
+            self.idle.pop(connection, None)
+
+    def _make_room(self, newcomer: _Connection) -> None:
+        """The longest idle goes; the newcomer if nobody is idle."""
+        victim = next(iter(self.idle), newcomer)
+        self.idle.pop(victim, None)
+        victim.abort()
+
+    async def in_worker(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run something that may wait for a lock in a worker thread."""
+        return await self._loop.run_in_executor(self._workers, function, *arguments)
+
+    async def answer(self, request: Request) -> Response:
+        """The application's answer; a bug of ours is one failed answer, not a dead connection."""
+        try:
+            response: Response = await self.in_worker(self._application, request)
+        except Exception:  # noqa: BLE001
+            _log.exception("%s %s failed", request.method, request.path)
+            return json_response({"error": "internal error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return response
+
+
+def _swallow(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop complains about (a client gone while we wrote, too many open files), at debug level."""
+    _log.debug("%s: %s", context.get("message"), context.get("exception"))

@@ -7,6 +7,7 @@ executes them for the ledger side, from the same account list, as the real progr
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -14,9 +15,12 @@ from typing import Protocol
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.currencies import SOL, Currency
 from lasersell_sync.sandbox.ledger import Ledger
 from lasersell_sync.sandbox.pools import FeeSchedule, Reserves
 from lasersell_sync.sandbox.runtime import Invocation, Swap
+
+_ARGUMENTS = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,42 @@ class Listing:
     creator: Pubkey
     market_type: str
     tape: str
+    quote: Currency = SOL
+    #: the bonding curve it came from, if it did; it has graduated when that is not where it trades
+    launched_on: str | None = None
+    #: nobody trades it while this is so
+    halted: bool = False
+
+    @property
+    def graduated(self) -> bool:
+        """Whether it has moved from a bonding curve to an AMM pool."""
+        return self.launched_on not in (None, self.market_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One instruction's data: 8 bytes discriminator, tokens and limit as u64, then ``tail``."""
+
+    name: str
+    limit_first: bool = False
+    tail: bytes = b""
+
+    def pack(self, tokens: int, limit: int) -> bytes:
+        """The instruction's data."""
+        numbers = (limit, tokens) if self.limit_first else (tokens, limit)
+        return discriminator(self.name) + _ARGUMENTS.pack(*numbers) + self.tail
+
+    def matches(self, data: bytes) -> bool:
+        """Whether data is of this instruction."""
+        return data[:8] == discriminator(self.name)
+
+    def unpack(self, data: bytes) -> tuple[int, int] | None:
+        """(tokens, limit), or None for data that is too short or asks for another variant."""
+        body = data[8:]
+        if len(body) < _ARGUMENTS.size + len(self.tail) or not body[_ARGUMENTS.size :].startswith(self.tail):
+            return None
+        first, second = _ARGUMENTS.unpack_from(body)
+        return (second, first) if self.limit_first else (first, second)
 
 
 class Venue(Protocol):
@@ -40,15 +80,22 @@ class Venue(Protocol):
     route_name: str
     program: Pubkey
     fees: FeeSchedule
+    #: a bonding curve's AMM market
+    graduates_to: str | None
+    buy_call: Call
+    sell_call: Call
 
-    def open(self, ledger: Ledger, listing: Listing, crowd: Pubkey) -> None:
-        """Genesis: create the pool, and give the crowd the tokens the pool has not."""
+    def open(self, ledger: Ledger, listing: Listing, crowd: Pubkey, start_quote: int | None) -> None:
+        """Genesis: create the pool out of the crowd's purse; ``start_quote`` sets its depth in quote units."""
 
     def pool(self, listing: Listing) -> Pubkey:
         """The account that identifies the pool."""
 
-    def market_context(self, listing: Listing) -> dict[str, object]:
-        """The wire's ``market_context`` of this listing."""
+    def vault_owner(self, listing: Listing) -> Pubkey:
+        """Who owns the pool's token accounts."""
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """The wire's ``market_context`` of this listing, for a user's position."""
 
     def pool_token_account(self, listing: Listing) -> Pubkey:
         """Where the pool keeps its tokens."""
@@ -75,6 +122,7 @@ class Venue(Protocol):
         """Run one instruction of this market's program. Raises ``ProgramError``."""
 
 
+@lru_cache(maxsize=64)
 def discriminator(name: str) -> bytes:
     """The first 8 bytes of an Anchor instruction."""
     return hashlib.sha256(f"global:{name}".encode()).digest()[:8]

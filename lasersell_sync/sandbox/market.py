@@ -2,46 +2,51 @@
 
 A mint's tape starts when a user's buy lands in it while no user holds it, and ends when the last user has sold; the
 crowd then walks the price back to where it began. So the same seed and the same actions give the same prices, whenever
-they happen.
+they happen. The crowd is many traders, drawn by the seed, who trade out of one purse.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass, replace
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.ledger import Ledger, token_address
+from lasersell_sync.sandbox.anchor_venue import open_account
+from lasersell_sync.sandbox.currencies import SOL, USD1, Currency
+from lasersell_sync.sandbox.ledger import InsufficientFunds, Ledger, token_address
 from lasersell_sync.sandbox.listings import Listing, Venue
 from lasersell_sync.sandbox.pools import Reserves, trade_to_reach
-from lasersell_sync.sandbox.pump_fun import PumpFun
-from lasersell_sync.sandbox.pump_swap import PumpSwap
 from lasersell_sync.sandbox.runtime import ProgramError, Swap
-from lasersell_sync.sandbox.tapes import Tape
+from lasersell_sync.sandbox.scenario import Scenario, TokenPlan
+from lasersell_sync.sandbox.tapes import PPM, Tape
+from lasersell_sync.sandbox.venues import CURVES, POOLS, VENUES
 
 _log = logging.getLogger("lasersell_sync.sandbox.market")
 
-#: symbol, name, market type, story. The first is the one demos use.
-_CATALOGUE = (
-    ("MOONCAT", "Moon Cat", "pump_fun", "climb"),
-    ("COMET", "Comet", "pump_swap", "climb"),
-    ("ANVIL", "Anvil", "pump_fun", "fall"),
-    ("BOOMER", "Boomerang", "pump_swap", "peak"),
-    ("KITE", "Kite", "pump_fun", "climb"),
-    ("YEAST", "Yeast", "pump_swap", "climb"),
-)
-_CROWD_LAMPORTS = 10**6 * 10**9
+SUPPLY = 1_000_000_000 * 10**6
+TOKEN_DECIMALS = 6
+_CROWD_LAMPORTS = 10**9 * 10**9
+_CROWD_WRAPPED_LAMPORTS = 10**8 * 10**9
+_CROWD_USD1_UNITS = 10**9 * 10**6
+_CROWD_TRADERS = 24
 #: The way home after a story: at most this much a tick.
 _HOMEWARD_PPM = 30_000
-_PPM = 1_000_000
 
 
 def seeded_keypair(seed: int, purpose: str) -> Keypair:
     """A keypair that depends on nothing but the seed and its purpose."""
     return Keypair.from_seed(hashlib.sha256(f"lasersell-sandbox:{seed}:{purpose}".encode()).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What a market tick has brought: trades in their order, and mints whose pool changed without one."""
+
+    swaps: list[Swap]
+    repriced: list[Pubkey]
 
 
 class Market:
@@ -50,12 +55,13 @@ class Market:
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, ledger: Ledger, *, seed: int) -> None:
+    def __init__(self, ledger: Ledger, *, seed: int, scenario: Scenario) -> None:
         self._ledger = ledger
         self._seed = seed
-        self._venues: dict[str, Venue] = {venue.market_type: venue for venue in (PumpFun(), PumpSwap())}
         self._crowd = seeded_keypair(seed, "crowd").pubkey()
+        self._traders = [seeded_keypair(seed, f"trader:{number}").pubkey() for number in range(_CROWD_TRADERS)]
         self.listings: dict[Pubkey, Listing] = {}
+        self._plans: dict[Pubkey, TokenPlan] = {}
         self._homes: dict[Pubkey, Reserves] = {}
         self._tapes: dict[Pubkey, Tape] = {}
         self._chapters: dict[Pubkey, int] = {}
@@ -63,28 +69,50 @@ class Market:
         self._own: set[Pubkey] = {self._crowd}
         #: mints whose price is walking home
         self._homeward: set[Pubkey] = set()
-        self._open_listings()
+        self._fill_purse()
+        for plan in scenario.tokens:
+            self._list(plan)
 
-    def _open_listings(self) -> None:
-        self._ledger.create_mint(WRAPPED_SOL_MINT, decimals=9)
+    def _fill_purse(self) -> None:
         self._ledger.credit(self._crowd, _CROWD_LAMPORTS)
-        for symbol, name, market_type, story in _CATALOGUE:
-            mint = seeded_keypair(self._seed, f"mint:{symbol}").pubkey()
-            creator = seeded_keypair(self._seed, f"creator:{symbol}").pubkey()
-            listing = Listing(mint, symbol, name, 6, creator, market_type, story)
-            self.listings[mint] = listing
-            self.venue(listing).open(self._ledger, listing, self._crowd)
-            self._own.add(self.venue(listing).pool(listing))
-            self._homes[mint] = self.reserves(listing)
+        for currency in (SOL, USD1):
+            self._ledger.create_mint(currency.mint, decimals=currency.decimals)
+            open_account(self._ledger, self._crowd, currency.mint, payer=self._crowd)
+        wrapped = token_address(self._crowd, SOL.mint)
+        self._ledger.move_lamports(self._crowd, wrapped, _CROWD_WRAPPED_LAMPORTS)
+        self._ledger.sync_native(wrapped)
+        self._ledger.mint_tokens(token_address(self._crowd, USD1.mint), _CROWD_USD1_UNITS)
+
+    def _list(self, plan: TokenPlan) -> None:
+        mint = seeded_keypair(self._seed, f"mint:{plan.symbol}").pubkey()
+        creator = f"creator:{plan.symbol}" if plan.creator is None else f"wallet:{plan.creator}"
+        listing = Listing(
+            mint,
+            plan.symbol,
+            plan.name,
+            TOKEN_DECIMALS,
+            seeded_keypair(self._seed, creator).pubkey(),
+            plan.market_type,
+            plan.tape,
+            plan.quote,
+            launched_on=plan.market_type if plan.market_type in CURVES else None,
+        )
+        self.listings[mint], self._plans[mint] = listing, plan
+        self._ledger.create_mint(mint, decimals=TOKEN_DECIMALS)
+        self._ledger.mint_tokens(open_account(self._ledger, self._crowd, mint, payer=self._crowd), SUPPLY)
+        venue = self.venue(listing)
+        venue.open(self._ledger, listing, self._crowd, plan.liquidity)
+        self._own |= {venue.pool(listing), venue.vault_owner(listing)}
+        self._homes[mint] = self.reserves(listing)
 
     @property
     def venues(self) -> list[Venue]:
         """The markets there are."""
-        return list(self._venues.values())
+        return list(VENUES.values())
 
     def venue(self, listing: Listing) -> Venue:
         """The market a listing trades on."""
-        return self._venues[listing.market_type]
+        return VENUES[listing.market_type]
 
     def reserves(self, listing: Listing) -> Reserves:
         """The listing's reserves now."""
@@ -108,6 +136,34 @@ class Market:
             held -= account.amount if account is not None else 0
         return held
 
+    # -- money
+
+    def funds(self, wallet: Pubkey, currency: Currency) -> int:
+        """What a wallet has of a currency, in its smallest unit."""
+        if currency.is_native:
+            return self._ledger.lamports(wallet)
+        account = self._ledger.token_account(token_address(wallet, currency.mint))
+        return account.amount if account is not None else 0
+
+    def give_usd1(self, wallet: Pubkey, units: int) -> None:
+        """Play money; the account's rent is the crowd's."""
+        if units:
+            account = open_account(self._ledger, wallet, USD1.mint, payer=self._crowd)
+            self._ledger.mint_tokens(account, units)
+
+    def give_tokens(self, wallet: Pubkey, listing: Listing, quote_units: int) -> int:
+        """Tokens of the crowd's, at the pool's price and without a trade; how many.
+
+        Raises ``InsufficientFunds`` if the crowd has not so many.
+        """
+        reserves = self.reserves(listing)
+        tokens = quote_units * reserves.tokens // reserves.lamports
+        if tokens > self._crowd_tokens(listing.mint):
+            raise InsufficientFunds(f"{listing.symbol}: the crowd has not {tokens} tokens to give")
+        account = open_account(self._ledger, wallet, listing.mint, payer=self._crowd)
+        self._ledger.move_tokens(token_address(self._crowd, listing.mint), account, tokens)
+        return tokens
+
     # -- the crowd
 
     def holders_changed(self, mint: Pubkey) -> None:
@@ -117,59 +173,139 @@ class Market:
             chapter = self._chapters.get(mint, 0)
             self._chapters[mint] = chapter + 1
             suffix = f":{chapter}" if chapter else ""
-            self._tapes[mint] = Tape(self.listings[mint].tape, f"{self._seed}:{mint}{suffix}")
+            plan = self._plans[mint]
+            seed = f"{self._seed}:{mint}{suffix}"
+            self._tapes[mint] = Tape(plan.story, seed, rest_noise_ppm=plan.rest_noise_ppm)
             self._homeward.discard(mint)
-            _log.debug("tape %s of %s starts", self.listings[mint].tape, self.listings[mint].symbol)
+            _log.debug("tape %s of %s starts", plan.tape, plan.symbol)
         elif not held and self._tapes.pop(mint, None) is not None:
+            self._set_halted(mint, halted=False)
             self._homeward.add(mint)
 
     def needs_ticks(self, *, watched: bool) -> bool:
         """Whether ``tick`` would do anything; resting tapes move only while someone watches."""
-        return bool(self._homeward) or any(watched or not tape.resting for tape in self._tapes.values())
+        return bool(self._homeward) or any(self._moves(tape, watched=watched) for tape in self._tapes.values())
 
-    def tick(self, *, watched: bool) -> list[Swap]:
+    def _moves(self, tape: Tape, *, watched: bool) -> bool:
+        return not tape.still and (watched or not tape.resting)
+
+    def tick(self, *, watched: bool) -> Moves:
         """One market tick: the crowd's trades, in listing order."""
-        swaps = []
+        moves = Moves([], [])
         for mint in self.listings:
             tape = self._tapes.get(mint)
-            if tape is not None and (watched or not tape.resting):
-                swaps.append(self._push(mint, *tape.step()))
+            swap = None
+            if tape is not None and self._moves(tape, watched=watched):
+                swap = self._play(mint, tape, moves)
             elif mint in self._homeward:
-                swaps.append(self._walk_home(mint))
-        return [swap for swap in swaps if swap is not None]
+                swap = self._walk_home(mint)
+            if swap is not None:
+                moves.swaps.append(swap)
+        return moves
+
+    def _play(self, mint: Pubkey, tape: Tape, moves: Moves) -> Swap | None:
+        step = tape.step()
+        self._set_halted(mint, halted=step.halted)
+        if step.liquidity_ppm is not None and self.pull_liquidity(mint, step.liquidity_ppm):
+            moves.repriced.append(mint)
+        if step.halted:
+            return None
+        trader = self._traders[step.lot % len(self._traders)]
+        return self._push(mint, step.numerator, step.denominator, trader)
 
     def multiply_price(self, mint: Pubkey, ratio_numerator: int, ratio_denominator: int) -> Swap | None:
         """One crowd trade that moves the price by a ratio, as far as the pool allows; None if no trade is needed."""
-        return self._push(mint, ratio_numerator, ratio_denominator)
+        return self._push(mint, ratio_numerator, ratio_denominator, self._crowd)
 
     def _walk_home(self, mint: Pubkey) -> Swap | None:
         home, now = self._homes[mint], self.reserves(self.listings[mint])
-        ratio_ppm = home.lamports * now.tokens * _PPM // (home.tokens * now.lamports)
-        if abs(ratio_ppm - _PPM) < 1_000:
+        ratio_ppm = home.lamports * now.tokens * PPM // (home.tokens * now.lamports)
+        if abs(ratio_ppm - PPM) < 1_000:
             self._homeward.discard(mint)
             return None
-        return self._push(mint, min(max(ratio_ppm, _PPM - _HOMEWARD_PPM), _PPM + _HOMEWARD_PPM), _PPM)
+        ratio_ppm = min(max(ratio_ppm, PPM - _HOMEWARD_PPM), PPM + _HOMEWARD_PPM)
+        swap = self._push(mint, ratio_ppm, PPM, self._crowd)
+        if swap is None:
+            self._homeward.discard(mint)  # as near as the pool's last tokens let it come
+        return swap
 
-    def _push(self, mint: Pubkey, numerator: int, denominator: int) -> Swap | None:
+    def _push(self, mint: Pubkey, numerator: int, denominator: int, trader: Pubkey) -> Swap | None:
         listing = self.listings[mint]
-        venue = self.venue(listing)
         side, tokens = trade_to_reach(self.reserves(listing), numerator, denominator)
+        # Only a token that is meant to graduate is ever bought out by the crowd.
+        spare = 0 if self._plans[mint].may_graduate and not listing.graduated else 1
+        if side == "buy":
+            tokens = min(tokens, self.venue(listing).buyable_tokens(self._ledger, listing) - spare)
+        else:
+            tokens = min(tokens, self._crowd_tokens(mint))
+        return self._trade(listing, side, tokens, trader)
+
+    def _trade(self, listing: Listing, side: str, tokens: int, trader: Pubkey) -> Swap | None:
+        """A trade out of the crowd's purse, told as one trader's."""
+        if tokens <= 0 or listing.halted:
+            return None
+        venue = self.venue(listing)
         self._ledger.begin()
         try:
             if side == "buy":
-                # Never the last token: graduation is another storey.
-                tokens = min(tokens, venue.buyable_tokens(self._ledger, listing) - 1)
-                swap = venue.buy(self._ledger, listing, self._crowd, tokens, 2**64 - 1) if tokens > 0 else None
+                swap = venue.buy(self._ledger, listing, self._crowd, tokens, 2**64 - 1)
             else:
-                tokens = min(tokens, self._crowd_tokens(mint))
-                swap = venue.sell(self._ledger, listing, self._crowd, tokens, 0) if tokens > 0 else None
+                swap = venue.sell(self._ledger, listing, self._crowd, tokens, 0)
         except ProgramError as error:
             self._ledger.rollback()
             _log.warning("the crowd could not %s %s: %s", side, listing.symbol, error)
             return None
         self._ledger.commit()
-        return swap
+        return replace(swap, trader=trader)
 
     def _crowd_tokens(self, mint: Pubkey) -> int:
         account = self._ledger.token_account(token_address(self._crowd, mint))
         return account.amount if account is not None else 0
+
+    # -- what happens to pools
+
+    def pull_liquidity(self, mint: Pubkey, keep_ppm: int) -> bool:
+        """Take all but a part out of both sides of a pool; False on a bonding curve, which has no providers."""
+        listing = self.listings[mint]
+        venue = POOLS.get(listing.market_type)
+        if venue is not None:
+            venue.pull(self._ledger, listing, self._crowd, keep_ppm)
+        return venue is not None
+
+    def halt(self, mint: Pubkey, *, halted: bool) -> None:
+        """Stop or resume all trade in a mint. A tape that is running decides anew at its next tick."""
+        self._set_halted(mint, halted=halted)
+
+    def _set_halted(self, mint: Pubkey, *, halted: bool) -> None:
+        if self.listings[mint].halted != halted:
+            self.listings[mint] = replace(self.listings[mint], halted=halted)
+
+    def buy_out(self, mint: Pubkey) -> Swap | None:
+        """The crowd buys everything a bonding curve still has for sale; None if there is no such curve."""
+        listing = self.listings[mint]
+        if listing.market_type not in CURVES:
+            return None
+        tokens = self.venue(listing).buyable_tokens(self._ledger, listing)
+        return self._trade(listing, "buy", tokens, self._crowd)
+
+    def graduate_if_complete(self, mint: Pubkey) -> bool:
+        """Move a token whose curve is sold out to its AMM pool; whether it has just moved."""
+        listing = self.listings[mint]
+        curve = CURVES.get(listing.market_type)
+        if curve is None or curve.graduates_to is None or not curve.complete(self._ledger, listing):
+            return False
+        tokens, quote_units = curve.empty(self._ledger, listing, self._crowd)
+        pool = POOLS[curve.graduates_to]
+        if listing.quote.is_native and not curve.spends_tokens(listing):
+            self._wrap(quote_units)
+        graduate = replace(listing, market_type=pool.market_type)
+        self.listings[mint] = graduate
+        pool.fund(self._ledger, graduate, self._crowd, tokens=tokens, quote=quote_units)
+        self._own |= {pool.pool(graduate), pool.vault_owner(graduate)}
+        _log.info("%s graduates to %s", listing.symbol, pool.market_type)
+        return True
+
+    def _wrap(self, lamports: int) -> None:
+        wrapped = token_address(self._crowd, SOL.mint)
+        self._ledger.move_lamports(self._crowd, wrapped, lamports)
+        self._ledger.sync_native(wrapped)

@@ -7,6 +7,8 @@ holding that some session tracks; it belongs to the wallet, so it keeps its id w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import islice
 
 from solders.pubkey import Pubkey
 
@@ -39,6 +41,13 @@ class Position:
     slot: int
     opened_at_ms: int
     watches: dict[str, Watch] = field(default_factory=dict)
+    #: the watched wallet whose purchase this copies
+    mirror_source: Pubkey | None = None
+    #: by trades alone: what was paid for it, and what its sales have brought
+    paid_units: int = 0
+    returned_units: int = 0
+    #: the keys whose sessions know it
+    announced: set[str] = field(default_factory=set)
     #: why the stream last told its wallet to sell: a strategy's reason wins over a request
     exit_reason: str | None = None
     close_reason: str | None = None
@@ -63,6 +72,7 @@ class PositionRecord:
     opened_at_ms: int
     exit_reason: str | None
     close_reason: str | None
+    mirror_source: str | None
 
 
 class PositionBook:
@@ -73,6 +83,7 @@ class PositionBook:
 
     def __init__(self) -> None:
         self._holdings: dict[Pubkey, Holding] = {}
+        self._holdings_of: dict[Pubkey, dict[Pubkey, Holding]] = {}
         self._positions: dict[int, Position] = {}
         self._open_by_mint: dict[Pubkey, dict[int, Position]] = {}
         self._last_id = 0
@@ -83,11 +94,15 @@ class PositionBook:
 
     def holdings_of(self, wallet: Pubkey) -> list[Holding]:
         """A wallet's holdings, oldest first."""
-        return [holding for holding in self._holdings.values() if holding.wallet == wallet]
+        return list(self._holdings_of.get(wallet, {}).values())
 
     def position(self, position_id: int) -> Position | None:
         """A position, open or closed."""
         return self._positions.get(position_id)
+
+    def open_positions(self) -> list[Position]:
+        """Every open position, oldest first within a mint."""
+        return [position for positions in self._open_by_mint.values() for position in positions.values()]
 
     def open_in(self, mint: Pubkey) -> list[Position]:
         """The open positions in a mint."""
@@ -108,7 +123,7 @@ class PositionBook:
         holding = self._holdings.get(address)
         if holding is None:
             holding = Holding(wallet, mint, address, tokens, cost_lamports, slot, ms)
-            self._holdings[address] = holding
+            self._holdings[address] = self._holdings_of.setdefault(wallet, {})[address] = holding
             return holding
         holding.tokens = tokens
         holding.dismissed = False
@@ -116,6 +131,7 @@ class PositionBook:
             holding.entry_lamports = (holding.entry_lamports or 0) + cost_lamports
             if holding.position is not None:
                 holding.position.entry_lamports = holding.entry_lamports
+                holding.position.paid_units += cost_lamports
         return holding
 
     def shrink(self, holding: Holding, tokens: int) -> None:
@@ -132,22 +148,41 @@ class PositionBook:
         """The last tokens left; close the position separately."""
         holding.tokens = 0
         self._holdings.pop(holding.token_account, None)
+        self._holdings_of.get(holding.wallet, {}).pop(holding.token_account, None)
 
     def track(self, holding: Holding, *, entry_lamports: int) -> Position:
         """The holding's open position, created if there is none."""
         if holding.position is None:
             self._last_id += 1
             position = Position(self._last_id, holding, entry_lamports, holding.slot, holding.opened_at_ms)
+            position.paid_units = entry_lamports
             holding.position = position
             self._positions[position.position_id] = position
             self._open_by_mint.setdefault(holding.mint, {})[position.position_id] = position
         return holding.position
+
+    def renumber(self, position: Position) -> None:
+        """Give an open position a new id; its old one is not known any more."""
+        del self._positions[position.position_id]
+        open_here = self._open_by_mint[position.holding.mint]
+        del open_here[position.position_id]
+        self._last_id += 1
+        position.position_id = self._last_id
+        self._positions[position.position_id] = open_here[position.position_id] = position
 
     def close(self, position: Position, reason: str) -> None:
         """Stop tracking; the holding stays if it still has tokens."""
         position.close_reason = reason
         position.holding.position = None
         self._open_by_mint.get(position.holding.mint, {}).pop(position.position_id, None)
+
+    def newest(self, count: int) -> tuple[int, list[PositionRecord]]:
+        """How many positions are open, and the newest ``count`` of all, open ones first."""
+        is_open = self.open_positions()
+        shown = nlargest(count, is_open, key=lambda position: position.position_id)
+        closed = (position for position in reversed(self._positions.values()) if not position.open)
+        shown += islice(closed, count - len(shown))
+        return len(is_open), [_record(position) for position in shown]
 
     def records(self) -> list[PositionRecord]:
         """Every position so far, oldest first."""
@@ -167,4 +202,5 @@ def _record(position: Position) -> PositionRecord:
         opened_at_ms=position.opened_at_ms,
         exit_reason=position.exit_reason,
         close_reason=position.close_reason,
+        mirror_source=None if position.mirror_source is None else str(position.mirror_source),
     )

@@ -7,7 +7,7 @@ programs are in ``pump_fun.py`` and ``pump_swap.py``. Error names and numbers ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from solders.pubkey import Pubkey
 
@@ -38,9 +38,6 @@ _TOKEN_NON_NATIVE_HAS_BALANCE = 11
 _TOKEN_INVALID_INSTRUCTION = 12
 _TOKEN_MINT_DECIMALS_MISMATCH = 18
 _TOKEN_NON_NATIVE_NOT_SUPPORTED = 19
-
-DEFAULT_UNITS_PER_INSTRUCTION = 200_000
-MAX_UNITS = 1_400_000
 
 
 class Programs:
@@ -88,30 +85,9 @@ def _system(invocation: Invocation) -> None:
 
 # -- compute budget
 
-_BUDGET_LAYOUTS = {1: "<I", 2: "<I", 3: "<Q", 4: "<I"}
 
-
-def _compute_budget(invocation: Invocation) -> None:
-    data = invocation.data
-    layout = _BUDGET_LAYOUTS.get(data[0]) if data else None
-    if layout is None or len(data) < 1 + struct.calcsize(layout):
-        raise ProgramError("InvalidInstructionData")
-
-
-def priority_fee_lamports(instructions: Sequence[tuple[Pubkey, bytes]]) -> int:
-    """What a transaction's compute-budget instructions bid, in lamports on top of the base fee."""
-    price_microlamports = 0
-    limit: int | None = None
-    others = 0
-    for program, data in instructions:
-        if program != COMPUTE_BUDGET_PROGRAM:
-            others += 1
-        elif data[:1] == b"\x02" and len(data) >= 5:
-            (limit,) = struct.unpack_from("<I", data, 1)
-        elif data[:1] == b"\x03" and len(data) >= 9:
-            (price_microlamports,) = struct.unpack_from("<Q", data, 1)
-    units = min(MAX_UNITS, others * DEFAULT_UNITS_PER_INSTRUCTION if limit is None else limit)
-    return -(-price_microlamports * units // 1_000_000)
+def _compute_budget(_invocation: Invocation) -> None:
+    """Nothing is left to do: what these instructions ask for is read before anything runs (``budget.py``)."""
 
 
 # -- token

@@ -1,42 +1,62 @@
-"""Solana JSON-RPC over HTTP, as much of it as sending and confirming transactions needs."""
+"""Solana JSON-RPC over HTTP, as much of it as sending and confirming transactions needs.
+
+Two more paths play the senders of PROTOCOL.md §9: ``/fast`` (Helius Sender) and ``/iris`` (Astralane) take nothing but
+``sendTransaction``, and want their tip.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
-import struct
 from collections.abc import Callable
 
 from solders.hash import Hash, ParseHashError
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 from werkzeug.wrappers import Request, Response
 
 from lasersell_sync.sandbox import base58
-from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.chain import MAX_TRANSACTION_BYTES, TransactionRefused
+from lasersell_sync.sandbox.account_data import AccountInfo
+from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.budget import InvalidBudget
+from lasersell_sync.sandbox.chain import (
+    Chain,
+    TransactionRefused,
+    message_of,
+    sanitise,
+    tip_lamports,
+)
 from lasersell_sync.sandbox.exchange import Exchange
+from lasersell_sync.sandbox.faults import AnswerFault
 from lasersell_sync.sandbox.http_server import json_response
 from lasersell_sync.sandbox.json_fields import U64_MAX, BadField, decode_value
-from lasersell_sync.sandbox.ledger import RENT_TOKEN_ACCOUNT_LAMPORTS, TokenAccount
+from lasersell_sync.sandbox.ledger import TokenAccount
+from lasersell_sync.sandbox.rpc_params import (
+    Params,
+    RpcError,
+    config_of,
+    decoded,
+    flag,
+    invalid_params,
+    optional_integer,
+    pubkey_of,
+    required,
+    signature_of,
+    sliced,
+    transaction_of,
+    unsigned,
+    watched_accounts,
+)
+from lasersell_sync.sandbox.slots import COMMITMENT_SLOTS
 
+#: Which sender a path belongs to, by ``send_mode``.
+_SENDER_PATHS = {"/fast": "helius_sender", "/iris": "astralane"}
 _API_VERSION = "2.3.0"
 _MAX_SIGNATURES = 256
-_MAX_BASE58_CHARACTERS = 1_683
-_TOKEN_ACCOUNT_BYTES = 165
-
-Params = list[object]
-
-
-class RpcError(Exception):
-    """A JSON-RPC error answer."""
-
-    def __init__(self, code: int, message: str, data: object = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data
+_MAX_BASE58_BYTES = 128
+_MAX_ACCOUNTS = 100
+_MAX_ACCOUNT_BYTES = 10 * 2**20
+#: An account of no bytes takes so many; a byte costs two years' rent to be exempt from it.
+_ACCOUNT_OVERHEAD_BYTES = 128
+_RENT_LAMPORTS_PER_BYTE = 6_960
 
 
 class RpcServer:
@@ -45,18 +65,25 @@ class RpcServer:
     Threads: called on the connections' threads; all state is the exchange's.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(
+        self, exchange: Exchange, ordered_error: Callable[[str], AnswerFault | None] = lambda _method: None
+    ) -> None:
         self._exchange = exchange
+        self._ordered_error = ordered_error
         self._methods: dict[str, Callable[[Params], object]] = {
             "sendTransaction": self._send_transaction,
             "simulateTransaction": self._simulate_transaction,
             "requestAirdrop": self._request_airdrop,
             "getLatestBlockhash": self._get_latest_blockhash,
             "isBlockhashValid": self._is_blockhash_valid,
-            "getBlockHeight": lambda _params: self._exchange.block_height(),
-            "getSlot": lambda _params: self._exchange.slot(),
+            "getBlockHeight": self._get_block_height,
+            "getSlot": self._get_slot,
             "getSignatureStatuses": self._get_signature_statuses,
             "getBalance": self._get_balance,
+            "getAccountInfo": self._get_account_info,
+            "getMultipleAccounts": self._get_multiple_accounts,
+            "getMinimumBalanceForRentExemption": _get_minimum_balance,
+            "getFeeForMessage": self._get_fee_for_message,
             "getTokenAccountBalance": self._get_token_account_balance,
             "getTokenAccountsByOwner": self._get_token_accounts_by_owner,
             "getHealth": lambda _params: "ok",
@@ -65,7 +92,7 @@ class RpcServer:
 
     def __call__(self, request: Request) -> Response:
         """Answer one HTTP request, single or batch."""
-        if request.method == "GET" and request.path == "/health":
+        if request.method == "GET" and request.path in ("/health", "/ping"):
             return Response("ok", mimetype="text/plain")
         if request.method != "POST":
             return json_response({"error": "Used HTTP Method is not allowed. POST or OPTIONS is required"}, 405)
@@ -76,12 +103,12 @@ class RpcServer:
         if isinstance(call, list):
             if not call:
                 return json_response(_failure(None, RpcError(-32600, "Invalid request")))
-            answers = [answer for answer in map(self._call, call) if answer is not None]
-            return json_response(answers)
-        answer = self._call(call)
+            answers = [self._call(item, request.path) for item in call]
+            return json_response([answer for answer in answers if answer is not None])
+        answer = self._call(call, request.path)
         return json_response(answer) if answer is not None else Response(status=204)
 
-    def _call(self, call: object) -> dict[str, object] | None:
+    def _call(self, call: object, path: str) -> dict[str, object] | None:
         """One call's answer; None for a notification."""
         if not isinstance(call, dict) or not isinstance(call.get("method"), str):
             return _failure(None, RpcError(-32600, "Invalid request"))
@@ -89,7 +116,7 @@ class RpcServer:
         if not isinstance(request_id, (str, int, float, type(None))):
             return _failure(None, RpcError(-32600, "Invalid request"))
         try:
-            result = self._dispatch(call["method"], call.get("params"))
+            result = self._dispatch(call["method"], call.get("params"), _SENDER_PATHS.get(path))
         except RpcError as error:
             answer = _failure(request_id, error)
         except TransactionRefused as error:
@@ -98,74 +125,175 @@ class RpcServer:
             answer = {"jsonrpc": "2.0", "result": result, "id": request_id}
         return answer if "id" in call else None
 
-    def _dispatch(self, method: str, params: object) -> object:
+    def _dispatch(self, method: str, params: object, sender: str | None) -> object:
         handler = self._methods.get(method)
-        if handler is None:
+        if handler is None or (sender is not None and method != "sendTransaction"):
             raise RpcError(-32601, "Method not found")
         if params is None:
             params = []
         if not isinstance(params, list):
-            raise _invalid("params must be an array")
-        return handler(params)
+            raise invalid_params("params must be an array")
+        if sender is not None:
+            _require_tip(params, sender)
+        fault = self._ordered_error(method)
+        if fault is None or fault.error_code is None:
+            return handler(params)
+        if fault.handled:
+            handler(params)
+        raise RpcError(fault.error_code, fault.error_message, fault.error_data)
 
-    def _in_context(self, value: object) -> dict[str, object]:
-        return {"context": {"apiVersion": _API_VERSION, "slot": self._exchange.slot()}, "value": value}
+    def _in_context(self, value: object, slot: int | None = None) -> dict[str, object]:
+        slot = self._slot("processed") if slot is None else slot
+        return {"context": {"apiVersion": _API_VERSION, "slot": slot}, "value": value}
+
+    def _slot(self, commitment: str) -> int:
+        return self._exchange.ask_chain(lambda chain: chain.slots.slot(commitment))
+
+    def _commitment(self, config: dict[str, object], *, key: str = "commitment", default: str = "finalized") -> str:
+        """The commitment asked for, once the chain has reached ``minContextSlot`` at it."""
+        commitment = config.get(key)
+        if commitment is None:
+            commitment = default
+        if not isinstance(commitment, str) or commitment not in COMMITMENT_SLOTS:
+            raise invalid_params(f"unknown variant `{commitment}`, expected one of {', '.join(COMMITMENT_SLOTS)}")
+        wanted, slot = optional_integer(config, "minContextSlot"), self._slot(commitment)
+        if wanted is not None and wanted > slot:
+            raise RpcError(-32016, "Minimum context slot has not been reached", {"contextSlot": slot})
+        return commitment
 
     # -- transactions
 
     def _send_transaction(self, params: Params) -> str:
-        config = _config(params, 1)
-        transaction = _transaction(params, config, default_encoding="base58")
-        skip_preflight = config.get("skipPreflight", False)
-        if not isinstance(skip_preflight, bool):
-            raise _invalid("skipPreflight must be a boolean")
-        return str(self._exchange.send_transaction(transaction, skip_preflight=skip_preflight))
+        config = config_of(params, 1)
+        transaction = transaction_of(params, config, default_encoding="base58")
+        self._commitment(config, key="preflightCommitment")
+        return str(
+            self._exchange.send_transaction(
+                transaction,
+                skip_preflight=flag(config, "skipPreflight"),
+                max_retries=optional_integer(config, "maxRetries"),
+            )
+        )
 
     def _simulate_transaction(self, params: Params) -> object:
-        transaction = _transaction(params, _config(params, 1), default_encoding="base58")
-        err, execution = self._exchange.simulate(transaction)
-        logs = list(execution.logs) if execution else []
-        return self._in_context({"err": err, "logs": logs, "accounts": None, "unitsConsumed": 0, "returnData": None})
+        config = config_of(params, 1)
+        transaction = transaction_of(params, config, default_encoding="base58")
+        verify, replace = flag(config, "sigVerify"), flag(config, "replaceRecentBlockhash")
+        if verify and replace:
+            raise invalid_params("sigVerify may not be used with replaceRecentBlockhash")
+        self._commitment(config)
+        wanted, encoding = watched_accounts(config)
+        simulation = self._exchange.ask_chain(
+            lambda chain: chain.simulate(transaction, verify=verify, any_blockhash=replace, watched=wanted)
+        )
+        shown = None
+        if simulation.accounts is not None:
+            shown = [self._account_value(account, {"encoding": encoding}) for account in simulation.accounts]
+        answer: dict[str, object] = {
+            "accounts": shown,
+            "err": simulation.err,
+            "innerInstructions": None,
+            "logs": list(simulation.logs),
+            "returnData": None,
+            "unitsConsumed": simulation.units_used,
+        }
+        if replace:
+            answer["replacementBlockhash"] = self._latest_blockhash("processed")
+        return self._in_context(answer)
 
     def _request_airdrop(self, params: Params) -> str:
-        wallet, lamports = _pubkey(params, 0), _param(params, 1)
+        wallet, lamports = pubkey_of(params, 0), required(params, 1)
         if isinstance(lamports, bool) or not isinstance(lamports, int) or not 0 < lamports <= U64_MAX:
-            raise _invalid("lamports must be a positive integer")
+            raise invalid_params("lamports must be a positive integer")
+        self._commitment(config_of(params, 2))
         return str(self._exchange.airdrop(wallet, lamports))
 
     def _get_signature_statuses(self, params: Params) -> object:
-        texts = _param(params, 0)
+        texts = required(params, 0)
         if not isinstance(texts, list):
-            raise _invalid("expected an array of signatures")
+            raise invalid_params("expected an array of signatures")
         if len(texts) > _MAX_SIGNATURES:
-            raise _invalid(f"Too many inputs provided; max {_MAX_SIGNATURES}")
-        return self._in_context([self._exchange.signature_status(_signature(text)) for text in texts])
+            raise invalid_params(f"Too many inputs provided; max {_MAX_SIGNATURES}")
+        search = flag(config_of(params, 1), "searchTransactionHistory")
+        signatures = [signature_of(text) for text in texts]
+        return self._in_context(
+            self._exchange.ask_chain(
+                lambda chain: [chain.status(signature, search_history=search) for signature in signatures]
+            )
+        )
+
+    def _get_fee_for_message(self, params: Params) -> object:
+        """The fee, or null for a message whose blockhash is dead."""
+        text = required(params, 0)
+        if not isinstance(text, str):
+            raise invalid_params("the message must be a base64 string")
+        self._commitment(config_of(params, 1))
+        transaction = unsigned(decoded(text, "base64"))
+        sanitise(transaction)
+
+        def fee(chain: Chain) -> int | None:
+            message = message_of(transaction)
+            return chain.fee_lamports(message) if chain.slots.accepts(message.recent_blockhash) else None
+
+        try:
+            return self._in_context(self._exchange.ask_chain(fee))
+        except InvalidBudget as error:
+            raise invalid_params(str(error)) from error
 
     # -- blocks
 
-    def _get_latest_blockhash(self, _params: Params) -> object:
-        blockhash, last_valid_height = self._exchange.latest_blockhash()
-        return self._in_context({"blockhash": str(blockhash), "lastValidBlockHeight": last_valid_height})
+    def _get_slot(self, params: Params) -> int:
+        return self._slot(self._commitment(config_of(params, 0)))
+
+    def _get_block_height(self, params: Params) -> int:
+        commitment = self._commitment(config_of(params, 0))
+        return self._exchange.ask_chain(lambda chain: chain.slots.block_height(chain.slots.slot(commitment)))
+
+    def _get_latest_blockhash(self, params: Params) -> object:
+        commitment = self._commitment(config_of(params, 0))
+        return self._in_context(self._latest_blockhash(commitment), self._slot(commitment))
+
+    def _latest_blockhash(self, commitment: str) -> dict[str, object]:
+        blockhash, last_height = self._exchange.ask_chain(lambda chain: chain.slots.latest_blockhash(commitment))
+        return {"blockhash": str(blockhash), "lastValidBlockHeight": last_height}
 
     def _is_blockhash_valid(self, params: Params) -> object:
-        text = _param(params, 0)
+        text = required(params, 0)
         try:
             blockhash = Hash.from_string(text) if isinstance(text, str) else None
         except ParseHashError:  # unlike its siblings, no ValueError
             blockhash = None
         if blockhash is None:
-            raise _invalid("not a blockhash")
+            raise invalid_params("not a blockhash")
+        self._commitment(config_of(params, 1))
         return self._in_context(self._exchange.accepts_blockhash(blockhash))
 
     # -- accounts
 
     def _get_balance(self, params: Params) -> object:
-        return self._in_context(self._exchange.balance_lamports(_pubkey(params, 0)))
+        self._commitment(config_of(params, 1))
+        return self._in_context(self._exchange.balance_lamports(pubkey_of(params, 0)))
+
+    def _get_account_info(self, params: Params) -> object:
+        address, config = pubkey_of(params, 0), config_of(params, 1)
+        self._commitment(config)
+        account = self._exchange.ask_chain(lambda chain: chain.account(address))
+        return self._in_context(self._account_value(account, config))
+
+    def _get_multiple_accounts(self, params: Params) -> object:
+        texts, config = required(params, 0), config_of(params, 1)
+        if not isinstance(texts, list) or len(texts) > _MAX_ACCOUNTS:
+            raise invalid_params(f"expected an array of at most {_MAX_ACCOUNTS} addresses")
+        addresses = [pubkey_of(texts, index) for index in range(len(texts))]
+        self._commitment(config)
+        accounts = self._exchange.ask_chain(lambda chain: [chain.account(address) for address in addresses])
+        return self._in_context([self._account_value(account, config) for account in accounts])
 
     def _get_token_account_balance(self, params: Params) -> object:
-        account = self._exchange.token_account(_pubkey(params, 0))
+        self._commitment(config_of(params, 1))
+        account = self._exchange.token_account(pubkey_of(params, 0))
         if account is None:
-            raise _invalid("could not find account")
+            raise invalid_params("could not find account")
         return self._in_context(self._token_amount(account))
 
     def _token_amount(self, account: TokenAccount) -> dict[str, object]:
@@ -177,61 +305,79 @@ class RpcServer:
         return {"amount": str(account.amount), "decimals": decimals, "uiAmount": amount, "uiAmountString": digits}
 
     def _get_token_accounts_by_owner(self, params: Params) -> object:
-        owner, mint = _pubkey(params, 0), self._mint_filter(params)
-        config = _config(params, 2)
-        encoding = config.get("encoding", "base64")
-        if encoding not in ("jsonParsed", "base64"):
-            raise _invalid("encoding must be jsonParsed or base64")
-        found = [
-            self._account_entry(address, account, parsed=encoding == "jsonParsed")
+        owner, mint = pubkey_of(params, 0), self._mint_filter(params)
+        config = config_of(params, 2)
+        self._commitment(config)
+        if config.get("encoding", "base64") not in ("jsonParsed", "base64"):
+            raise invalid_params("encoding must be jsonParsed or base64")
+        addresses = [
+            address
             for address, account in self._exchange.token_accounts_of(owner)
             if mint is None or account.mint == mint
         ]
-        return self._in_context(found)
+        accounts = self._exchange.ask_chain(lambda chain: [chain.account(address) for address in addresses])
+        found = zip(addresses, accounts, strict=True)
+        entries = [{"account": self._account_value(item, config), "pubkey": str(address)} for address, item in found]
+        return self._in_context(entries)
 
     def _mint_filter(self, params: Params) -> Pubkey | None:
         """The mint asked for, or None for every token of the classic program."""
-        wanted = _config(params, 1)
+        wanted = config_of(params, 1)
         if "mint" in wanted:
-            return _pubkey([wanted["mint"]], 0)
+            return pubkey_of([wanted["mint"]], 0)
         if wanted.get("programId") != str(TOKEN_PROGRAM):
-            raise _invalid("expected a filter: mint, or the token program as programId")
+            raise invalid_params("expected a filter: mint, or the token program as programId")
         return None
 
-    def _account_entry(self, address: Pubkey, account: TokenAccount, *, parsed: bool) -> dict[str, object]:
-        lamports = self._exchange.balance_lamports(address)
-        data: object
-        if parsed:
-            info = {
-                "isNative": account.mint == WRAPPED_SOL_MINT,
-                "mint": str(account.mint),
-                "owner": str(account.owner),
-                "state": "initialized",
-                "tokenAmount": self._token_amount(account),
-            }
-            data = {
-                "parsed": {"info": info, "type": "account"},
-                "program": "spl-token",
-                "space": _TOKEN_ACCOUNT_BYTES,
-            }
-        else:
-            data = [base64.b64encode(_token_account_bytes(account)).decode("ascii"), "base64"]
-        state = {
-            "data": data,
-            "executable": False,
-            "lamports": lamports,
-            "owner": str(TOKEN_PROGRAM),
+    def _account_value(self, account: AccountInfo | None, config: dict[str, object]) -> dict[str, object] | None:
+        if account is None:
+            return None
+        return {
+            "data": self._account_data(account, config),
+            "executable": account.executable,
+            "lamports": account.lamports,
+            "owner": str(account.owner),
             "rentEpoch": U64_MAX,
-            "space": _TOKEN_ACCOUNT_BYTES,
+            "space": len(account.data),
         }
-        return {"account": state, "pubkey": str(address)}
 
+    def _account_data(self, account: AccountInfo, config: dict[str, object]) -> object:
+        encoding = config.get("encoding", "base64" if account.data else "base58")
+        parsed = self._parsed(account) if encoding == "jsonParsed" else None
+        if parsed is not None:
+            return {"parsed": parsed, "program": "spl-token", "space": len(account.data)}
+        data = sliced(account.data, config.get("dataSlice"))
+        if encoding == "base58":
+            if len(data) > _MAX_BASE58_BYTES:
+                raise RpcError(-32600, "Encoded binary (base 58) data should be less than 128 bytes, use base64.")
+            return [base58.encode(data), "base58"]
+        if encoding not in ("base64", "jsonParsed"):
+            raise invalid_params("unsupported encoding; supported: base58, base64, jsonParsed")
+        return [base64.b64encode(data).decode("ascii"), "base64"]
 
-# -- parameters
-
-
-def _invalid(message: str) -> RpcError:
-    return RpcError(-32602, f"Invalid params: {message}")
+    def _parsed(self, account: AccountInfo) -> dict[str, object] | None:
+        """A token program's account in words; None for any other, which is then shown as bytes."""
+        info: dict[str, object]
+        if account.token is not None:
+            info = {
+                "isNative": account.token.mint == WRAPPED_SOL_MINT,
+                "mint": str(account.token.mint),
+                "owner": str(account.token.owner),
+                "state": "initialized",
+                "tokenAmount": self._token_amount(account.token),
+            }
+            return {"info": info, "type": "account"}
+        if account.mint is None:
+            return None
+        supply, decimals = str(account.mint.supply), account.mint.decimals
+        info = {
+            "decimals": decimals,
+            "freezeAuthority": None,
+            "isInitialized": True,
+            "mintAuthority": None,
+            "supply": supply,
+        }
+        return {"info": info, "type": "mint"}
 
 
 def _failure(request_id: object, error: RpcError) -> dict[str, object]:
@@ -241,83 +387,19 @@ def _failure(request_id: object, error: RpcError) -> dict[str, object]:
     return {"jsonrpc": "2.0", "error": body, "id": request_id}
 
 
-def _param(params: Params, index: int) -> object:
-    if index >= len(params):
-        raise _invalid(f"expected at least {index + 1} parameters")
-    return params[index]
+def _get_minimum_balance(params: Params) -> int:
+    size = optional_integer({"size": required(params, 0)}, "size")
+    if size is None or size > _MAX_ACCOUNT_BYTES:
+        raise invalid_params(f"the size must be an integer from 0 to {_MAX_ACCOUNT_BYTES}")
+    return (_ACCOUNT_OVERHEAD_BYTES + size) * _RENT_LAMPORTS_PER_BYTE
 
 
-def _config(params: Params, index: int) -> dict[str, object]:
-    config = params[index] if index < len(params) else None
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise _invalid("the configuration must be an object")
-    return config
-
-
-def _pubkey(params: Params, index: int) -> Pubkey:
-    text = _param(params, index)
-    try:
-        if isinstance(text, str):
-            return Pubkey.from_string(text)
-    except ValueError:
-        pass
-    raise _invalid("not a public key")
-
-
-def _signature(text: object) -> Signature:
-    try:
-        if isinstance(text, str):
-            return Signature.from_string(text)
-    except ValueError:
-        pass
-    raise _invalid("not a signature")
-
-
-def _transaction(params: Params, config: dict[str, object], *, default_encoding: str) -> VersionedTransaction:
-    text = _param(params, 0)
-    if not isinstance(text, str):
-        raise _invalid("the transaction must be a string")
-    raw = _transaction_bytes(text, config.get("encoding", default_encoding))
-    try:
-        transaction = VersionedTransaction.from_bytes(raw)
-    except ValueError as error:
-        message = f"failed to deserialize solana_transaction::versioned::VersionedTransaction: {error}"
-        raise RpcError(-32602, message) from error
-    if bytes(transaction) != raw:
-        raise RpcError(-32602, "failed to deserialize solana_transaction: bytes left over")
-    if not transaction.signatures:
-        raise RpcError(-32602, "invalid transaction: Transaction failed to sanitize accounts offsets correctly")
-    return transaction
-
-
-def _transaction_bytes(text: str, encoding: object) -> bytes:
-    try:
-        if encoding == "base64":
-            raw = base64.b64decode(text, validate=True)
-        elif encoding == "base58":
-            if len(text) > _MAX_BASE58_CHARACTERS:
-                raise _invalid(f"base58 encoded transaction too large: {len(text)} characters")
-            raw = base58.decode(text)
-        else:
-            raise _invalid("unsupported encoding; supported: base58, base64")
-    except (ValueError, binascii.Error) as error:
-        raise _invalid(f"invalid {encoding} encoding: {error}") from error
-    if len(raw) > MAX_TRANSACTION_BYTES:
-        raise _invalid(f"decoded transaction too large: {len(raw)} bytes (max: {MAX_TRANSACTION_BYTES} bytes)")
-    return raw
-
-
-def _token_account_bytes(account: TokenAccount) -> bytes:
-    """The 165 bytes of an initialized account without delegate."""
-    native = account.mint == WRAPPED_SOL_MINT
-    return struct.pack(
-        "<32s32sQ4x32xB4sQ8x4x32x",
-        bytes(account.mint),
-        bytes(account.owner),
-        account.amount,
-        1,
-        struct.pack("<I", 1 if native else 0),
-        RENT_TOKEN_ACCOUNT_LAMPORTS if native else 0,
-    )
+def _require_tip(params: Params, sender: str) -> None:
+    """What senders ask for: no preflight, and something for them."""
+    config = config_of(params, 1)
+    if not flag(config, "skipPreflight"):
+        raise invalid_params("skipPreflight must be true")
+    transaction = transaction_of(params, config, default_encoding="base58")
+    sanitise(transaction)
+    if not tip_lamports(message_of(transaction), TIP_ACCOUNTS[sender]):
+        raise invalid_params(f"the transaction pays no tip to an account of {sender}")

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
+import socket
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
+from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.api_server import ApiServer
 from lasersell_sync.sandbox.chain import TransactionRecord
+from lasersell_sync.sandbox.control_server import ControlServer, mounted
 from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.faults import Faults
 from lasersell_sync.sandbox.http_server import HttpService
 from lasersell_sync.sandbox.pacemaker import Pacemaker
+from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.positions import PositionRecord
 from lasersell_sync.sandbox.rpc_server import RpcServer
+from lasersell_sync.sandbox.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
+from lasersell_sync.sandbox.script import Script
 from lasersell_sync.sandbox.sessions import SessionRecord
-from lasersell_sync.sandbox.sockets import listen, url_host
+from lasersell_sync.sandbox.sockets import is_loopback, listen, url_host
 from lasersell_sync.sandbox.stream_server import STREAM_PATH, StreamServer
+from lasersell_sync.sandbox.tiers import TIERS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_log = logging.getLogger("lasersell_sync.sandbox")
 
 T = TypeVar("T")
 Address = str | Pubkey
@@ -36,7 +49,11 @@ _MAX_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class MintInfo:
-    """A token of the sandbox; ``tape`` names the story of its price: ``climb``, ``fall`` or ``peak``."""
+    """A token of the sandbox.
+
+    ``tape`` names the story of its price: ``climb``, ``fall``, ``peak``, ``calm``, or ``scripted`` for one of its own.
+    ``quote`` is what it trades against: ``SOL`` or ``USD1``.
+    """
 
     mint: str
     symbol: str
@@ -45,31 +62,43 @@ class MintInfo:
     market_type: str
     pool: str
     tape: str
+    quote: str = "SOL"
 
 
 class Sandbox:
     """A local exchange to trade on with play money: real wire formats, real transactions, no outside world.
 
     A mint's price story (its tape) starts when a user's buy lands in it while no user holds it, and depends on nothing
-    but ``seed``, the mint and the trades: same seed, same actions, same story. ``mints[0]`` climbs by 40 to 80 % within
-    about ten seconds.
+    but ``seed``, the mint and the trades: same seed, same actions, same story. Without a ``scenario``, ``mints[0]``
+    climbs by 40 to 80 % within about ten seconds, and dates are today's. With one, time begins when the first session
+    is configured, on the same date every time: same seed and scenario, same messages from clients, same messages to
+    them, byte for byte. ``clock="manual"`` makes that independent of how fast clients and machine are.
 
     Use as a context manager, or ``start`` and ``stop``. Nothing runs before ``start``.
 
     Args:
+        scenario: A shipped scenario's name, the path of a TOML file, or a ``Scenario``; see docs/sandbox.md.
         seed: Chooses mints, pools and price stories.
         api_key: The API key that clients must send.
-        api_keys: More keys that are accepted.
+        api_keys: More keys that are accepted; a mapping gives each its tier.
+        tier: 0 (Personal), 1 (Professional) or 2 (Advanced): the limits of PROTOCOL.md §8, for every key without one.
         stream_port: WebSocket port; 0 picks a free one, here and below.
         api_port: REST port.
         rpc_port: Solana JSON-RPC port.
         host: An IP address to listen on; None means 127.0.0.1, and ::1 where the machine has it.
-        pnl_flush_ms: Interval of ``pnl_update`` per position.
+        pnl_flush_ms: Interval of ``pnl_update`` per position; virtual time, as all of these.
         landing_delay_ms: Time from ``sendTransaction`` to execution.
-        speed: Market ticks per 100 ms.
+        loss_probability: The share of the node's sendings that get lost on the way, from 0 to 1.
+        speed: Virtual seconds per real second, 0.01 to 10000: at 600 an hour takes six seconds. A machine that cannot
+            keep up slows virtual time down.
+        clock: ``"flowing"``, or ``"manual"``: time stands still but for ``advance``.
+        start_time_ms: The Unix time at which virtual time begins; None: now, or a scenario's own date.
         session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
-            ``"replace"`` (the first one is closed).
+            ``"replace"`` (the first one is closed); None: as in ``policies``.
+        policies: How the service behaves where its documentation is silent; see ``Policies``.
+        requests_per_min: REST requests, and stream messages, a key may send in a minute; None: any number.
         initial_lamports: Play money of a wallet when it is first registered.
+        initial_usd1_units: The same in USD1, 6 decimals.
 
     Raises:
         ValueError: An argument makes no sense; the text names it.
@@ -80,22 +109,35 @@ class Sandbox:
     def __init__(
         self,
         *,
+        scenario: str | Path | Scenario = DEFAULT_SCENARIO,
         seed: int = 1,
         api_key: str = "sandbox-key",
-        api_keys: Sequence[str] | None = None,
+        api_keys: Sequence[str] | Mapping[str, int] | None = None,
+        tier: int = 2,
         stream_port: int = 8082,
         api_port: int = 8080,
         rpc_port: int = 8899,
         host: str | None = None,
         pnl_flush_ms: int = 100,
         landing_delay_ms: int = 400,
+        loss_probability: float = 0.0,
         speed: float = 1.0,
-        session_policy: str = "refuse",
+        clock: str = "flowing",
+        start_time_ms: int | None = None,
+        session_policy: str | None = None,
+        policies: Policies | None = None,
+        requests_per_min: int | None = None,
         initial_lamports: int = 10 * 10**9,
+        initial_usd1_units: int = 10_000 * 10**6,
     ) -> None:
         _check_integer("seed", seed, least=-_U64_MAX, most=_U64_MAX)
-        if session_policy not in ("refuse", "replace"):
-            raise ValueError(f"session_policy must be 'refuse' or 'replace', not {session_policy!r}")
+        if clock not in ("flowing", "manual"):
+            raise ValueError(f"clock must be 'flowing' or 'manual', not {clock!r}")
+        if start_time_ms is not None:
+            _check_integer("start_time_ms", start_time_ms, least=0, most=2**53)
+        if requests_per_min is not None:
+            _check_integer("requests_per_min", requests_per_min, least=1, most=10**9)
+        _check_integer("initial_usd1_units", initial_usd1_units, least=0, most=_U64_MAX // 10**6)
         ports = {"stream_port": stream_port, "api_port": api_port, "rpc_port": rpc_port}
         for name, port in ports.items():
             _check_integer(name, port, least=0, most=65_535)
@@ -111,16 +153,29 @@ class Sandbox:
             api_keys=_checked_keys(api_key, api_keys),
             pnl_flush_ms=pnl_flush_ms,
             landing_delay_ms=landing_delay_ms,
+            loss_probability=_checked_share("loss_probability", loss_probability),
             speed=_checked_speed(speed),
-            replace_sessions=session_policy == "replace",
+            flowing=clock == "flowing",
+            start_ms=start_time_ms,
+            scenario=scenario if isinstance(scenario, Scenario) else load_scenario(scenario),
+            tiers=_checked_tiers(tier, api_keys),
+            policies=_checked_policies(policies, session_policy),
+            requests_per_min=requests_per_min,
             initial_lamports=initial_lamports,
+            initial_usd1_units=initial_usd1_units,
         )
+        self._manual = clock == "manual"
         self._exchange = Exchange(settings)
+        self._script = Script(self._exchange)
         # Guards the life cycle: start and stop from two threads at once.
         self._life = threading.Lock()
         self._state = "new"
         self._urls: dict[str, str] = {}
+        self._loopback_only = True
         self._stream: StreamServer | None = None
+        #: set by `stop`, which must not wait for the end of a restart
+        self._stop_asked = threading.Event()
+        self._faults = Faults(self._exchange, self._running_stream, self._restart_stream)
         self._services: list[HttpService] = []
         self._pacemaker: Pacemaker | None = None
 
@@ -150,10 +205,14 @@ class Sandbox:
 
     def _open(self) -> None:
         sockets = listen("stream", self._ports["stream_port"], self._host)
-        self._stream = StreamServer(self._exchange, sockets)
+        self._stream = StreamServer(self._exchange, sockets, self._faults.conditions)
         host, port = url_host(sockets), sockets[0].getsockname()[1]
         self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
-        for service, application in (("api", ApiServer(self._exchange)), ("rpc", RpcServer(self._exchange))):
+        control = ControlServer(self, self._exchange.keys.match)
+        api = mounted(control, self._faults.disturb("api", ApiServer(self._exchange)))
+        rpc = self._faults.disturb("rpc", RpcServer(self._exchange, self._faults.rpc_error))
+        self._say_who_can_connect(sockets)
+        for service, application in (("api", api), ("rpc", rpc)):
             sockets = listen(service, self._ports[f"{service}_port"], self._host)
             host, port = url_host(sockets), sockets[0].getsockname()[1]
             self._services.append(HttpService(f"lasersell-sandbox-{service}", sockets, application))
@@ -165,8 +224,18 @@ class Sandbox:
         for running in self._services:
             running.start()
 
+    def _say_who_can_connect(self, sockets: list[socket.socket]) -> None:
+        self._loopback_only = is_loopback(sockets)
+        if self._loopback_only:
+            _log.info("listening on loopback: nothing outside this machine can connect")
+        else:
+            _log.warning(
+                "listening on %s: whoever can reach this machine can connect, trade and order faults", self._host
+            )
+
     def stop(self) -> None:
         """Close every socket and join every thread, in under two seconds; again is fine."""
+        self._stop_asked.set()
         with self._life:
             if self._state == "running":
                 self._close()
@@ -179,6 +248,19 @@ class Sandbox:
             service.stop()
         if self._pacemaker is not None:
             self._pacemaker.stop()
+
+    def _restart_stream(self, *, keep_sessions: bool, down_s: float) -> None:
+        """Raises RuntimeError, or OSError if somebody took the port meanwhile."""
+        with self._life:
+            port = urlsplit(self.stream_url).port
+            self._running_stream().stop()
+            if not keep_sessions:
+                self._exchange.forget_sessions()
+            if self._stop_asked.wait(down_s):
+                return
+            sockets = listen("stream", port or 0, self._host)
+            self._stream = StreamServer(self._exchange, sockets, self._faults.conditions)
+            self._stream.start()
 
     def __enter__(self) -> Self:
         self.start()
@@ -212,6 +294,11 @@ class Sandbox:
         return self._urls[name]
 
     @property
+    def loopback_only(self) -> bool:
+        """Whether nothing outside this machine can connect; so it is, unless ``host`` says otherwise."""
+        return self._loopback_only
+
+    @property
     def api_key(self) -> str:
         """The API key clients must send."""
         return self._api_key
@@ -228,7 +315,14 @@ class Sandbox:
         for listing in self._exchange.listings:
             mint, pool = str(listing.mint), str(self._exchange.venue(listing).pool(listing))
             infos[mint] = MintInfo(
-                mint, listing.symbol, listing.name, listing.decimals, listing.market_type, pool, listing.tape
+                mint=mint,
+                symbol=listing.symbol,
+                name=listing.name,
+                decimals=listing.decimals,
+                market_type=listing.market_type,
+                pool=pool,
+                tape=listing.tape,
+                quote=listing.quote.name,
             )
         return infos
 
@@ -273,10 +367,50 @@ class Sandbox:
 
     @property
     def received(self) -> dict[int, list[dict[str, object]]]:
-        """Every JSON object that clients sent, in order of arrival, by session id."""
+        """Every JSON object that clients sent, in order of arrival, by session id; the newest 16 MiB of them."""
         return self._exchange.received()
 
     # -- stepping in
+
+    @property
+    def faults(self) -> Faults:
+        """Makes things go wrong."""
+        return self._faults
+
+    @property
+    def script(self) -> Script:
+        """Makes things happen in the market."""
+        return self._script
+
+    @property
+    def wallets(self) -> dict[str, Keypair]:
+        """The scenario's own wallets, by name: play-money keys that depend on the seed."""
+        return dict(self._exchange.wallets)
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the sandbox began."""
+        return self._exchange.now_s
+
+    def advance(self, seconds: float, *, until: Callable[[], object] | None = None) -> bool:
+        """With ``clock="manual"``: play so much virtual time, as fast as the machine can.
+
+        Args:
+            seconds: 0 plays what is due now.
+            until: Looked at before and after every moment; true ends it there. Called on this thread.
+
+        Returns:
+            Whether ``until`` has become true; without one, False.
+
+        Raises:
+            RuntimeError: The clock is not manual.
+            ValueError: ``seconds`` is negative or not a number.
+        """
+        if not self._manual:
+            raise RuntimeError("time flows by itself here; make the sandbox with clock='manual' to advance it")
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be a number of at least 0, not {seconds!r}")
+        return self._exchange.advance(seconds, (lambda: False) if until is None else until)
 
     def force_exit(self, position_id: int, reason: str) -> None:
         """Send an exit signal for an open position, as if a strategy had fired. Raises ValueError."""
@@ -295,24 +429,25 @@ class Sandbox:
 
     def drop_connections(self, code: int | None = None) -> None:
         """End every stream connection: without a code by an abrupt TCP reset or end, with one by a close frame."""
-        if code is not None and not (code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code < 5000):
-            raise ValueError(f"code {code!r} may not be sent in a close frame")
-        self._running_stream().drop(code)
+        if code is None:
+            self._faults.drop()
+        else:
+            self._faults.close(code)
 
     def mute(self) -> None:
         """Fall silent on the stream: nothing is sent, nothing read, no ping answered; sockets stay open."""
-        self._running_stream().set_muted(muted=True)
+        self._faults.mute()
 
     def unmute(self) -> None:
         """Speak again; what piled up meanwhile is sent and answered."""
-        self._running_stream().set_muted(muted=False)
+        self._faults.unmute()
 
     def send_raw(self, frame: str | bytes) -> int:
         """Send something to every stream connection; how many there were.
 
         A text goes out as one text frame whatever it says; bytes go on the socket as they are, framing included.
         """
-        return self._exchange.post_to_all([frame])
+        return self._faults.raw(frame)
 
     def _running_stream(self) -> StreamServer:
         if self._stream is None or self._state != "running":
@@ -335,19 +470,44 @@ def _check_host(host: str | None) -> None:
 
 
 def _checked_speed(speed: float) -> float:
-    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0.01 <= speed <= 1000:
-        raise ValueError(f"speed must be a number from 0.01 to 1000, not {speed!r}")
+    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0.01 <= speed <= 10_000:
+        raise ValueError(f"speed must be a number from 0.01 to 10000, not {speed!r}")
     return float(speed)
 
 
-def _checked_keys(api_key: str, api_keys: Sequence[str] | None) -> tuple[str, ...]:
+def _checked_share(name: str, share: float) -> float:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, not {share!r}")
+    return float(share)
+
+
+def _checked_policies(policies: Policies | None, session_policy: str | None) -> Policies:
+    if session_policy not in (None, "refuse", "replace"):
+        raise ValueError(f"session_policy must be 'refuse' or 'replace', not {session_policy!r}")
+    if policies is not None and not isinstance(policies, Policies):
+        raise ValueError(f"policies must be a Policies, not {policies!r}")
+    chosen = policies or Policies()
+    return chosen if session_policy is None else replace(chosen, replace_sessions=session_policy == "replace")
+
+
+def _checked_tiers(tier: int, api_keys: Sequence[str] | Mapping[str, int] | None) -> tuple[int, ...]:
+    """One tier for each key, in their order."""
+    more = tuple(api_keys.values()) if isinstance(api_keys, Mapping) else (tier,) * len(api_keys or ())
+    for number in (tier, *more):
+        _check_integer("tier", number, least=0, most=len(TIERS) - 1)
+    return (tier, *more)
+
+
+def _checked_keys(api_key: str, api_keys: Sequence[str] | Mapping[str, int] | None) -> tuple[str, ...]:
     more_keys = () if api_keys is None or isinstance(api_keys, str) else tuple(api_keys)
     # No value in the texts: keys do not belong into errors.
     if not _is_key(api_key):
         raise ValueError("api_key must be a non-empty string of printable ASCII")
     if isinstance(api_keys, str) or not all(_is_key(key) for key in more_keys):
         raise ValueError("api_keys must be a list of non-empty strings of printable ASCII")
-    return tuple(dict.fromkeys((api_key, *more_keys)))
+    if len({api_key, *more_keys}) < 1 + len(more_keys):
+        raise ValueError("api_keys must name each key once, and not api_key again")
+    return (api_key, *more_keys)
 
 
 def _is_key(key: object) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.commands import Configure, WatchWallet
+from lasersell_sync.sandbox.commands import Configure, MirrorConfig, WatchWallet
 from lasersell_sync.sandbox.orders import Delivery
 from lasersell_sync.sandbox.positions import Position
 from lasersell_sync.sandbox.strategies import Strategy
+from lasersell_sync.sandbox.tiers import TIERS, Tier
 
 #: A text is one text frame; bytes go on the socket as they are (damaged frames for client tests).
 Frame = str | bytes
@@ -36,12 +38,19 @@ class Session:
     key_id: str
     outbox: Outbox
     connected_at_ms: int
+    tier: Tier = TIERS[-1]
+    #: when the client last did something, on the virtual clock
+    active_s: float = 0.0
     configure: Configure | None = None
     wallets: set[Pubkey] = field(default_factory=set)
     strategy: Strategy | None = None
     watch_wallets: tuple[WatchWallet, ...] = ()
     #: tracked for this session, by position id
     positions: dict[int, Position] = field(default_factory=dict)
+    #: which of them are watched wallets': told with ``watched``, and no business of this session's strategy
+    watched_ids: set[int] = field(default_factory=set)
+    #: how many of its own each wallet has
+    own_counts: Counter[Pubkey] = field(default_factory=Counter)
     #: every JSON object received, in order
     received: list[dict[str, object]] = field(default_factory=list)
     closed_at_ms: int | None = None
@@ -50,6 +59,45 @@ class Session:
     def live(self) -> bool:
         """Configured and not closed."""
         return self.configure is not None and self.closed_at_ms is None
+
+    @property
+    def mirror_config(self) -> MirrorConfig:
+        """This session's rules for copying."""
+        return self.configure.mirror_config if self.configure is not None else MirrorConfig()
+
+    def watched(self, position: Position) -> bool:
+        """Whether a tracked position is a watched wallet's, not the client's own."""
+        return position.position_id in self.watched_ids
+
+    def own_positions(self) -> list[Position]:
+        """The tracked positions of the client's own wallets."""
+        return [position for number, position in self.positions.items() if number not in self.watched_ids]
+
+    def track(self, position: Position, *, watched: bool) -> None:
+        """Tell this session about a position from now on."""
+        self.positions[position.position_id] = position
+        if watched:
+            self.watched_ids.add(position.position_id)
+        else:
+            self.own_counts[position.holding.wallet] += 1
+
+    def forget(self, position: Position) -> None:
+        """Tell it no more."""
+        if self.positions.pop(position.position_id, None) is None:
+            return
+        if position.position_id in self.watched_ids:
+            self.watched_ids.discard(position.position_id)
+        else:
+            self.own_counts[position.holding.wallet] -= 1
+
+    def full(self, wallet: Pubkey) -> str | None:
+        """Which limit keeps one more position of a wallet from being tracked, in words; None if there is room."""
+        tier = self.tier
+        if len(self.positions) - len(self.watched_ids) >= tier.max_positions_per_session:
+            return f"tier {tier.number} ({tier.name}) tracks {tier.max_positions_per_session} positions per session"
+        if self.own_counts[wallet] >= tier.max_positions_per_wallet:
+            return f"tier {tier.number} ({tier.name}) tracks {tier.max_positions_per_wallet} positions per wallet"
+        return None
 
     @property
     def delivery(self) -> Delivery:
@@ -65,6 +113,7 @@ class SessionRecord:
 
     session_id: int
     key_id: str
+    tier: int
     configured: bool
     wallet_pubkeys: tuple[str, ...]
     strategy: Strategy | None
@@ -82,6 +131,7 @@ def session_record(session: Session) -> SessionRecord:
     return SessionRecord(
         session_id=session.session_id,
         key_id=session.key_id,
+        tier=session.tier.number,
         configured=session.configure is not None,
         wallet_pubkeys=tuple(sorted(str(wallet) for wallet in session.wallets)),
         strategy=session.strategy,

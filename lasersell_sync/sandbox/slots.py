@@ -1,6 +1,7 @@
 """Slots and blockhashes: the chain's clock.
 
-A slot is 400 ms of the monotonic clock; nothing ticks in the background, the current slot is worked out when asked.
+A slot is 400 ms of the exchange's clock, which may run faster than the wall's. Nothing ticks in the background: the
+current slot is worked out when asked.
 """
 
 from __future__ import annotations
@@ -14,29 +15,43 @@ from solders.hash import Hash
 SLOT_S = 0.4
 #: A blockhash is accepted for this many slots.
 BLOCKHASH_LIFE_SLOTS = 150
+#: How many slots old a block must be to have each commitment, in rising order. Here no block is ever abandoned.
+COMMITMENT_SLOTS = {"processed": 0, "confirmed": 1, "finalized": 32}
 _FIRST_SLOT = 300_000_000
 #: Slots without a block, since the beginning.
 _SKIPPED_SLOTS = 21_000_000
 
 
+def commitment_after(age_slots: int) -> str:
+    """The highest commitment that a block of this age has reached."""
+    reached = [name for name, slots in COMMITMENT_SLOTS.items() if age_slots >= slots]
+    return reached[-1] if reached else "processed"
+
+
 class SlotClock:
     """The current slot, and which blockhash belongs to which slot.
+
+    Args:
+        now_s: The exchange's clock.
+        salt: Tells one cluster's blockhashes from another's. None draws one, so that a transaction of another sandbox's
+            run cannot land in this one.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], *, salt: bytes | None = None) -> None:
         self._now_s = now_s
         self._start_s = now_s()
         self._offset_slots = 0
-        # A cluster of its own: a transaction of another sandbox's run must not land in this one.
-        self._salt = os.urandom(16)
+        self._salt = os.urandom(16) if salt is None else salt
         self._slot_of: dict[Hash, int] = {}
-        self._remembered_to = _FIRST_SLOT - 1
+        # The cluster is older than the sandbox: whoever asks for a finalized blockhash in the first second gets one.
+        self._remembered_to = _FIRST_SLOT - BLOCKHASH_LIFE_SLOTS - 1
 
-    def slot(self) -> int:
-        """The current slot."""
-        return _FIRST_SLOT + self._offset_slots + int((self._now_s() - self._start_s) / SLOT_S)
+    def slot(self, commitment: str = "processed") -> int:
+        """The newest slot at a commitment. Raises KeyError for a commitment there is not."""
+        now = _FIRST_SLOT + self._offset_slots + int((self._now_s() - self._start_s) / SLOT_S)
+        return now - COMMITMENT_SLOTS[commitment]
 
     def skip(self, slots: int) -> None:
         """Let time pass: the slot jumps ahead."""
@@ -46,9 +61,9 @@ class SlotClock:
         """Blocks up to a slot (default: now)."""
         return (self.slot() if slot is None else slot) - _SKIPPED_SLOTS
 
-    def latest_blockhash(self) -> tuple[Hash, int]:
-        """The newest blockhash, and the last block height at which it is accepted."""
-        slot = self.slot()
+    def latest_blockhash(self, commitment: str = "processed") -> tuple[Hash, int]:
+        """The newest blockhash at a commitment, and the last block height at which it is accepted."""
+        slot = self.slot(commitment)
         return self._blockhash(slot), self.block_height(slot) + BLOCKHASH_LIFE_SLOTS
 
     def accepts(self, blockhash: Hash) -> bool:

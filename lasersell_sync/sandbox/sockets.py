@@ -7,7 +7,9 @@ import ipaddress
 import socket
 
 _LOOPBACK = ("127.0.0.1", "::1")
-_BACKLOG = 128
+#: Connections the system keeps for us until we accept them.
+BACKLOG = 1_024
+_MAX_CONNECTIONS = 10_000
 #: How often to look for a port that is free on both address families.
 _FREE_PORT_ATTEMPTS = 50
 
@@ -61,7 +63,7 @@ def _bind(address: str, port: int) -> socket.socket:
         if version == 6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -78,3 +80,21 @@ def url_host(sockets: list[socket.socket]) -> str:
     """The address to put into a URL."""
     address: str = sockets[0].getsockname()[0]
     return f"[{address}]" if ":" in address else address
+
+
+def is_loopback(sockets: list[socket.socket]) -> bool:
+    """Whether only this machine can connect."""
+    return all(ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback for listener in sockets)
+
+
+def connection_limit() -> int:
+    """How many connections one service holds at a time: a quarter of what the process may open.
+
+    Three services at their limits leave a quarter for everything else.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MAX_CONNECTIONS
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_CONNECTIONS if soft_limit == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft_limit // 4))

@@ -1,4 +1,4 @@
-"""When to exit: target profit, stop loss, trailing stop (PROTOCOL.md §6).
+"""When to exit, and how much: every condition of PROTOCOL.md §6 that the server watches.
 
 Pure values and functions; no clock, no I/O. Percentages are exact fractions of the decimal text that came over the
 wire, and profits are integers, so a condition fires on the very lamport it names.
@@ -12,6 +12,11 @@ from fractions import Fraction
 TARGET_PROFIT = "target_profit"
 STOP_LOSS = "stop_loss"
 TRAILING_STOP = "trailing_stop"
+#: The stop that moved to zero profit.
+BREAKEVEN_TRAIL = "breakeven_trail"
+#: One rung of a ladder: the only exit that may sell a part.
+LADDER_LEVEL = "chained_tp"
+GRADUATION = "graduation"
 
 
 def exact_pct(value: float) -> Fraction:
@@ -21,7 +26,7 @@ def exact_pct(value: float) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One rung of a take-profit ladder (kept for a later storey)."""
+    """One rung of a take-profit ladder: at ``profit_pct``, sell ``sell_pct`` % of what is left, then trail the rest."""
 
     profit_pct: Fraction
     sell_pct: Fraction
@@ -30,10 +35,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A strategy's settings; a percentage of 0 switches its condition off.
-
-    This storey acts on the first three; the others are validated and stored.
-    """
+    """A strategy's settings; a percentage of 0 switches its condition off."""
 
     target_profit_pct: Fraction
     stop_loss_pct: Fraction
@@ -45,43 +47,131 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
+class Exit:
+    """Sell ``sell_tokens`` (None: everything), for a reason; ``level_index`` counts a ladder's rungs from 0."""
+
+    reason: str
+    sell_tokens: int | None = None
+    level_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
-    """A strategy at work on one position: the best profit seen, and what has fired (None: armed)."""
+    """A strategy at work on one position."""
 
     strategy: Strategy
+    #: the best profit seen, at least 0
     peak_profit: int = 0
+    #: why everything is to be sold; None while armed
     fired: str | None = None
+    #: the profit has once reached the breakeven percentage
+    breakeven_armed: bool = False
+    #: the first rung of the ladder that has not fired
+    next_level: int = 0
+    #: the trailing stop a rung has set, in place of the strategy's
+    level_trailing_pct: Fraction = Fraction(0)
+    #: signalled by rungs and not sold yet
+    pending_tokens: int = 0
+    #: held back by the liquidity guard, for the rungs to come
+    carried_tokens: int = 0
 
     def with_strategy(self, strategy: Strategy) -> Watch:
-        """The same watch under another strategy; armed again if the strategy really changed."""
-        return self if strategy == self.strategy else replace(self, strategy=strategy, fired=None)
+        """The same watch under another strategy; armed again if it really changed.
+
+        The best profit stays: it is the position's. A ladder that did not change goes on where it was.
+        """
+        if strategy == self.strategy:
+            return self
+        watch = replace(self, strategy=strategy, fired=None, breakeven_armed=False)
+        if strategy.take_profit_levels == self.strategy.take_profit_levels:
+            return watch
+        return replace(watch, next_level=0, level_trailing_pct=Fraction(0), carried_tokens=0)
 
     def scaled(self, kept_tokens: int, of_tokens: int) -> Watch:
-        """The same watch after a partial sale: the peak shrinks with the position."""
-        return replace(self, peak_profit=self.peak_profit * kept_tokens // of_tokens)
+        """The same watch after a partial sale: the peak shrinks with the position, and what was asked for is sold."""
+        return replace(
+            self,
+            peak_profit=self.peak_profit * kept_tokens // of_tokens,
+            pending_tokens=max(0, self.pending_tokens - (of_tokens - kept_tokens)),
+            carried_tokens=min(self.carried_tokens, kept_tokens),
+        )
 
-    def observe(self, entry: int, profit: int) -> Watch:
-        """Look at the newest profit; ``fired`` of the result is new if a condition was met just now."""
+    def observe(self, entry: int, profit: int, *, tokens: int, absorbed: int) -> tuple[Watch, tuple[Exit, ...]]:
+        """Look at the newest profit: the watch from now on, and the exits that have become due just now.
+
+        Args:
+            entry: What the position cost, in quote units. 0 never fires: a percentage of nothing is no condition.
+            profit: What selling all of it would bring now, less ``entry``.
+            tokens: The position's size.
+            absorbed: The most tokens the pool takes at tolerable slippage, for the liquidity guard.
+        """
+        watch = self._remember(entry, profit)
+        if entry <= 0 or watch.fired is not None:
+            return watch, ()
+        reason = watch._exit_reason(entry, profit)
+        if reason is not None:
+            return replace(watch, fired=reason), (Exit(reason),)
+        return watch._climb(entry, profit, tokens, absorbed)
+
+    def graduated(self) -> tuple[Watch, tuple[Exit, ...]]:
+        """The token has moved from its bonding curve to an AMM pool."""
+        if not self.strategy.sell_on_graduation or self.fired is not None:
+            return self, ()
+        return replace(self, fired=GRADUATION), (Exit(GRADUATION),)
+
+    def _remember(self, entry: int, profit: int) -> Watch:
         peak = max(self.peak_profit, profit)
-        fired = self.fired or exit_reason(self.strategy, entry=entry, profit=profit, peak_profit=peak)
-        if peak == self.peak_profit and fired == self.fired:
+        breakeven_pct = self.strategy.breakeven_trail_pct
+        armed = self.breakeven_armed or bool(breakeven_pct and entry > 0 and _reaches(peak, entry, breakeven_pct))
+        if peak == self.peak_profit and armed == self.breakeven_armed:
             return self
-        return replace(self, peak_profit=peak, fired=fired)
+        return replace(self, peak_profit=peak, breakeven_armed=armed)
 
-
-def exit_reason(strategy: Strategy, *, entry: int, profit: int, peak_profit: int) -> str | None:
-    """The condition that is met, or None. All amounts in quote units.
-
-    A non-empty ladder replaces target profit. An entry of 0 never fires: a percentage of nothing is no condition.
-    """
-    if entry <= 0:
+    def _exit_reason(self, entry: int, profit: int) -> str | None:
+        """Why to sell everything, or None. The first that holds, in this order, is the one reason that is told."""
+        strategy = self.strategy
+        target_pct = strategy.target_profit_pct if not strategy.take_profit_levels else None
+        if target_pct and _reaches(profit, entry, target_pct):
+            return TARGET_PROFIT
+        if strategy.stop_loss_pct and _reaches(-profit, entry, strategy.stop_loss_pct):
+            return STOP_LOSS
+        if self.breakeven_armed and profit <= 0:
+            return BREAKEVEN_TRAIL
+        trailing_pct = self.level_trailing_pct or strategy.trailing_stop_pct
+        if trailing_pct and self.peak_profit > 0 and _reaches(self.peak_profit - profit, entry, trailing_pct):
+            return TRAILING_STOP
         return None
-    target_pct = strategy.target_profit_pct if not strategy.take_profit_levels else 0
-    if target_pct and profit * 100 >= entry * target_pct:
-        return TARGET_PROFIT
-    if strategy.stop_loss_pct and -profit * 100 >= entry * strategy.stop_loss_pct:
-        return STOP_LOSS
-    trailing_pct = strategy.trailing_stop_pct if peak_profit > 0 else 0
-    if trailing_pct and (peak_profit - profit) * 100 >= entry * trailing_pct:
-        return TRAILING_STOP
-    return None
+
+    # -- the ladder
+
+    def _climb(self, entry: int, profit: int, tokens: int, absorbed: int) -> tuple[Watch, tuple[Exit, ...]]:
+        """Fire every rung that is reached; a jump in price may reach several at once."""
+        watch, exits = self, []
+        levels = self.strategy.take_profit_levels
+        while watch.next_level < len(levels) and _reaches(profit, entry, levels[watch.next_level].profit_pct):
+            watch, sell_tokens = watch._rung(levels[watch.next_level], tokens, absorbed)
+            absorbed -= sell_tokens
+            if sell_tokens:
+                exits.append(Exit(LADDER_LEVEL, sell_tokens, watch.next_level - 1))
+        return watch, tuple(exits)
+
+    def _rung(self, level: Level, tokens: int, absorbed: int) -> tuple[Watch, int]:
+        """The watch above a rung, and how much the rung sells."""
+        # What earlier rungs have signalled is as good as sold: two rungs must not sell the same tokens.
+        left = max(0, tokens - self.pending_tokens)
+        share = left * level.sell_pct.numerator // (100 * level.sell_pct.denominator)
+        wanted = min(left, share + self.carried_tokens)
+        sell_tokens = min(wanted, max(0, absorbed)) if self.strategy.liquidity_guard else wanted
+        above = replace(
+            self,
+            next_level=self.next_level + 1,
+            level_trailing_pct=level.trailing_stop_pct or self.level_trailing_pct,
+            pending_tokens=self.pending_tokens + sell_tokens,
+            carried_tokens=wanted - sell_tokens,
+        )
+        return above, sell_tokens
+
+
+def _reaches(amount: int, entry: int, pct: Fraction) -> bool:
+    """Whether an amount is at least ``pct`` percent of the entry, in integers alone."""
+    return amount * 100 * pct.denominator >= entry * pct.numerator

@@ -1,7 +1,8 @@
 """The stream service: WebSocket connections on one event loop, in one thread of its own.
 
-The server only moves frames: what they mean is ``StreamDesk``'s. Each connection has an outbox, a queue that the
-exchange fills from any thread in batches and a writer task empties.
+The server only moves frames: what they mean is ``StreamDesk``'s. Each connection has an outbox, which the exchange
+fills from any thread in batches and a writer task empties. Frames are framed here and written in large pieces: at
+200,000 messages a second a call into the WebSocket library for each would be too much.
 """
 
 from __future__ import annotations
@@ -12,25 +13,37 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
+from lasersell_sync.sandbox import wire
 from lasersell_sync.sandbox.exchange import Exchange
+from lasersell_sync.sandbox.link import Link, LinkConditions
 from lasersell_sync.sandbox.sessions import Frame, Session
+from lasersell_sync.sandbox.sockets import BACKLOG, connection_limit
+from lasersell_sync.sandbox.stream_desk import POLICY_VIOLATION
 
 _log = logging.getLogger("lasersell_sync.sandbox.stream")
 
 STREAM_PATH = "/v1/ws"
 MAX_MESSAGE_BYTES = 2**20
-#: Frames waiting for one client above which low-lane batches are dropped.
-MAX_BACKLOG_FRAMES = 100_000
+#: Bytes waiting for one client above which low-lane batches are dropped.
+MAX_LOW_LANE_BACKLOG_BYTES = 2**25
+#: Bytes waiting for one client above which its connection is cut: it does not read at all.
+MAX_BACKLOG_BYTES = 2**26
+#: Frames go to the socket in pieces of about this size, each a whole number of frames.
+_PIECE_BYTES = 2**17
+#: How long low-lane frames may gather after a write.
+_GATHER_S = 0.001
 _CLOSE_TIMEOUT_S = 0.5
 _STOP_TIMEOUT_S = 1.0
 
@@ -52,16 +65,51 @@ class _LibraryLog(logging.LoggerAdapter):  # type: ignore[type-arg]
             self.logger.debug("websockets: %s", msg)
 
 
+def _header(size: int) -> bytes:
+    """What stands before an unmasked text frame of so many bytes (RFC 6455 §5.2)."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 2**16:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+_HEADERS = [_header(size) for size in range(1_024)]
+
+
+def framed(frames: Sequence[Frame]) -> list[bytes]:
+    """Texts as text frames, bytes as they are; joined to pieces that are written at once."""
+    pieces: list[bytes] = []
+    parts: list[bytes] = []
+    room = _PIECE_BYTES
+    for frame in frames:
+        # A lone surrogate is not valid UTF-8: whoever sends one wants a damaged frame.
+        data = frame if isinstance(frame, bytes) else frame.encode("utf-8", "surrogatepass")
+        size = len(data)
+        if not isinstance(frame, bytes):
+            parts.append(_HEADERS[size] if size < 1_024 else _header(size))
+        parts.append(data)
+        room -= size
+        if room < 0:
+            pieces.append(b"".join(parts))
+            parts, room = [], _PIECE_BYTES
+    return [*pieces, b"".join(parts)] if parts else pieces
+
+
 class _Outbox:
     """The queue of one connection; ``post`` and ``close`` may be called from any thread and never block."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, cut: Callable[[], object]) -> None:
         self._loop = loop
+        self._cut = cut
         self._lock = threading.Lock()
         # Guarded by _lock.
-        self._frames: deque[Frame] = deque()
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._closing: tuple[int, str] | None = None
+        self._overflowed = False
         self._signalled = False
+        self._gathering = False
         #: low-lane frames dropped because the client does not drain its socket
         self.dropped = 0
         self._ready = asyncio.Event()
@@ -69,11 +117,21 @@ class _Outbox:
     def post(self, frames: Sequence[Frame], *, low_lane: bool = False) -> None:
         """Queue frames in order."""
         with self._lock:
-            if low_lane and len(self._frames) > MAX_BACKLOG_FRAMES:
+            if self._overflowed or not frames:
+                return
+            if low_lane and self._waiting_bytes > MAX_LOW_LANE_BACKLOG_BYTES:
                 self.dropped += len(frames)
                 return
-            self._frames.extend(frames)
-            self._signal()
+            pieces = framed(frames)
+            self._pieces.extend(pieces)
+            self._waiting_bytes += sum(map(len, pieces))
+            if self._waiting_bytes > MAX_BACKLOG_BYTES:
+                _log.info("a client that does not read is cut off")
+                self._overflowed = True
+                self._pieces.clear()
+                self._call(self._cut)
+            if not (low_lane and self._gathering):
+                self._signal()
 
     def close(self, code: int, reason: str) -> None:
         """Close once everything queued is written."""
@@ -86,18 +144,103 @@ class _Outbox:
         if self._signalled:
             return
         self._signalled = True
-        with suppress(RuntimeError):  # the loop is closed: the server stopped
-            self._loop.call_soon_threadsafe(self._ready.set)
+        self._call(self._ready.set)
 
-    async def take(self) -> tuple[list[Frame], tuple[int, str] | None]:
-        """Everything queued, and how to close after it (None: not at all). On the loop."""
+    def _call(self, callback: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server stopped
+            self._loop.call_soon_threadsafe(callback)
+
+    async def wait(self) -> None:
+        """Until there is something to do. On the loop."""
         await self._ready.wait()
         with self._lock:
             self._ready.clear()
             self._signalled = False
-            frames = list(self._frames)
-            self._frames.clear()
-            return frames, self._closing
+
+    def gather(self) -> None:
+        """For a moment, let low-lane frames come together instead of waking the loop for each. On the loop."""
+        with self._lock:
+            self._gathering = True
+        self._loop.call_later(_GATHER_S, self._stop_gathering)
+
+    def _stop_gathering(self) -> None:
+        with self._lock:
+            self._gathering = False
+            if self._pieces:
+                self._ready.set()
+
+    def take(self) -> Iterator[bytes]:
+        """Everything queued, in large pieces; what is being written still counts as waiting. On the loop."""
+        while True:
+            parts, size = [], 0
+            with self._lock:
+                while self._pieces and size < _PIECE_BYTES:
+                    parts.append(self._pieces.popleft())
+                    size += len(parts[-1])
+            if not parts:
+                return
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            with self._lock:
+                self._waiting_bytes -= size
+
+    @property
+    def closing(self) -> tuple[int, str] | None:
+        """How to close once everything is written; None: not at all."""
+        with self._lock:
+            return self._closing
+
+
+class _Connection(ServerConnection):
+    """The library's connection on a link of ours; known to the server from the first byte. On the loop only."""
+
+    def __init__(self, *arguments: Any, stream_server: StreamServer, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._stream_server = stream_server
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.session: Session | None = None
+        self.outbox: _Outbox | None = None
+
+    @property
+    def link(self) -> Link:
+        """What stands in for the transport."""
+        return cast("Link", self.transport)
+
+    @property
+    def configured(self) -> bool:
+        """Whether the client has introduced itself."""
+        return self.session is not None and self.session.configure is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's callback."""
+        link = Link(cast("asyncio.Transport", transport), self._stream_server.conditions)
+        super().connection_made(cast("asyncio.Transport", link))
+        self._stream_server.arrived(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's callback."""
+        self._stream_server.left(self)
+        self._writable.set()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Asyncio's callback: the client does not read as fast as we write."""
+        self._writable.clear()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Asyncio's callback."""
+        self._writable.set()
+        super().resume_writing()
+
+    async def write(self, piece: bytes) -> None:
+        """Write whole frames and wait until the client has taken most of them. Raises ConnectionError."""
+        if self.state is not State.OPEN or self.link.is_closing():
+            raise ConnectionError("the connection is closing")
+        self.link.write(piece)
+        await asyncio.sleep(0)  # the waits below do not give others their turn while there is room
+        await self.link.room()
+        await self._writable.wait()
 
 
 class StreamServer:
@@ -106,16 +249,25 @@ class StreamServer:
     Threads: ``start``, ``stop`` and the hooks may be called from any thread.
     """
 
-    def __init__(self, exchange: Exchange, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, exchange: Exchange, listeners: list[socket.socket], conditions: LinkConditions | None = None
+    ) -> None:
         self._exchange = exchange
         self._listeners = listeners
+        self.conditions = conditions or LinkConditions()
+        self._limit = connection_limit()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-stream", daemon=True)
         self._started = threading.Event()
         self._failure: BaseException | None = None
         # On the loop only.
         self._stop_requested: asyncio.Event | None = None
-        self._connections: set[ServerConnection] = set()
+        self._connections: set[_Connection] = set()
+        #: those that have not introduced themselves, longest first (some may have since)
+        self._strangers: dict[_Connection, None] = {}
+        self._guests = 0
+        #: half-open ones, which only their clients believe in
+        self._ghosts: set[_Connection] = set()
         self._unmuted: asyncio.Event | None = None
 
     def start(self) -> None:
@@ -140,38 +292,100 @@ class StreamServer:
         if self._stop_requested is not None:
             self._stop_requested.set()
 
+    # -- too many guests
+
+    def arrived(self, connection: _Connection) -> None:
+        """A TCP connection came up; when there are too many, the longest silent one makes room."""
+        self._guests += 1
+        self._strangers[connection] = None
+        if self._guests > self._limit:
+            self._oldest_stranger(connection).link.abort()
+
+    def _oldest_stranger(self, newcomer: _Connection) -> _Connection:
+        while self._strangers:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            if not oldest.configured and not oldest.link.is_closing():
+                return oldest
+        return newcomer
+
+    def left(self, connection: _Connection) -> None:
+        """A TCP connection is gone."""
+        self._guests -= 1
+        self._strangers.pop(connection, None)
+        self._ghosts.discard(connection)
+
     # -- faults
 
-    def drop(self, code: int | None) -> None:
-        """Abort every TCP connection, or close every WebSocket with a code."""
-        self._on_loop(self._drop(code))
+    def drop(self, code: int | None, reason: str = "", session_id: int | None = None) -> int:
+        """Abort TCP connections, or close WebSockets with a code: one session's, or all; how many there were."""
+        return self._on_loop(self._drop(code, reason, session_id))
 
-    async def _drop(self, code: int | None) -> None:
-        for connection in list(self._connections):
-            if code is None:
-                connection.transport.abort()
-        if code is not None:
-            await asyncio.gather(*(connection.close(code) for connection in list(self._connections)))
+    async def _drop(self, code: int | None, reason: str = "", session_id: int | None = None) -> int:
+        chosen = self._chosen(session_id)
+        if code is None:
+            for connection in chosen:
+                connection.link.abort()
+        else:
+            await asyncio.gather(*(connection.close(code, reason) for connection in chosen))
+        return len(chosen)
+
+    def _chosen(self, session_id: int | None) -> list[_Connection]:
+        if session_id is None:
+            return list(self._connections)
+        return [item for item in self._connections if item.session and item.session.session_id == session_id]
 
     def set_muted(self, *, muted: bool) -> None:
         """Stop (or resume) reading, writing and answering; sockets stay open."""
         self._on_loop(self._set_muted(muted=muted))
 
-    async def _set_muted(self, *, muted: bool) -> None:
+    async def _set_muted(self, *, muted: bool) -> int:
         assert self._unmuted is not None
         if muted:
             self._unmuted.clear()
         else:
             self._unmuted.set()
-        for connection in list(self._connections):
+        for connection in self._connections:
             # Not reading is what keeps the library from answering pings.
             if muted:
                 connection.transport.pause_reading()
             else:
                 connection.transport.resume_reading()
+        return len(self._connections)
 
-    def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * _STOP_TIMEOUT_S)
+    def half_open(self, session_id: int | None = None) -> int:
+        """Forget connections without telling their clients: one session's, or all; how many there were.
+
+        The TCP connection stays, nothing passes any more, and the session is over for the exchange.
+        """
+        return self._on_loop(self._half_open(session_id))
+
+    async def _half_open(self, session_id: int | None) -> int:
+        chosen = self._chosen(session_id)
+        for connection in chosen:
+            self._connections.discard(connection)
+            self._ghosts.add(connection)
+            connection.link.die()
+            if connection.session is not None:
+                self._exchange.disconnect(connection.session)
+        return len(chosen)
+
+    def post(self, frames: Sequence[Frame], session_id: int | None = None) -> int:
+        """Put frames on one session's connection, or on all; how many there were."""
+        return self._on_loop(self._post(frames, session_id))
+
+    async def _post(self, frames: Sequence[Frame], session_id: int | None) -> int:
+        chosen = self._chosen(session_id)
+        for connection in chosen:
+            if connection.outbox is not None:
+                connection.outbox.post(frames)
+        return len(chosen)
+
+    def _on_loop(self, work: Coroutine[Any, Any, int]) -> int:
+        if self._loop.is_closed():  # down for a restart: there is nobody to disturb
+            work.close()
+            return 0
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * _STOP_TIMEOUT_S)
 
     # -- the loop's thread
 
@@ -191,6 +405,7 @@ class StreamServer:
         self._stop_requested = asyncio.Event()
         self._unmuted = asyncio.Event()
         self._unmuted.set()
+        self._loop.set_exception_handler(_swallow)
         servers = [await self._listen(listener) for listener in self._listeners]
         self._started.set()
         await self._stop_requested.wait()
@@ -198,6 +413,8 @@ class StreamServer:
             # Nobody answers closing handshakes that we do not read.
             await self._drop(None)
             self._unmuted.set()
+        for ghost in list(self._ghosts):
+            ghost.link.abort()
         for server in servers:
             server.close()
         await self._finish(servers)
@@ -223,6 +440,8 @@ class StreamServer:
             ping_interval=None,
             close_timeout=_CLOSE_TIMEOUT_S,
             logger=_LibraryLog(_log, {}),
+            create_connection=cast("type[ServerConnection]", partial(_Connection, stream_server=self)),
+            backlog=BACKLOG,
         )
         return server
 
@@ -233,6 +452,8 @@ class StreamServer:
         if request.path.partition("?")[0] != STREAM_PATH:
             return _refusal(HTTPStatus.NOT_FOUND, "not found")
         api_keys = request.headers.get_all("x-api-key")
+        if self._exchange.policies.refuse_keys_in_stream:
+            return None
         if not api_keys:
             return _refusal(HTTPStatus.UNAUTHORIZED, "missing x-api-key")
         if len(api_keys) > 1 or self._exchange.keys.match(api_keys[0]) is None:
@@ -241,11 +462,16 @@ class StreamServer:
 
     async def _converse(self, connection: ServerConnection) -> None:
         """One connection from upgrade to close."""
+        assert isinstance(connection, _Connection)
         assert connection.request is not None
-        key_id = self._exchange.keys.match(connection.request.headers["x-api-key"])
-        assert key_id is not None  # checked at the upgrade, and keys do not change
-        outbox = _Outbox(self._loop)
+        api_keys = connection.request.headers.get_all("x-api-key")
+        key_id = self._exchange.keys.match(api_keys[0]) if len(api_keys) == 1 else None
+        if key_id is None:  # the upgrade let it pass: this is where it is told
+            await _refuse_key(connection, missing=not api_keys)
+            return
+        outbox = _Outbox(self._loop, cut=connection.link.abort)
         session = self._exchange.connect(key_id, outbox)
+        connection.session, connection.outbox = session, outbox
         _log.debug("session %d connected", session.session_id)
         self._connections.add(connection)
         if self._unmuted is not None and not self._unmuted.is_set():
@@ -260,7 +486,7 @@ class StreamServer:
             await asyncio.gather(writer, return_exceptions=True)
             _log.debug("session %d gone, code %s", session.session_id, connection.close_code)
 
-    async def _read(self, connection: ServerConnection, session: Session) -> None:
+    async def _read(self, connection: _Connection, session: Session) -> None:
         assert self._unmuted is not None
         try:
             async for frame in connection:
@@ -272,22 +498,32 @@ class StreamServer:
             _log.exception("session %d: a frame could not be handled", session.session_id)
             raise
 
-    async def _write(self, connection: ServerConnection, outbox: _Outbox) -> None:
+    async def _write(self, connection: _Connection, outbox: _Outbox) -> None:
         assert self._unmuted is not None
         try:
             while True:
-                frames, closing = await outbox.take()
-                for frame in frames:
+                await outbox.wait()
+                for piece in outbox.take():
                     await self._unmuted.wait()
-                    if isinstance(frame, bytes):
-                        connection.transport.write(frame)
-                    else:
-                        await connection.send(frame)
-                if closing is not None:
-                    await connection.close(*closing)
+                    await connection.write(piece)
+                if outbox.closing is not None:
+                    await connection.close(*outbox.closing)
                     return
-        except ConnectionClosed:
+                outbox.gather()
+        except (ConnectionClosed, ConnectionError):
             pass  # the reader sees it too and cleans up
+
+
+def _swallow(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop complains about (a client gone while we wrote, too many open files), at debug level."""
+    _log.debug("%s: %s", context.get("message"), context.get("exception"))
+
+
+async def _refuse_key(connection: ServerConnection, *, missing: bool) -> None:
+    code, message = ("unauthorized", "missing x-api-key") if missing else ("invalid_api_key", "invalid api key")
+    with suppress(ConnectionClosed):
+        await connection.send(wire.error(code, message))
+        await connection.close(POLICY_VIOLATION, code)
 
 
 def _refusal(status: HTTPStatus, message: str) -> Response:

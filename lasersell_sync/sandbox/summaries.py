@@ -9,8 +9,6 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
-    PUMP_FUN_PROGRAM,
-    PUMP_SWAP_PROGRAM,
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
@@ -20,7 +18,7 @@ from lasersell_sync.sandbox.instructions import (
     TOKEN_TRANSFER,
     TOKEN_TRANSFER_CHECKED,
 )
-from lasersell_sync.sandbox.listings import discriminator
+from lasersell_sync.sandbox.venues import VENUES
 
 _TOKEN_NAMES = {
     TOKEN_TRANSFER: "transfer",
@@ -29,15 +27,17 @@ _TOKEN_NAMES = {
     TOKEN_CLOSE_ACCOUNT: "close_account",
 }
 _BUDGET_NAMES = {1: "heap_frame", 2: "unit_limit", 3: "unit_price", 4: "data_size_limit"}
-_MARKETS = {PUMP_FUN_PROGRAM: "pump_fun", PUMP_SWAP_PROGRAM: "pump_swap"}
-_SIDES = {discriminator("buy"): "buy", discriminator("sell"): "sell"}
+_MARKETS = {venue.program: venue for venue in VENUES.values()}
 
 
 def summarise(program: Pubkey, data: bytes) -> str:
     """E.g. ``pump_fun.buy tokens=5 limit_lamports=7`` or ``system.transfer lamports=1000``."""
-    if program in _MARKETS and data[:8] in _SIDES and len(data) >= 24:
-        tokens, limit_lamports = struct.unpack_from("<QQ", data, 8)
-        return f"{_MARKETS[program]}.{_SIDES[data[:8]]} tokens={tokens} limit_lamports={limit_lamports}"
+    if program in _MARKETS:
+        venue = _MARKETS[program]
+        for side, call in (("buy", venue.buy_call), ("sell", venue.sell_call)):
+            numbers = call.unpack(data) if call.matches(data) else None
+            if numbers is not None:
+                return f"{venue.market_type}.{side} tokens={numbers[0]} limit_lamports={numbers[1]}"
     if program == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00" and len(data) >= 12:
         return f"system.transfer lamports={struct.unpack_from('<Q', data, 4)[0]}"
     if program == TOKEN_PROGRAM and data:

@@ -1,7 +1,8 @@
 """Server messages as JSON text, fields in the wire's order (PROTOCOL.md §3 and §4).
 
-Every function returns one text frame. What is absent is not written, and ``watched``, false in this
-storey, never is.
+Every function returns one text frame. What is absent is not written: an optional field without a value, and
+``watched`` unless it is true. Amounts of money are in the quote token's smallest unit, whatever the name says: lamports
+where a market trades against SOL, which most do.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def error(code: str, message: str) -> str:
     return encode({"type": "error", "code": code, "message": message})
 
 
+#: The last member of a message about a watched wallet's position.
+_WATCHED = ',"watched":true'
+
+
 def pnl_update(
     *,
     position_id: int,
@@ -43,17 +48,24 @@ def pnl_update(
     server_time_ms: int,
     price_lamports: int,
     market_cap_lamports: int,
+    watched: bool = False,
 ) -> str:
     """Profit and loss. Written without the JSON library: this is the message there are thousands of."""
     return (
         f'{{"type":"pnl_update","position_id":{position_id},"profit_units":{profit_lamports},'
         f'"proceeds_units":{proceeds_lamports},"server_time_ms":{server_time_ms},'
-        f'"token_price_quote":{price_lamports},"market_cap_quote":{market_cap_lamports}}}'
+        f'"token_price_quote":{price_lamports},"market_cap_quote":{market_cap_lamports}'
+        f"{_WATCHED if watched else ''}}}"
     )
 
 
 def liquidity_snapshot(
-    *, position_id: int, bands: Sequence[tuple[int, int, float]], trend: str, server_time_ms: int
+    *,
+    position_id: int,
+    bands: Sequence[tuple[int, int, float]],
+    trend: str,
+    server_time_ms: int,
+    watched: bool = False,
 ) -> str:
     """``bands`` are (slippage_bps, max_tokens, coverage_pct)."""
     keys = ("slippage_bps", "max_tokens", "coverage_pct")
@@ -64,6 +76,7 @@ def liquidity_snapshot(
             "bands": [dict(zip(keys, band, strict=True)) for band in bands],
             "liquidity_trend": trend,
             "server_time_ms": server_time_ms,
+            "watched": watched or None,
         }
     )
 
@@ -78,6 +91,7 @@ def trade_tick(
     price_lamports: int,
     maker: Pubkey,
     tx_signature: str | None,
+    watched: bool = False,
 ) -> str:
     """A trade in the pool; the crowd's trades have no transaction."""
     return encode(
@@ -91,6 +105,7 @@ def trade_tick(
             "price_quote": price_lamports,
             "maker": str(maker),
             "tx_signature": tx_signature,
+            "watched": watched or None,
         }
     )
 
@@ -127,6 +142,8 @@ def position_opened(
     pool_liquidity_lamports: int,
     opened_at_ms: int,
     slot: int,
+    watched: bool = False,
+    mirror_source: Pubkey | None = None,
 ) -> str:
     """A position is tracked, from now on or again."""
     return encode(
@@ -148,12 +165,22 @@ def position_opened(
             "pool_liquidity_quote": pool_liquidity_lamports,
             "opened_at_ms": opened_at_ms,
             "slot": slot,
+            "watched": watched or None,
+            "mirror_source": _text(mirror_source),
         }
     )
 
 
 def position_closed(
-    *, position_id: int, wallet: Pubkey, mint: Pubkey, token_account: Pubkey, reason: str, slot: int
+    *,
+    position_id: int,
+    wallet: Pubkey,
+    mint: Pubkey,
+    token_account: Pubkey,
+    reason: str,
+    slot: int,
+    watched: bool = False,
+    mirror_source: Pubkey | None = None,
 ) -> str:
     """A position is not tracked any more."""
     return encode(
@@ -164,7 +191,9 @@ def position_closed(
             "mint": str(mint),
             "token_account": str(token_account),
             "reason": reason,
+            "mirror_source": _text(mirror_source),
             "slot": slot,
+            "watched": watched or None,
         }
     )
 
@@ -182,8 +211,11 @@ def exit_signal_with_tx(
     triggered_at_ms: int,
     market_context: dict[str, object],
     unsigned_tx_b64: str,
+    sell_tokens: int | None = None,
+    level_index: int | None = None,
+    mirror_source: Pubkey | None = None,
 ) -> str:
-    """Sell now, with the transaction to sign."""
+    """Sell now, with the transaction to sign. Never about a watched wallet: nobody here could sign for it."""
     return encode(
         {
             "type": "exit_signal_with_tx",
@@ -199,5 +231,64 @@ def exit_signal_with_tx(
             "triggered_at_ms": triggered_at_ms,
             "market_context": market_context,
             "unsigned_tx_b64": unsigned_tx_b64,
+            "sell_tokens": sell_tokens,
+            "level_index": level_index,
+            "mirror_source": _text(mirror_source),
         }
     )
+
+
+def mirror_buy_signal(
+    *,
+    session_id: int,
+    watched_wallet: Pubkey,
+    mint: Pubkey,
+    user_wallet: Pubkey,
+    amount_quote_units: int,
+    currency: str,
+    unsigned_tx_b64: str,
+    slippage_bps: int,
+    send_mode: str | None,
+    tip_lamports: int | None,
+    market_context: dict[str, object],
+) -> str:
+    """A watched wallet has bought: the transaction that buys the same. ``currency`` is ``SOL`` or ``USD1``."""
+    return encode(
+        {
+            "type": "mirror_buy_signal",
+            "session_id": session_id,
+            "watched_wallet": str(watched_wallet),
+            "mint": str(mint),
+            "user_wallet": str(user_wallet),
+            "amount_quote_units": amount_quote_units,
+            "input": currency,
+            "unsigned_tx_b64": unsigned_tx_b64,
+            "slippage_bps": slippage_bps,
+            "send_mode": send_mode,
+            "tip_lamports": tip_lamports,
+            "market_context": market_context,
+        }
+    )
+
+
+def mirror_buy_failed(*, watched_wallet: Pubkey, mint: Pubkey, reason: str) -> str:
+    """A watched wallet has bought, and the buy is not copied."""
+    return encode(
+        {"type": "mirror_buy_failed", "watched_wallet": str(watched_wallet), "mint": str(mint), "reason": reason}
+    )
+
+
+def mirror_wallet_auto_disabled(*, watched_wallet: Pubkey, reason: str, loss_count: int) -> str:
+    """A watched wallet is not copied any more."""
+    return encode(
+        {
+            "type": "mirror_wallet_auto_disabled",
+            "watched_wallet": str(watched_wallet),
+            "reason": reason,
+            "loss_count": loss_count,
+        }
+    )
+
+
+def _text(address: Pubkey | None) -> str | None:
+    return None if address is None else str(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -55,6 +56,34 @@ def test_the_same_seed_has_the_same_tokens(running: tuple[Program, dict[str, obj
         assert json.loads(other.process.stdout.readline())["mints"] == ready["mints"]
 
 
+def test_a_scenario_and_a_tier_are_taken():
+    """The scenario's tokens trade, and the key has its tier's limits."""
+    arguments = ("--scenario", "rug", "--tier", "0", "--speed", "50")
+    with command("sandbox", *FREE_PORTS, *arguments) as program:
+        ready = json.loads(program.process.stdout.readline())
+        connection = http.client.HTTPConnection(urlsplit(str(ready["api_url"])).netloc, timeout=10)
+        connection.request("GET", "/v1/account", headers={"x-api-key": "sandbox-key"})
+        account = json.loads(connection.getresponse().read())
+        connection.close()
+        _, _, stderr = program.stop(signal.SIGINT)
+    assert len(ready["mints"]) == 2
+    assert (account["tier"], account["limits"]["max_positions_per_session"]) == (0, 2)
+    assert "CARPET" in stderr
+
+
+def test_a_scenarios_wallets_are_told():
+    """Whoever wants to copy the whale must know its key; a long list is cut."""
+    with command("sandbox", *FREE_PORTS, "--scenario", "mirror") as program:
+        json.loads(program.process.stdout.readline())
+        _, _, stderr = program.stop(signal.SIGINT)
+    assert re.search(r"^  whale +[1-9A-HJ-NP-Za-km-z]{32,44}$", stderr, re.MULTILINE)
+    with command("sandbox", *FREE_PORTS, "--scenario", "flood") as program:
+        json.loads(program.process.stdout.readline())
+        _, _, stderr = program.stop(signal.SIGINT)
+    assert "... and 80 more" in stderr
+    assert "... and 180 more" in stderr
+
+
 @pytest.mark.parametrize(
     ("option", "service"), [("--stream-port", "stream"), ("--api-port", "api"), ("--rpc-port", "rpc")]
 )
@@ -76,6 +105,8 @@ def test_a_port_in_use_is_told_in_one_line(option: str, service: str):
         ("--stream-port", "65536"),
         ("--speed", "0"),
         ("--speed", "nan"),
+        ("--tier", "3"),
+        ("--scenario", "no-such-story"),
         ("--seed", "x"),
         ("--api-key", "a\nb"),
         ("--port", "1"),

@@ -24,6 +24,7 @@ from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.orders import Delivery
+from lasersell_sync.sandbox.scenario import Action
 from lasersell_sync.sandbox.sessions import Session
 
 #: Far more than anything here takes; a wait that reaches it is a failure.
@@ -100,6 +101,14 @@ class Rig:
     def say(self, session: Session, message: dict[str, object]) -> None:
         self.exchange.receive(session, json.dumps(message))
 
+    def token(self, symbol: str) -> Listing:
+        """A scenario's token, as it is now."""
+        return next(item for item in self.exchange.listings if item.symbol == symbol)
+
+    def price(self, token: str, multiplier: float) -> None:
+        """One trade of the crowd."""
+        self.exchange.act(Action(0.0, "price", token, multiplier=multiplier))
+
     def advance(self, seconds: float, *, until: Callable[[], object] = lambda: False) -> None:
         """Let time pass in small steps, so that everything happens in its order."""
         end_s = self.now_s + seconds
@@ -115,7 +124,9 @@ class Rig:
         records = [record for record in self.exchange.transactions() if record.signature == str(signature)]
         return records[0] if records else None
 
-    def buy(self, wallet: Keypair, listing: Listing, lamports: int = 10**9, slippage_bps: int = 500) -> Any:
+    def buy_order(
+        self, wallet: Keypair, listing: Listing, lamports: int = 10**9, slippage_bps: int = 500
+    ) -> VersionedTransaction:
         order = self.exchange.build_buy(
             listing,
             wallet.pubkey(),
@@ -124,7 +135,10 @@ class Rig:
             delivery=NOBODY,
             partner_fee=None,
         )
-        return self.send(signed(order.tx_b64, wallet))
+        return signed(order.tx_b64, wallet)
+
+    def buy(self, wallet: Keypair, listing: Listing, lamports: int = 10**9, slippage_bps: int = 500) -> Any:
+        return self.send(self.buy_order(wallet, listing, lamports, slippage_bps))
 
     def sell_order(self, wallet: Keypair, listing: Listing, tokens: int = 0, slippage_bps: int = 500) -> str:
         return self.exchange.build_sell(

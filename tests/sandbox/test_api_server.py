@@ -16,7 +16,10 @@ from solders.keypair import Keypair
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox import Sandbox
-from tests.sandbox.players import Trader, proof
+from lasersell_sync.sandbox.currencies import USD1 as USD1_CURRENCY
+from tests.sandbox.players import Trader, proof, signed
+
+USD1 = USD1_CURRENCY.mint
 
 
 def test_the_service_is_healthy_without_a_key(sandbox: Sandbox) -> None:
@@ -259,3 +262,73 @@ def test_both_loopback_addresses_answer(sandbox: Sandbox) -> None:
         pass
     for address in addresses:
         assert requests.get(f"http://{address}:{port}/healthz", timeout=5).status_code == 200
+
+
+# -- quote currencies, tiers and the rate
+
+
+def test_usd1_markets_are_bought_and_sold_in_usd1(trader: Trader) -> None:
+    """`input` and `output` name the market's currency, amounts count its units, and the proceeds are USD1."""
+    info = next(item for item in trader.sandbox.mint_info.values() if item.quote == "USD1")
+    before = trader.sandbox.token_balance(trader.pubkey, USD1)
+    body = trader.buy_body(info.mint, input="USD1", amount_in_total=None, amount=25.5)
+    answer = trader.post("/v1/buy", body).json()
+    assert answer["route"] == {"market_type": "raydium_launchpad", "pool_id": info.pool}
+    assert trader.landed(trader.send(signed(answer["tx"], trader.wallet))).err is None
+    spent = before - trader.sandbox.token_balance(trader.pubkey, USD1)
+    assert 25_500_000 - 10 < spent <= 25_500_000
+    answer = trader.post("/v1/sell", trader.sell_body(info.mint, output="USD1", slippage_bps=5_000)).json()
+    assert trader.landed(trader.send(signed(answer["tx"], trader.wallet))).err is None
+    assert trader.sandbox.token_balance(trader.pubkey, info.mint) == 0
+    assert trader.sandbox.token_balance(trader.pubkey, USD1) > before - spent
+
+
+@pytest.mark.parametrize(("quote", "other"), [("SOL", "USD1"), ("USD1", "SOL")])
+def test_a_market_has_one_currency(trader: Trader, quote: str, other: str) -> None:
+    """The other currency has no route to the token, in either direction."""
+    mint = next(item.mint for item in trader.sandbox.mint_info.values() if item.quote == quote)
+    answers = [
+        trader.post("/v1/buy", trader.buy_body(mint, input=other)),
+        trader.post("/v1/sell", trader.sell_body(mint, output=other, amount_tokens=5)),
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["reason"]) == (422, "no_route")
+        assert quote in answer.json()["message"]
+
+
+@pytest.mark.parametrize(("tier", "status"), [(0, 403), (1, 403), (2, 200)])
+def test_partner_fees_are_for_tier_2(
+    make_sandbox: Callable[..., Sandbox], make_trader: Callable[..., Trader], tier: int, status: int
+) -> None:
+    """Lower tiers may trade, but not for a partner."""
+    sandbox = make_sandbox(tier=tier)
+    trader = make_trader(sandbox).register()
+    fee = {"partner_fee_recipient": str(Keypair().pubkey()), "partner_fee_bps": 10}
+    assert trader.post("/v1/buy", trader.buy_body(sandbox.mints[0])).status_code == 200
+    assert trader.post("/v1/buy", trader.buy_body(sandbox.mints[0], **fee)).status_code == status
+    account = trader.http.get(sandbox.api_url + "/v1/account", headers=trader.headers, timeout=5).json()
+    assert account["tier"] == tier
+
+
+def test_a_partners_share_needs_sol(trader: Trader) -> None:
+    """A share of a USD1 trade cannot be paid in lamports; fixed lamports can."""
+    mint = next(item.mint for item in trader.sandbox.mint_info.values() if item.quote == "USD1")
+    partner = {"partner_fee_recipient": str(Keypair().pubkey())}
+    body = trader.buy_body(mint, input="USD1", amount_in_total=10**6, **partner)
+    answer = trader.post("/v1/buy", {**body, "partner_fee_bps": 10})
+    assert answer.status_code == 400
+    assert "partner_fee_lamports" in answer.json()["error"]
+    assert trader.post("/v1/buy", {**body, "partner_fee_lamports": 1_000}).status_code == 200
+
+
+def test_too_many_requests_a_minute(make_sandbox: Callable[..., Sandbox], make_trader: Callable[..., Trader]) -> None:
+    """The request above the rate gets 429 with Retry-After; other keys, and calls without a key, are not counted."""
+    sandbox = make_sandbox(requests_per_min=3, api_keys=["other"])
+    trader = make_trader(sandbox).register()
+    url = sandbox.api_url + "/v1/account"
+    answers = [trader.http.get(url, headers=trader.headers, timeout=5) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[-1].json() == {"error": "rate limit exceeded"}
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert trader.http.get(url, headers={"x-api-key": "other"}, timeout=5).status_code == 200
+    assert trader.http.get(sandbox.api_url + "/healthz", timeout=5).status_code == 200

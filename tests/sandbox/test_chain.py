@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from solders.compute_budget import request_heap_frame, set_compute_unit_limit, set_compute_unit_price
 from solders.errors import SignerError
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
@@ -20,12 +21,14 @@ from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
+    COMPUTE_BUDGET_PROGRAM,
     PUMP_FUN_PROGRAM,
     SYSTEM_PROGRAM,
+    TIP_ACCOUNTS,
     TOKEN_PROGRAM,
     WRAPPED_SOL_MINT,
 )
-from lasersell_sync.sandbox.chain import TransactionRefused
+from lasersell_sync.sandbox.chain import REBROADCAST_S, STATUS_CACHE_SLOTS, Fate, TransactionRefused
 from lasersell_sync.sandbox.ledger import token_address
 from tests.sandbox.players import NOBODY, Rig, signed
 
@@ -62,7 +65,7 @@ def test_a_buy_spends_what_it_says(rig: Rig, market_type: str) -> None:
     record = rig.buy(wallet, listing, lamports=10**9)
     assert record.err is None
     assert record.fee_lamports == FEE
-    (holding,) = rig.exchange._desk.book.holdings_of(wallet.pubkey())
+    (holding,) = rig.exchange._desk.positions.book.holdings_of(wallet.pubkey())
     rent = 2_039_280
     assert holding.entry_lamports is not None
     assert 10**9 - 10 < holding.entry_lamports <= 10**9
@@ -124,7 +127,7 @@ def test_a_buy_over_its_limit_fails(rig: Rig) -> None:
     rig.exchange.multiply_price(listing.mint, Fraction(11, 10))
     record = rig.send(signed(order.tx_b64, wallet), skip_preflight=True)
     assert record.err == {"InstructionError": [3, {"Custom": 6002}]}
-    assert rig.exchange.token_accounts_of(wallet.pubkey()) == []
+    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
 
 
 def test_a_failure_takes_back_the_instructions_before_it(rig: Rig) -> None:
@@ -250,13 +253,15 @@ def test_a_foreign_blockhash_is_unknown(rig: Rig) -> None:
 
 
 def test_the_same_transaction_lands_once(rig: Rig) -> None:
-    """Sending again, before or after landing, gives the same signature and no second execution."""
+    """Sending again gives the same signature and no second execution; preflight says when it has been executed."""
     wallet, target = rig.wallet(), Keypair().pubkey()
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), target, 100))
     first = rig.exchange.send_transaction(transaction, skip_preflight=False)
     assert rig.exchange.send_transaction(transaction, skip_preflight=False) == first
     rig.advance(1)
-    assert rig.exchange.send_transaction(transaction, skip_preflight=False) == first
+    assert rig.exchange.send_transaction(transaction, skip_preflight=True) == first
+    refusal = refused(rig, transaction)
+    assert (refusal.code, (refusal.data or {})["err"]) == (-32002, "AlreadyProcessed")
     rig.advance(1)
     assert rig.exchange.balance_lamports(target) == 100
     assert len(rig.exchange.transactions()) == 1
@@ -347,7 +352,7 @@ def test_statuses_ripen(rig: Rig) -> None:
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     signature = rig.exchange.send_transaction(transaction, skip_preflight=False)
     assert rig.exchange.signature_status(signature) is None
-    rig.advance(0.4)
+    rig.advance(0.41)
     stages = []
     for skipped in (0, 1, 31):
         rig.exchange.skip_slots(skipped)
@@ -356,3 +361,214 @@ def test_statuses_ripen(rig: Rig) -> None:
         assert status["err"] is None
         stages.append((status["confirmationStatus"], status["confirmations"]))
     assert stages == [("processed", 0), ("confirmed", 1), ("finalized", None)]
+
+
+def test_old_statuses_are_history(rig: Rig) -> None:
+    """A status that left the cache is found by those who search the history, and by nobody else."""
+    wallet = rig.wallet()
+    record = rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)))
+    signature = Signature.from_string(record.signature)
+
+    def found(*, search_history: bool) -> bool:
+        return rig.exchange.ask_chain(lambda chain: chain.status(signature, search_history=search_history)) is not None
+
+    rig.exchange.skip_slots(STATUS_CACHE_SLOTS - 5)
+    assert found(search_history=False)
+    rig.exchange.skip_slots(10)
+    assert not found(search_history=False)
+    assert found(search_history=True)
+
+
+def test_blockhashes_of_every_commitment_are_good_from_the_start(rig: Rig) -> None:
+    """A finalized blockhash is 32 slots older than a processed one, and dies 32 slots earlier."""
+
+    def latest(commitment: str) -> tuple[Hash, int]:
+        return rig.exchange.ask_chain(lambda chain: chain.slots.latest_blockhash(commitment))
+
+    blockhashes = [latest(commitment) for commitment in ("processed", "confirmed", "finalized")]
+    heights = [height for _, height in blockhashes]
+    assert [heights[0] - height for height in heights] == [0, 1, 32]
+    for skipped, good in ((118, [True, True, True]), (1, [True, True, False]), (31, [True, False, False])):
+        rig.exchange.skip_slots(skipped)
+        assert [rig.exchange.accepts_blockhash(blockhash) for blockhash, _ in blockhashes] == good
+
+
+# -- compute budget and tips
+
+
+def test_a_priority_fee_is_paid_for_the_limit(rig: Rig) -> None:
+    """Price times limit, rounded up, comes on top of the base fee, whatever is used; the record tells both."""
+    wallet = rig.wallet()
+    gift = send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)
+    record = rig.send(rig.transaction(wallet, set_compute_unit_limit(1_001), set_compute_unit_price(2_500), gift))
+    assert (record.err, record.fee_lamports, record.units_used) == (None, 5_003, 450)
+    default = rig.send(rig.transaction(wallet, set_compute_unit_price(1_000_000), gift))
+    assert default.fee_lamports == 5_000 + 200_000
+
+
+@pytest.mark.parametrize(
+    ("instructions", "err"),
+    [
+        ([set_compute_unit_limit(5), set_compute_unit_limit(6)], {"DuplicateInstruction": 1}),
+        ([set_compute_unit_price(5), set_compute_unit_price(5)], {"DuplicateInstruction": 1}),
+        ([request_heap_frame(5)], {"InstructionError": [0, "InvalidInstructionData"]}),
+        ([Instruction(COMPUTE_BUDGET_PROGRAM, b"\x09", [])], {"InstructionError": [0, "InvalidInstructionData"]}),
+        ([Instruction(COMPUTE_BUDGET_PROGRAM, b"\x04" + bytes(4), [])], "InvalidLoadedAccountsDataSizeLimit"),
+    ],
+)
+def test_a_senseless_budget_makes_a_transaction_invalid(rig: Rig, instructions: list[Instruction], err: object) -> None:
+    """Preflight tells what is wrong; without it the transaction never lands, and costs nothing."""
+    wallet = rig.wallet()
+    gift = send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    refusal = refused(rig, rig.transaction(wallet, *instructions, gift))
+    assert (refusal.code, (refusal.data or {})["err"]) == (-32002, err)
+    assert rig.send(rig.transaction(wallet, *instructions, gift), skip_preflight=True) is None
+    assert rig.exchange.balance_lamports(wallet.pubkey()) == before
+
+
+@pytest.mark.parametrize(
+    ("limit_units", "err"),
+    [
+        (200, {"InstructionError": [1, "ComputationalBudgetExceeded"]}),
+        (400, {"InstructionError": [2, "ProgramFailedToComplete"]}),
+    ],
+)
+def test_who_runs_out_of_units_fails(rig: Rig, limit_units: int, err: object) -> None:
+    """A built-in program and a compiled one fail each in its own way; what went before is taken back."""
+    wallet, friend, listing = rig.wallet(), Keypair().pubkey(), rig.listing("pump_fun", "climb")
+    sale = rig.exchange.venue(listing).sell_instructions(listing, wallet.pubkey(), 1_000, 0)[0]
+    transaction = rig.transaction(
+        wallet, set_compute_unit_limit(limit_units), send_lamports(wallet.pubkey(), friend, 5), sale
+    )
+    record = rig.send(transaction, skip_preflight=True)
+    assert (record.err, record.units_used) == (err, limit_units)
+    assert rig.exchange.balance_lamports(friend) == 0
+
+
+def test_tips_are_told(rig: Rig) -> None:
+    """A transfer to a sender's account is a tip, to any other a transfer; a failed transaction has tipped nobody."""
+    wallet = rig.wallet()
+    tips = [send_lamports(wallet.pubkey(), accounts[0], 700) for accounts in TIP_ACCOUNTS.values()]
+    gift = send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)
+    assert rig.send(rig.transaction(wallet, gift, *tips)).tip_lamports == 1_400
+    failing = rig.transaction(wallet, *tips, send_lamports(wallet.pubkey(), Keypair().pubkey(), 10**15))
+    assert rig.send(failing, skip_preflight=True).tip_lamports == 0
+
+
+def test_an_account_may_be_named_once(rig: Rig) -> None:
+    """A message with the same account twice is not executed."""
+    wallet, friend = rig.wallet(), Keypair().pubkey()
+    good = rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, 5)).message
+    doubled = bytes(good).replace(bytes(SYSTEM_PROGRAM), bytes(friend), 1)
+    twice = VersionedTransaction(MessageV0.from_bytes(doubled), [wallet])
+    assert (refused(rig, twice).data or {})["err"] == "AccountLoadedTwice"
+
+
+# -- what gets lost
+
+
+def order(rig: Rig, *fates: Fate) -> None:
+    rig.exchange.instruct_chain(lambda chain: chain.fates.extend(fates))
+
+
+def test_a_late_landing_happens_when_it_was_ordered(rig: Rig) -> None:
+    """59 s later it lands, once; sending it again meanwhile changes nothing; the next one is on time."""
+    wallet, friend = rig.wallet(), Keypair().pubkey()
+    order(rig, Fate("late", landing_delay_s=59.0))
+    late = rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, 5))
+    signature = rig.exchange.send_transaction(late, skip_preflight=True)
+    rig.advance(58.9)
+    assert rig.exchange.send_transaction(late, skip_preflight=True) == signature
+    assert rig.exchange.signature_status(signature) is None
+    rig.advance(0.2)
+    assert rig.exchange.balance_lamports(friend) == 5
+    assert rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, 6))).err is None
+    assert len(rig.exchange.transactions()) == 2
+
+
+def test_a_landing_too_late_never_happens(rig: Rig) -> None:
+    """The blockhash lives 150 slots, which is 60 s."""
+    wallet = rig.wallet()
+    order(rig, Fate("late", landing_delay_s=61.0))
+    rig.exchange.send_transaction(
+        rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)), skip_preflight=True
+    )
+    rig.advance(200)
+    assert rig.exchange.transactions() == []
+
+
+def test_a_lost_transaction_can_be_sent_again(rig: Rig) -> None:
+    """What was lost to order is not retried by the node; the same bytes again land."""
+    wallet = rig.wallet()
+    order(rig, Fate("lost"))
+    transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    assert rig.send(transaction) is None
+    rig.advance(10)
+    assert rig.exchange.transactions() == []
+    assert rig.send(transaction).err is None
+
+
+def test_a_doomed_transaction_never_lands(rig: Rig) -> None:
+    """However often the same bytes are sent; another transaction of the same wallet does."""
+    wallet = rig.wallet()
+    order(rig, Fate("never"))
+    doomed = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    for _ in range(3):
+        assert rig.send(doomed) is None
+    assert rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 6))).err is None
+
+
+def test_airdrops_meet_no_fate(rig: Rig) -> None:
+    """What was ordered waits for a transaction that somebody sends."""
+    wallet = rig.wallet()
+    order(rig, Fate("never"))
+    rig.exchange.airdrop(wallet.pubkey(), 7)
+    rig.advance(1)
+    assert len(rig.exchange.transactions()) == 1
+    assert rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))) is None
+
+
+def landed_of(rig: Rig, wallet: Keypair, count: int, **options: Any) -> list[int]:
+    """Send transfers of 1, 2, 3 … lamports; which of them landed."""
+    friend = Keypair().pubkey()
+    sent = {}
+    for lamports in range(1, count + 1):
+        transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, lamports))
+        sent[str(rig.exchange.send_transaction(transaction, skip_preflight=True, **options))] = lamports
+    rig.advance(100)
+    return [sent[record.signature] for record in rig.exchange.transactions()]
+
+
+def test_losses_are_drawn_from_the_seed() -> None:
+    """With maxRetries 0 about the given share is lost: the same ones for one seed, others for another."""
+    stories = []
+    for seed in (5, 5, 6):
+        rig = Rig(seed=seed, loss_probability=0.3)
+        stories.append(landed_of(rig, rig.wallet(), 200, max_retries=0))
+    assert stories[0] == stories[1]
+    assert stories[0] != stories[2]
+    assert 110 <= len(stories[0]) <= 170
+
+
+def test_a_node_tries_again() -> None:
+    """Unless told how often, the node sends a lost transaction again until it lands, or its blockhash is dead."""
+    rig = Rig(loss_probability=0.5)
+    wallet = rig.wallet()
+    assert sorted(landed_of(rig, wallet, 50)) == list(range(1, 51))
+    rig = Rig(loss_probability=1.0)
+    wallet = rig.wallet()
+    assert landed_of(rig, wallet, 3) == []
+    assert rig.exchange.ask_chain(lambda chain: chain.next_landing_s()) is None
+
+
+def test_a_node_tries_again_as_often_as_told() -> None:
+    """With maxRetries 2 there are three chances, two seconds apart."""
+    rig = Rig(loss_probability=1.0)
+    wallet = rig.wallet()
+    transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    signature = rig.exchange.send_transaction(transaction, skip_preflight=True, max_retries=2)
+    rig.advance(REBROADCAST_S * 1.5)
+    rig.exchange.instruct_chain(lambda chain: setattr(chain, "loss_probability", 0.0))
+    rig.advance(REBROADCAST_S)
+    assert rig.exchange.signature_status(signature) is not None

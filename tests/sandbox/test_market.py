@@ -7,17 +7,19 @@ from fractions import Fraction
 import pytest
 
 from lasersell_sync.sandbox.ledger import Ledger
-from lasersell_sync.sandbox.market import Market
+from lasersell_sync.sandbox.market import SUPPLY, Market
+from lasersell_sync.sandbox.scenario import load_scenario
 from lasersell_sync.sandbox.tapes import PPM, STORIES, Tape
+from lasersell_sync.sandbox.venues import VENUES
 from tests.sandbox.players import Rig
 
 
 def path(story: str, seed: str, ticks: int = 200) -> list[float]:
     """A tape's price, relative to its start, at every tick."""
-    tape, price, prices = Tape(story, seed), 1.0, []
+    tape, price, prices = Tape(STORIES[story], seed), 1.0, []
     for _ in range(ticks):
-        numerator, denominator = tape.step()
-        price = price * numerator / denominator
+        step = tape.step()
+        price = price * step.numerator / step.denominator
         prices.append(price)
     return prices
 
@@ -43,22 +45,23 @@ def test_stories_keep_their_promise(seed: str) -> None:
 
 def test_a_tape_rests_after_its_story() -> None:
     """When the story is told the price only breathes."""
-    tape = Tape("climb", "1")
+    tape = Tape(STORIES["climb"], "1")
     for _ in range(100):
         assert not tape.resting
         tape.step()
     assert tape.resting
-    ratios = [tape.step() for _ in range(200)]
-    assert all(abs(numerator * PPM // denominator - PPM) < 30_000 for numerator, denominator in ratios)
+    steps = [tape.step() for _ in range(200)]
+    assert all(abs(step.numerator * PPM // step.denominator - PPM) < 30_000 for step in steps)
 
 
 def test_the_catalogue_depends_on_the_seed_alone() -> None:
-    """One seed lists the same mints always, another seed others; both markets and all stories are there."""
-    one, same, other = (Market(Ledger(), seed=seed) for seed in (1, 1, 2))
+    """One seed lists the same mints always, another seed others; all markets and stories are there."""
+    one, same, other = (Market(Ledger(), seed=seed, scenario=load_scenario("default")) for seed in (1, 1, 2))
     assert list(one.listings) == list(same.listings)
     assert not set(one.listings) & set(other.listings)
     markets = [listing.market_type for listing in one.listings.values()]
     assert min(markets.count("pump_fun"), markets.count("pump_swap")) >= 2
+    assert set(markets) == set(VENUES)
     assert {listing.tape for listing in one.listings.values()} == {"climb", "fall", "peak"}
     assert next(iter(one.listings.values())).tape == "climb"
 
@@ -119,3 +122,35 @@ def test_lamports_are_conserved(rig: Rig) -> None:
     fees = sum(record.fee_lamports for record in rig.exchange.transactions())
     assert [record.err for record in rig.exchange.transactions()] == [None] * 4
     assert rig.exchange.total_lamports() == total - fees
+
+
+def test_prices_and_caps_are_the_pools(rig: Rig) -> None:
+    """price is reserve over reserve for one whole token, cap the same for the whole supply, both rounded down."""
+    wallet = rig.wallet()
+    _, outbox = rig.session(wallet)
+    for listing in rig.exchange.listings:
+        rig.buy(wallet, listing, lamports=10**8 if listing.quote.is_native else 10**7)
+    rig.advance(0.35)
+    updates = {update["position_id"]: update for update in outbox.messages("pnl_update")}
+    assert len(updates) == len(rig.exchange.listings) == 10
+    for record in rig.exchange.positions():
+        listing = next(item for item in rig.exchange.listings if str(item.mint) == record.mint)
+        reserves, update = rig.exchange._market.reserves(listing), updates[record.position_id]
+        assert update["token_price_quote"] == reserves.lamports * 10**6 // reserves.tokens
+        assert update["market_cap_quote"] == reserves.lamports * SUPPLY // reserves.tokens
+        assert update["proceeds_units"] == rig.exchange._desk.positions.exits.proceeds(listing, record.tokens)
+
+
+def test_the_crowd_is_many_traders_drawn_by_the_seed() -> None:
+    """Ticks of the crowd have many makers, none of them a user, and the same ones for the same seed."""
+    crowds = []
+    for seed in (1, 1, 2):
+        fresh = Rig(seed=seed)
+        wallet = fresh.wallet()
+        _, outbox = fresh.session(wallet)
+        fresh.buy(wallet, fresh.listing("pump_swap", "climb"))
+        fresh.advance(10)
+        crowds.append([tick["maker"] for tick in outbox.messages("trade_tick") if "tx_signature" not in tick])
+    assert len(set(crowds[0])) > 15
+    assert crowds[0] == crowds[1]
+    assert not set(crowds[0]) & set(crowds[2])

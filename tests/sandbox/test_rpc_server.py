@@ -9,13 +9,13 @@ import base58
 import pytest
 from solders.hash import Hash
 from solders.keypair import Keypair
-from solders.message import MessageV0
+from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 from solders.token.associated import get_associated_token_address
 from solders.transaction import VersionedTransaction
 
-from tests.sandbox.players import PATIENCE_S, Trader
+from tests.sandbox.players import PATIENCE_S, Trader, signed
 
 TOKEN_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 
@@ -70,10 +70,11 @@ def test_both_encodings_are_one_transaction(trader: Trader) -> None:
     transaction = transfer_of(trader, 1_000, target)
     text = base58.b58encode(bytes(transaction)).decode()
     first = trader.rpc("sendTransaction", text)["result"]
-    assert trader.rpc("sendTransaction", text, {"encoding": "base58"})["result"] == first
-    assert trader.send(transaction) == first
+    # Without preflight, which would refuse them once the first has landed.
+    assert trader.rpc("sendTransaction", text, {"encoding": "base58", "skipPreflight": True})["result"] == first
+    assert trader.send(transaction, skipPreflight=True) == first
     trader.landed(first)
-    assert trader.send(transaction) == first
+    assert trader.send(transaction, skipPreflight=True) == first
     assert trader.sandbox.balance_lamports(str(target)) == 1_000
 
 
@@ -168,7 +169,8 @@ def test_token_accounts_can_be_read(trader: Trader) -> None:
     assert entry["pubkey"] == address
     assert entry["account"]["data"]["parsed"]["info"]["tokenAmount"] == amount
     raw = trader.rpc("getTokenAccountsByOwner", trader.pubkey, {"programId": TOKEN_PROGRAM}, {"encoding": "base64"})
-    data = base64.b64decode(raw["result"]["value"][0]["account"]["data"][0])
+    (entry,) = [entry for entry in raw["result"]["value"] if entry["pubkey"] == address]
+    data = base64.b64decode(entry["account"]["data"][0])
     assert (len(data), data[:32], data[64:72]) == (165, bytes(Pubkey.from_string(mint)), tokens.to_bytes(8, "little"))
     assert trader.rpc("getTokenAccountBalance", trader.pubkey)["error"]["code"] == -32602
     assert trader.rpc("getTokenAccountsByOwner", trader.pubkey, {"programId": mint})["error"]["code"] == -32602
@@ -210,3 +212,125 @@ def test_batches(trader: Trader) -> None:
     assert [answer["id"] for answer in answers] == [1, None, "b"]
     assert answers[0]["result"] == "ok"
     assert [answer["error"]["code"] for answer in answers[1:]] == [-32600, -32601]
+
+
+def test_commitments_are_ages(trader: Trader) -> None:
+    """Finalized is the default and 32 slots old; what is none is refused, and so is a slot not reached."""
+    trader.sandbox.skip_slots(1_000)
+    slots = [trader.rpc("getSlot", *config)["result"] for config in ([], [{"commitment": "processed"}])]
+    assert 32 <= slots[1] - slots[0] < 100  # asked one after the other
+    heights = [
+        trader.rpc("getLatestBlockhash", {"commitment": name})["result"]["value"]["lastValidBlockHeight"]
+        for name in ("finalized", "confirmed")
+    ]
+    assert 31 <= heights[1] - heights[0] < 100
+    assert trader.rpc("getBalance", trader.pubkey, {"commitment": "recent"})["error"]["code"] == -32602
+    for slot, code in ((slots[0], None), (slots[1] + 10_000, -32016)):
+        answer = trader.rpc("getBlockHeight", {"minContextSlot": slot})
+        assert answer.get("error", {}).get("code") == code
+    assert isinstance(answer["error"]["data"]["contextSlot"], int)
+
+
+def test_accounts_can_be_read(trader: Trader) -> None:
+    """Wallets, mints, token accounts, programs and nothing: each as a node shows it."""
+    mint = trader.sandbox.mints[0]
+    trader.landed(trader.buy(mint))
+    address = str(get_associated_token_address(trader.wallet.pubkey(), Pubkey.from_string(mint)))
+
+    def info(account: str, **config: object) -> Any:
+        return trader.rpc("getAccountInfo", account, config)["result"]["value"]
+
+    assert info(str(Keypair().pubkey())) is None
+    wallet = info(trader.pubkey, encoding="base58")
+    assert (wallet["data"], wallet["owner"], wallet["executable"]) == (["", "base58"], "1" * 32, False)
+    assert wallet["lamports"] == trader.sandbox.balance_lamports(trader.pubkey)
+    assert info(TOKEN_PROGRAM)["executable"] is True
+    raw = info(address, encoding="base64")
+    assert (raw["owner"], raw["space"]) == (TOKEN_PROGRAM, 165)
+    data = base64.b64decode(raw["data"][0])
+    assert (len(data), data[:32], data[32:64]) == (165, bytes(Pubkey.from_string(mint)), bytes(trader.wallet.pubkey()))
+    part = info(address, encoding="base58", dataSlice={"offset": 32, "length": 32})
+    assert part["data"] == [trader.pubkey, "base58"]
+    held = info(address, encoding="jsonParsed")["data"]["parsed"]
+    assert (held["type"], held["info"]["mint"]) == ("account", mint)
+    assert held["info"]["tokenAmount"]["amount"] == str(trader.sandbox.token_balance(trader.pubkey, mint))
+    token = info(mint, encoding="jsonParsed")["data"]["parsed"]
+    assert (token["type"], token["info"]["decimals"]) == ("mint", 6)
+    supply = base64.b64decode(info(mint)["data"][0])[36:44]
+    assert int.from_bytes(supply, "little") == int(token["info"]["supply"])
+    for config in ({"encoding": "base58"}, {"encoding": "zip"}, {"dataSlice": 5}, {"dataSlice": {"offset": -1}}):
+        assert trader.rpc("getAccountInfo", address, config)["error"]["code"] in (-32600, -32602)
+
+
+def test_simulations_show_what_would_be(trader: Trader) -> None:
+    """Nothing need be signed, an old blockhash can be replaced, and accounts are told as they would be left."""
+    friend = Keypair().pubkey()
+    transaction = transfer_of(trader, 1_000, friend)
+    unsigned = b64(VersionedTransaction.populate(transaction.message, [Keypair().sign_message(b"")]))
+    watched = {"encoding": "base64", "addresses": [str(friend)]}
+
+    def simulate(**config: object) -> Any:
+        return trader.rpc("simulateTransaction", unsigned, {"encoding": "base64", **config})
+
+    value = simulate(accounts=watched)["result"]["value"]
+    assert (value["err"], value["unitsConsumed"], value["accounts"][0]["lamports"]) == (None, 150, 1_000)
+    assert trader.sandbox.balance_lamports(str(friend)) == 0
+    assert simulate(sigVerify=True)["error"]["code"] == -32003
+    assert simulate(sigVerify=True, replaceRecentBlockhash=True)["error"]["code"] == -32602
+    trader.sandbox.skip_slots(200)
+    assert simulate()["result"]["value"]["err"] == "BlockhashNotFound"
+    replaced = simulate(replaceRecentBlockhash=True)["result"]["value"]
+    assert replaced["err"] is None
+    assert trader.rpc("isBlockhashValid", replaced["replacementBlockhash"]["blockhash"])["result"]["value"] is True
+    for config in ({"accounts": 5}, {"accounts": {"addresses": ["x"]}}, {"sigVerify": 1}):
+        assert simulate(**config)["error"]["code"] == -32602
+
+
+@pytest.mark.parametrize(("path", "send_mode"), [("/fast", "helius_sender"), ("/iris", "astralane")])
+def test_senders_want_their_tip(trader: Trader, path: str, send_mode: str) -> None:
+    """A sender takes sendTransaction with its own tip and without preflight, and nothing else."""
+    mint = trader.sandbox.mints[0]
+
+    def send(tx_b64: str, **config: object) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "sendTransaction", "params": [tx_b64, config]}
+        return trader.http.post(trader.sandbox.rpc_url + path, json=body, timeout=PATIENCE_S).json()
+
+    def order(**changes: object) -> str:
+        answer = trader.post("/v1/buy", trader.buy_body(mint, **changes)).json()
+        return b64(signed(answer["tx"], trader.wallet))
+
+    options = {"encoding": "base64", "skipPreflight": True}
+    other = "astralane" if send_mode == "helius_sender" else "helius_sender"
+    for tipless in (order(), order(send_mode=other)):
+        assert "tip" in send(tipless, **options)["error"]["message"]
+    tipped = order(send_mode=send_mode, tip_lamports=1_234)
+    assert send(tipped, encoding="base64")["error"]["code"] == -32602
+    assert trader.landed(send(tipped, **options)["result"]).tip_lamports == 1_234
+    body = {"jsonrpc": "2.0", "id": 1, "method": "getSlot"}
+    answer = trader.http.post(trader.sandbox.rpc_url + path, json=body, timeout=PATIENCE_S).json()
+    assert answer["error"]["code"] == -32601
+    assert trader.http.get(trader.sandbox.rpc_url + "/ping", timeout=PATIENCE_S).status_code == 200
+
+
+def test_costs_can_be_asked_for(trader: Trader) -> None:
+    """Rent by size, as the ledger takes it for a token account; a message's fee while its blockhash lives."""
+    assert trader.rpc("getMinimumBalanceForRentExemption", 165)["result"] == 2_039_280
+    assert trader.rpc("getMinimumBalanceForRentExemption", 0)["result"] == 890_880
+    for size in (-1, "165", None, 2**40):
+        assert trader.rpc("getMinimumBalanceForRentExemption", size)["error"]["code"] == -32602
+    message = transfer_of(trader, 5, Keypair().pubkey()).message
+    text = base64.b64encode(to_bytes_versioned(message)).decode()
+    assert trader.rpc("getFeeForMessage", text, {"commitment": "processed"})["result"]["value"] == 5_000
+    trader.sandbox.skip_slots(200)
+    assert trader.rpc("getFeeForMessage", text)["result"]["value"] is None
+    for wrong in ("", "AAAA", "!", 5):
+        assert trader.rpc("getFeeForMessage", wrong)["error"]["code"] == -32602
+
+
+def test_many_accounts_at_once(trader: Trader) -> None:
+    """In the order asked for, null where there is nothing."""
+    nobody = str(Keypair().pubkey())
+    shown = trader.rpc("getMultipleAccounts", [nobody, trader.pubkey, TOKEN_PROGRAM])["result"]["value"]
+    assert [account and account["executable"] for account in shown] == [None, False, True]
+    for wrong in ("x", [5], [nobody] * 101):
+        assert trader.rpc("getMultipleAccounts", wrong)["error"]["code"] == -32602

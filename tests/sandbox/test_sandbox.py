@@ -68,7 +68,7 @@ def test_same_seed_same_story(make_sandbox: Callable[..., Sandbox], make_trader:
     """Two runs with one seed and the same actions see the same prices tick by tick and the same exit."""
     stories = []
     for seed in (3, 3, 4):
-        sandbox = make_sandbox(seed=seed, speed=20)
+        sandbox = make_sandbox(seed=seed, speed=10)
         trader = make_trader(sandbox).register()
         ws = trader.stream(strategy(target=15))
         trader.buy(sandbox.mints[0])
@@ -116,6 +116,20 @@ def test_hooks_show_and_move_the_market(trader: Trader) -> None:
             sandbox.set_price_multiplier(mint, wrong)  # type: ignore[arg-type]
 
 
+def test_every_key_may_have_a_tier(make_sandbox: Callable[..., Sandbox], make_trader: Callable[..., Trader]) -> None:
+    """A mapping of keys gives each its tier; the first key has the sandbox's."""
+    sandbox = make_sandbox(tier=1, api_keys={"personal": 0, "advanced": 2})
+    tiers = []
+    for key in (sandbox.api_key, "personal", "advanced"):
+        ws = make_trader(sandbox, api_key=key).register().stream()
+        ws.send('{"type":"ping","client_time_ms":1}')
+        assert receive(ws)["type"] == "pong"
+        tiers.append(sandbox.sessions()[-1].tier)
+    assert tiers == [1, 0, 2]
+    with pytest.raises(ValueError, match="tier"):
+        Sandbox(api_keys={"x": 5})
+
+
 def test_default_ports_are_those_of_local_mode() -> None:
     """Without arguments the sandbox sits where the official SDKs' local mode looks."""
     sandbox = Sandbox()
@@ -151,6 +165,15 @@ def test_ready_line_is_all_a_script_needs(sandbox: Sandbox) -> None:
         ("speed", "fast"),
         ("session_policy", "share"),
         ("initial_lamports", -1),
+        ("initial_usd1_units", -1),
+        ("tier", 3),
+        ("tier", "2"),
+        ("scenario", "no-such-story"),
+        ("clock", "sundial"),
+        ("start_time_ms", -1),
+        ("policies", "live"),
+        ("requests_per_min", 0),
+        ("api_keys", ["sandbox-key"]),
     ],
 )
 def test_bad_arguments_are_named(name: str, value: object) -> None:

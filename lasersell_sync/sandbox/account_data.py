@@ -1,0 +1,66 @@
+"""Accounts as a node shows them: lamports, owner, data, whether they are programs.
+
+The data of wallets, mints and token accounts is what the real programs keep there, byte for byte. Pools and bonding
+curves are shown without data.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.budget import BUILTIN_PROGRAMS
+from lasersell_sync.sandbox.ledger import RENT_TOKEN_ACCOUNT_LAMPORTS, Ledger, Mint, TokenAccount
+
+_NATIVE_LOADER = Pubkey.from_string("NativeLoader1111111111111111111111111111111")
+_PROGRAM_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
+_RENT_MINT_LAMPORTS = 1_461_600
+_PROGRAM_LAMPORTS = 1_141_440
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInfo:
+    """One account. ``token`` or ``mint`` is what the data says, where it says one of these."""
+
+    lamports: int
+    owner: Pubkey
+    data: bytes
+    executable: bool = False
+    token: TokenAccount | None = None
+    mint: Mint | None = None
+
+
+def account_info(ledger: Ledger, address: Pubkey, *, program: bool) -> AccountInfo | None:
+    """The account at an address; None where there is nothing. ``program`` tells that a program lives there."""
+    lamports = ledger.lamports(address)
+    if program:
+        loader = _NATIVE_LOADER if address in BUILTIN_PROGRAMS else _PROGRAM_LOADER
+        return AccountInfo(max(lamports, _PROGRAM_LAMPORTS), loader, b"", executable=True)
+    token, mint = ledger.token_account(address), ledger.mint(address)
+    if token is not None:
+        return AccountInfo(lamports, TOKEN_PROGRAM, token_account_bytes(token), token=token)
+    if mint is not None:
+        return AccountInfo(max(lamports, _RENT_MINT_LAMPORTS), TOKEN_PROGRAM, _mint_bytes(mint), mint=mint)
+    return AccountInfo(lamports, SYSTEM_PROGRAM, b"") if lamports else None
+
+
+def token_account_bytes(account: TokenAccount) -> bytes:
+    """The 165 bytes of an initialized account without delegate."""
+    native = account.mint == WRAPPED_SOL_MINT
+    return struct.pack(
+        "<32s32sQ4x32xB4sQ8x4x32x",
+        bytes(account.mint),
+        bytes(account.owner),
+        account.amount,
+        1,
+        struct.pack("<I", 1 if native else 0),
+        RENT_TOKEN_ACCOUNT_LAMPORTS if native else 0,
+    )
+
+
+def _mint_bytes(mint: Mint) -> bytes:
+    """The 82 bytes of an initialized mint that nobody can mint from or freeze any more."""
+    return struct.pack("<4x32xQBB4x32x", mint.supply, mint.decimals, 1)

@@ -1,0 +1,169 @@
+"""What the six markets' programs have in common: Anchor instructions that swap a token against a quote currency.
+
+A subclass says how its program spells an instruction and which accounts it lists; the base class writes transactions
+from that and reads them back. On every market a purchase names the tokens and the most they may cost, a sale the tokens
+and the least they may bring: all programs have instructions of both kinds, and exact tokens are easy to account for.
+"""
+
+from __future__ import annotations
+
+from solders.instruction import AccountMeta, Instruction
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.instructions import close_token_account, create_token_account, sync_native, transfer
+from lasersell_sync.sandbox.ledger import Ledger, token_address
+from lasersell_sync.sandbox.listings import Call, Listing, derived_address
+from lasersell_sync.sandbox.pools import FeeSchedule, Fill, Reserves, price_lamports
+from lasersell_sync.sandbox.runtime import Anchor, Invocation, ProgramError, Swap, check_anchor_accounts, custom
+
+
+class AnchorVenue:
+    """The common part of a venue. Stateless: a market's state lives in the ledger."""
+
+    market_type: str
+    route_name: str
+    program: Pubkey
+    fees: FeeSchedule
+    #: the AMM market its tokens move to when their curve is complete
+    graduates_to: str | None = None
+    buy_call: Call
+    sell_call: Call
+    #: where a purchase and a sale name the traded token and the user
+    mint_indexes: tuple[int, int]
+    user_index: int
+    #: the program's own error numbers
+    halted_code: int
+    zero_code: int
+    slippage_code: int
+
+    # -- what a subclass says
+
+    def pool(self, listing: Listing) -> Pubkey:
+        """The account that identifies the pool."""
+        raise NotImplementedError
+
+    def vault_owner(self, listing: Listing) -> Pubkey:
+        """Who owns the pool's token accounts."""
+        raise NotImplementedError
+
+    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
+        """The pool's accounts of token and quote currency."""
+        raise NotImplementedError
+
+    def pool_token_account(self, listing: Listing) -> Pubkey:
+        """The pool's account of the traded token."""
+        return self.vaults(listing)[0]
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """The wire's ``market_context`` of a listing, for a user's position."""
+        raise NotImplementedError
+
+    def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """The accounts of a purchase, in the program's order."""
+        raise NotImplementedError
+
+    def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """The accounts of a sale, in the program's order."""
+        raise NotImplementedError
+
+    def reserves(self, ledger: Ledger, listing: Listing) -> Reserves:
+        """What the price is computed from."""
+        raise NotImplementedError
+
+    def buy(self, ledger: Ledger, listing: Listing, trader: Pubkey, tokens: int, max_lamports: int) -> Swap:
+        """Execute a purchase on the ledger. Raises ``ProgramError``."""
+        raise NotImplementedError
+
+    def sell(self, ledger: Ledger, listing: Listing, trader: Pubkey, tokens: int, min_lamports: int) -> Swap:
+        """Execute a sale on the ledger. Raises ``ProgramError``."""
+        raise NotImplementedError
+
+    def spends_tokens(self, listing: Listing) -> bool:
+        """Whether the quote currency is taken from a token account; a curve may take plain lamports."""
+        del listing
+        return True
+
+    # -- instructions
+
+    def buy_instructions(self, listing: Listing, user: Pubkey, tokens: int, max_lamports: int) -> list[Instruction]:
+        """Make sure of the accounts, swap; SOL is wrapped before, and what was not needed is unwrapped after."""
+        swap = Instruction(self.program, self.buy_call.pack(tokens, max_lamports), self.buy_accounts(listing, user))
+        prepared = [create_token_account(user, listing.mint)]
+        if not (self.spends_tokens(listing) and listing.quote.is_native):
+            return [*prepared, swap]
+        wrapped = token_address(user, listing.quote.mint)
+        wrap = [
+            create_token_account(user, listing.quote.mint),
+            transfer(user, wrapped, max_lamports),
+            sync_native(wrapped),
+        ]
+        return [*wrap, *prepared, swap, close_token_account(wrapped, user)]
+
+    def sell_instructions(self, listing: Listing, user: Pubkey, tokens: int, min_lamports: int) -> list[Instruction]:
+        """Swap into the quote account; wrapped SOL is unwrapped."""
+        swap = Instruction(self.program, self.sell_call.pack(tokens, min_lamports), self.sell_accounts(listing, user))
+        if not self.spends_tokens(listing):
+            return [swap]
+        create = create_token_account(user, listing.quote.mint)
+        if not listing.quote.is_native:
+            return [create, swap]
+        return [create, swap, close_token_account(token_address(user, listing.quote.mint), user)]
+
+    # -- execution
+
+    def execute(self, invocation: Invocation, listings: dict[Pubkey, Listing]) -> None:
+        """Run one swap. Raises ``ProgramError``."""
+        buying = self.buy_call.matches(invocation.data)
+        if not buying and not self.sell_call.matches(invocation.data):
+            raise custom(Anchor.INSTRUCTION_FALLBACK_NOT_FOUND)
+        numbers = (self.buy_call if buying else self.sell_call).unpack(invocation.data)
+        if numbers is None:
+            raise custom(Anchor.INSTRUCTION_DID_NOT_DESERIALIZE)
+        mint_index = self.mint_indexes[0 if buying else 1]
+        if len(invocation.accounts) <= max(mint_index, self.user_index):
+            raise custom(Anchor.ACCOUNT_NOT_ENOUGH_KEYS)
+        listing = listings.get(invocation.accounts[mint_index].pubkey)
+        if listing is None:
+            raise custom(Anchor.ACCOUNT_NOT_INITIALIZED)
+        if listing.market_type != self.market_type:
+            raise self.moved(listing)
+        user = invocation.accounts[self.user_index].pubkey
+        wanted = self.buy_accounts(listing, user) if buying else self.sell_accounts(listing, user)
+        check_anchor_accounts(invocation.accounts, wanted)
+        if listing.halted:
+            raise custom(self.halted_code)
+        trade = self.buy if buying else self.sell
+        invocation.swaps.append(trade(invocation.ledger, listing, user, *numbers))
+
+    def moved(self, listing: Listing) -> ProgramError:
+        """The answer to a trade in a token that is not, or not any more, on this market."""
+        del listing
+        return custom(Anchor.ACCOUNT_NOT_INITIALIZED)
+
+    def derived(self, *seeds: bytes) -> Pubkey:
+        """An address of this program."""
+        return derived_address(self.program, *seeds)
+
+    def trader_accounts(self, ledger: Ledger, listing: Listing, trader: Pubkey) -> tuple[Pubkey, Pubkey]:
+        """The trader's accounts of token and quote currency; both must exist if the venue spends tokens."""
+        base, quote = token_address(trader, listing.mint), token_address(trader, listing.quote.mint)
+        needed = (base, quote) if self.spends_tokens(listing) else (base,)
+        if any(ledger.token_account(address) is None for address in needed):
+            raise custom(Anchor.ACCOUNT_NOT_INITIALIZED)
+        return base, quote
+
+    def done(self, ledger: Ledger, listing: Listing, side: str, trader: Pubkey, fill: Fill) -> Swap:
+        """The record of a trade that has just been executed."""
+        price = price_lamports(self.reserves(ledger, listing), listing.decimals)
+        account = token_address(trader, listing.mint)
+        return Swap(listing.mint, side, trader, account, fill.tokens, fill.total_lamports, price)
+
+
+def open_account(
+    ledger: Ledger, owner: Pubkey, mint: Pubkey, *, payer: Pubkey, address: Pubkey | None = None
+) -> Pubkey:
+    """Genesis: a token account (the associated one, unless another address is given); fine if it exists."""
+    account = token_address(owner, mint) if address is None else address
+    if ledger.token_account(account) is None:
+        ledger.open_token_account(account, mint=mint, owner=owner, payer=payer)
+    return account

@@ -1,0 +1,105 @@
+"""Compute units: what a transaction may use, what it bids for them, and what each instruction uses.
+
+The rules are those of Solana's compute-budget program: at most one instruction of each kind, and nonsense makes the
+whole transaction invalid. What an instruction uses is a fixed number per kind, close to what the real programs use.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.addresses import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    COMPUTE_BUDGET_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+)
+from lasersell_sync.sandbox.instructions import (
+    TOKEN_CLOSE_ACCOUNT,
+    TOKEN_SYNC_NATIVE,
+    TOKEN_TRANSFER,
+    TOKEN_TRANSFER_CHECKED,
+)
+
+DEFAULT_UNITS_PER_INSTRUCTION = 200_000
+MAX_UNITS = 1_400_000
+#: One price unit is a millionth of a lamport per compute unit.
+_MICROLAMPORTS = 1_000_000
+
+_HEAP_FRAME, _UNIT_LIMIT, _UNIT_PRICE, _DATA_LIMIT = 1, 2, 3, 4
+_LAYOUTS = {_HEAP_FRAME: "<I", _UNIT_LIMIT: "<I", _UNIT_PRICE: "<Q", _DATA_LIMIT: "<I"}
+_HEAP_BYTES = range(32 * 1024, 256 * 1024 + 1, 1024)
+
+#: Programs that are part of the node; the others are compiled and fail in another way when they run out of units.
+BUILTIN_PROGRAMS = {SYSTEM_PROGRAM: 150, COMPUTE_BUDGET_PROGRAM: 150}
+_TOKEN_UNITS = {
+    TOKEN_TRANSFER: 4_645,
+    TOKEN_TRANSFER_CHECKED: 6_200,
+    TOKEN_SYNC_NATIVE: 3_045,
+    TOKEN_CLOSE_ACCOUNT: 2_916,
+}
+_ASSOCIATED_TOKEN_UNITS = 22_000
+_MARKET_UNITS = 60_000
+
+
+class InvalidBudget(ValueError):
+    """The compute-budget instructions contradict the rules; ``err`` is Solana's JSON form of the transaction error."""
+
+    def __init__(self, err: str | dict[str, Any]) -> None:
+        super().__init__(str(err))
+        self.err = err
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a transaction may use, and what it bids."""
+
+    limit_units: int
+    price_microlamports: int
+
+    @property
+    def priority_fee_lamports(self) -> int:
+        """What it pays on top of the base fee, however much it really uses."""
+        return -(-self.price_microlamports * self.limit_units // _MICROLAMPORTS)
+
+
+def read_budget(instructions: Sequence[tuple[Pubkey, bytes]]) -> Budget:
+    """The budget that a transaction's instructions, as (program, data), ask for. Raises ``InvalidBudget``."""
+    asked: dict[int, int] = {}
+    others = 0
+    for index, (program, data) in enumerate(instructions):
+        if program != COMPUTE_BUDGET_PROGRAM:
+            others += 1
+            continue
+        kind, value = _request(index, data)
+        if kind in asked:
+            raise InvalidBudget({"DuplicateInstruction": index})
+        asked[kind] = value
+    if asked.get(_DATA_LIMIT) == 0:
+        raise InvalidBudget("InvalidLoadedAccountsDataSizeLimit")
+    limit_units = asked.get(_UNIT_LIMIT, others * DEFAULT_UNITS_PER_INSTRUCTION)
+    return Budget(min(MAX_UNITS, limit_units), asked.get(_UNIT_PRICE, 0))
+
+
+def _request(index: int, data: bytes) -> tuple[int, int]:
+    layout = _LAYOUTS.get(data[0]) if data else None
+    if layout is None or len(data) < 1 + struct.calcsize(layout):
+        raise InvalidBudget({"InstructionError": [index, "InvalidInstructionData"]})
+    kind, (value,) = data[0], struct.unpack_from(layout, data, 1)
+    if kind == _HEAP_FRAME and value not in _HEAP_BYTES:
+        raise InvalidBudget({"InstructionError": [index, "InvalidInstructionData"]})
+    return kind, value
+
+
+def units_used(program: Pubkey, data: bytes) -> int:
+    """What one instruction uses."""
+    if program in BUILTIN_PROGRAMS:
+        return BUILTIN_PROGRAMS[program]
+    if program == TOKEN_PROGRAM:
+        return _TOKEN_UNITS.get(data[0] if data else -1, 1_000)
+    return _ASSOCIATED_TOKEN_UNITS if program == ASSOCIATED_TOKEN_PROGRAM else _MARKET_UNITS

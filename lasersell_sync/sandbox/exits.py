@@ -1,0 +1,102 @@
+"""Exits: lets strategies look at positions, and writes the signals to sell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from lasersell_sync.sandbox import wire
+from lasersell_sync.sandbox.listings import Listing
+from lasersell_sync.sandbox.market import Market
+from lasersell_sync.sandbox.orders import OrderDesk
+from lasersell_sync.sandbox.pools import max_sell_tokens, sell_fill
+from lasersell_sync.sandbox.positions import Position
+from lasersell_sync.sandbox.sessions import Session
+from lasersell_sync.sandbox.strategies import LADDER_LEVEL, Exit, Watch
+
+_log = logging.getLogger("lasersell_sync.sandbox.stream")
+
+#: What an exit signal's transaction tolerates unless the client asks otherwise.
+DEFAULT_EXIT_SLIPPAGE_BPS = 2_000
+#: What a pool "absorbs" for the liquidity guard: the widest of the published bands.
+GUARD_SLIPPAGE_BPS = 1_000
+
+
+class ExitDesk:
+    """Watches and signals.
+
+    Threads: not thread-safe; the exchange's lock guards it.
+    """
+
+    def __init__(self, market: Market, orders: OrderDesk, now_ms: Callable[[], int]) -> None:
+        self._market = market
+        self._orders = orders
+        self._now_ms = now_ms
+
+    def evaluate(self, position: Position, sessions: Sequence[Session]) -> None:
+        """Let the strategy of every session that owns the position look at it."""
+        if not sessions:
+            return
+        listing, tokens, entry = self._listing(position), position.holding.tokens, position.entry_lamports
+        reserves = self._market.reserves(listing)
+        profit = sell_fill(reserves, self._market.venue(listing).fees, tokens).total_lamports - entry
+        absorbed = max_sell_tokens(reserves, GUARD_SLIPPAGE_BPS)
+        for session in sessions:
+            watch, exits = position.watches[session.key_id].observe(entry, profit, tokens=tokens, absorbed=absorbed)
+            self._act(session, position, watch, exits)
+
+    def graduated(self, position: Position, sessions: Iterable[Session]) -> None:
+        """The position's token has moved to an AMM pool."""
+        for session in sessions:
+            self._act(session, position, *position.watches[session.key_id].graduated())
+
+    def _act(self, session: Session, position: Position, watch: Watch, exits: tuple[Exit, ...]) -> None:
+        position.watches[session.key_id] = watch
+        for due in exits:
+            if due.sell_tokens is None or watch.pending_tokens >= position.holding.tokens:
+                position.exit_reason = due.reason
+            self.signal(session, position, due)
+
+    def resend(self, session: Session, position: Position) -> None:
+        """Signal again what was signalled before and is not sold yet."""
+        watch = position.watches[session.key_id]
+        if watch.fired is not None:
+            self.signal(session, position, Exit(watch.fired))
+        elif watch.pending_tokens:
+            sell_tokens = min(watch.pending_tokens, position.holding.tokens)
+            self.signal(session, position, Exit(LADDER_LEVEL, sell_tokens, watch.next_level - 1))
+
+    def signal(
+        self, session: Session, position: Position, due: Exit, slippage_bps: int = DEFAULT_EXIT_SLIPPAGE_BPS
+    ) -> None:
+        """Tell a session to sell, with the transaction to sign."""
+        holding, listing = position.holding, self._listing(position)
+        tokens = holding.tokens if due.sell_tokens is None else due.sell_tokens
+        order = self._orders.sell(
+            listing, holding.wallet, tokens=tokens, slippage_bps=slippage_bps, delivery=session.delivery
+        )
+        message = wire.exit_signal_with_tx(
+            session_id=session.session_id,
+            position_id=position.position_id,
+            wallet=holding.wallet,
+            mint=holding.mint,
+            token_account=holding.token_account,
+            position_tokens=holding.tokens,
+            profit_lamports=self.proceeds(listing, holding.tokens) - position.entry_lamports,
+            reason=due.reason,
+            triggered_at_ms=self._now_ms(),
+            market_context=self._market.venue(listing).market_context(listing, holding.wallet),
+            unsigned_tx_b64=order.tx_b64,
+            sell_tokens=due.sell_tokens,
+            level_index=due.level_index,
+            mirror_source=position.mirror_source,
+        )
+        _log.info("session %d: exit of position %d: %s", session.session_id, position.position_id, due.reason)
+        session.outbox.post([message])
+
+    def proceeds(self, listing: Listing, tokens: int) -> int:
+        """What selling so many tokens would return now, after fees, in quote units."""
+        return sell_fill(self._market.reserves(listing), self._market.venue(listing).fees, tokens).total_lamports
+
+    def _listing(self, position: Position) -> Listing:
+        return self._market.listings[position.holding.mint]
