@@ -5,6 +5,7 @@ consume it. Everything public is importable from here. Importing starts no threa
 solders nor urllib3; what trades is loaded when it is first named, for many programs only read.
 """
 
+import importlib as _importlib
 import logging as _logging
 import typing as _typing
 
@@ -36,6 +37,7 @@ from lasersell_sync.exceptions import (
     ThreadDiedError,
     TransportError,
     TxSubmitError,
+    UnsafeTransactionError,
     WalletNotRegisteredError,
 )
 from lasersell_sync.messages import (
@@ -145,6 +147,13 @@ from lasersell_sync.stream.stats import (
 )
 
 if _typing.TYPE_CHECKING:
+    from lasersell_sync.recording import (
+        RecordedFrame,
+        Recorder,
+        Recording,
+        RecordingError,
+        replay,
+    )
     from lasersell_sync.trading import (
         ASTRALANE_DEFAULT_REGION,
         EXIT_API_BASE_URL,
@@ -159,11 +168,14 @@ if _typing.TYPE_CHECKING:
         ConfirmedSignature,
         ExitApiClient,
         ExitApiClientOptions,
+        GuardReport,
         SellOutput,
         SendTarget,
         SendTargetAstralane,
         SendTargetHeliusSender,
         SendTargetRpc,
+        Signer,
+        SigningGuard,
         WalletProof,
         astralane_iris_url,
         close_rpc_connections,
@@ -177,14 +189,14 @@ if _typing.TYPE_CHECKING:
         warm_send_target,
     )
 else:
+    _OF_RECORDING = ("RecordedFrame", "Recorder", "Recording", "RecordingError", "replay")
 
     def __getattr__(name: str) -> object:
         """What ``__all__`` lists and nobody has named yet."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from lasersell_sync import trading
-
-        value = globals()[name] = getattr(trading, name)
+        module = _importlib.import_module(f"{__name__}.{'recording' if name in _OF_RECORDING else 'trading'}")
+        value = globals()[name] = getattr(module, name)
         return value
 
     def __dir__() -> list[str]:
@@ -212,6 +224,7 @@ __all__ = [
     "ThreadDiedError",
     "TransportError",
     "TxSubmitError",
+    "UnsafeTransactionError",
     "WalletNotRegisteredError",
     # messages
     "AutoBuyConfig",
@@ -310,6 +323,12 @@ __all__ = [
     "Health",
     # session.stream_session
     "StreamSession",
+    # recording
+    "RecordedFrame",
+    "Recorder",
+    "Recording",
+    "RecordingError",
+    "replay",
     # trading
     "ASTRALANE_DEFAULT_REGION",
     "EXIT_API_BASE_URL",
@@ -324,11 +343,14 @@ __all__ = [
     "ConfirmedSignature",
     "ExitApiClient",
     "ExitApiClientOptions",
+    "GuardReport",
     "SellOutput",
     "SendTarget",
     "SendTargetAstralane",
     "SendTargetHeliusSender",
     "SendTargetRpc",
+    "Signer",
+    "SigningGuard",
     "WalletProof",
     "astralane_iris_url",
     "close_rpc_connections",

@@ -1,0 +1,1 @@
+"""Where this library meets other tools. Nothing in here is imported unless its tool is there."""

@@ -1,0 +1,469 @@
+"""Record what a session receives, and play it back: the same frames, at any speed, without the outside world.
+
+A recording is a gzip file of JSON lines: a header, then one line per text frame with the microseconds since the first
+(docs/recording.md has the format). It holds what the server sent and nothing of what was sent to it: no API key, no
+keypair, no signature. Who may read it learns the wallets, their positions and trades.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import queue
+import secrets
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from lasersell_sync._log import logger
+from lasersell_sync._version import __version__
+from lasersell_sync.codec import server_message_from_text, server_message_to_text
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, LaserSellError
+from lasersell_sync.messages import ServerMessage, StrategyConfig
+from lasersell_sync.session.dispatch import Dispatch
+from lasersell_sync.session.stream_session import StreamSession
+from lasersell_sync.stream.client import StreamClient
+from lasersell_sync.stream.connection import StreamConnection
+from lasersell_sync.stream.options import StreamConfigure, StreamOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RecordedFrame", "Recorder", "Recording", "RecordingError", "replay"]
+
+log = logger("recording")
+
+FORMAT: Final = "lasersell-recording"
+VERSION: Final = 1
+#: Frames that wait for the disk, at the most; beyond it they are dropped and counted, because the stream goes first.
+MAX_WAITING_BYTES: Final = 64 * 2**20
+#: What a crash may cost: how long written lines may stay in the compressor.
+FLUSH_INTERVAL_S: Final = 1.0
+_COMPRESSION: Final = 3
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_READABLE_BY_OWNER: Final = 0o600
+_LINES_AT_ONCE: Final = 1024
+
+#: For a replay that is told no other: nobody reads it there, but a session must have a wallet and an exit.
+_ANY_CONFIGURE: Final = StreamConfigure(["1" * 32], StrategyConfig(target_profit_pct=100.0, stop_loss_pct=0.0))
+#: Every recorded message is delivered, and links that end within moments are no reason to wait.
+_REPLAY_OPTIONS: Final = StreamOptions(
+    low_lane="lossless", initial_backoff_s=0.001, max_backoff_s=0.01, stable_after_s=0.001
+)
+
+
+class RecordingError(LaserSellError, ValueError):
+    """A file that is no recording, or one that is damaged.
+
+    Attributes:
+        path: the file.
+        line: from 1; None when the file as a whole cannot be read.
+        problem: what is wrong, and what to do.
+    """
+
+    def __init__(self, path: str, problem: str, *, line: int | None = None) -> None:
+        self.path = path
+        self.problem = problem
+        self.line = line
+
+    def __str__(self) -> str:
+        return f"{self.path}{'' if self.line is None else f', line {self.line}'}: {self.problem}"
+
+
+# ── recording ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Recorder:
+    """Writes every text frame that a session receives to a file, beside whoever consumes the session.
+
+    ::
+
+        with Recorder("today.jsonl.gz") as recorder:
+            session = StreamSession.connect(recorder.wrap(client), configure)
+
+    Use as a context manager, or ``close`` it: the last second may be missing from a file that was not closed. A disk
+    that is full or too slow costs frames of the recording, never of the session.
+
+    Args:
+        path: the file to make; readable by its owner alone.
+
+    Raises:
+        ConfigurationError: the file exists already, or cannot be made.
+
+    Threads: ``lasersell-recorder`` writes. Every method may be called from any thread.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = _LineFile(_create(self.path))
+        header = {"format": FORMAT, "version": VERSION, "library": __version__, "started_at_ms": _now_ms()}
+        self._file.write([json.dumps(header).encode("ascii") + b"\n"])
+        self._frames: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
+        #: Each is written by one thread only, the tap's or the writer's: no lock is needed.
+        self._taken_bytes = 0
+        self._written_bytes = 0
+        self._dropped = 0
+        self._written = 0
+        #: What ended the writing before ``close``.
+        self.error: OSError | None = None
+        # Guards the next three.
+        self._lock = threading.Lock()
+        self._connection: StreamConnection | None = None
+        self._remove_tap = _nothing
+        self._closed = False
+        #: Never in the file, even if a server quotes it.
+        self._api_key = b""
+        self._first_ns: int | None = None
+        self._thread = threading.Thread(target=self._write_all, name="lasersell-recorder", daemon=True)
+        self._thread.start()
+
+    # ── what to record ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def wrap(self, client: StreamClient) -> StreamClient:
+        """A client like this one, whose connections are recorded from their first frame on."""
+        return _RecordedClient(client, self)
+
+    def attach(self, source: StreamSession | StreamConnection) -> None:
+        """Record a session that runs already, from now on; its latest ``hello_ok`` is written first.
+
+        What it received before is not in the recording: positions that are open now are unknown to a replay until the
+        server announces them again.
+
+        Raises:
+            ConcurrencyError: the recorder is closed, or records another connection that is still alive.
+        """
+        connection = source if isinstance(source, StreamConnection) else source.connection
+        with self._lock:
+            if self._closed:
+                raise ConcurrencyError("this recorder is closed; make one for each recording")
+            if self._connection is not None and not self._connection.reader.lifecycle.ended:
+                raise ConcurrencyError("this recorder has a connection already; make one for each connection")
+            self._remove_tap()
+            self._connection = connection
+            _, api_key = connection._identity
+            self._api_key = api_key.encode()
+            hello = connection.reader.hello
+            if hello is not None:
+                self._take(server_message_to_text(hello).encode(), time.monotonic_ns())
+            self._remove_tap = connection.tap(self._take)
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Write what waits and end the recording; idempotent. The session goes on.
+
+        Args:
+            timeout: seconds to wait for the disk.
+
+        Raises:
+            OSError: the file could not be written to its end; ``error`` tells before ``close``.
+        """
+        with self._lock:
+            self._remove_tap()
+            if not self._closed:
+                self._closed = True
+                self._frames.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.warning("the recording %s is not written yet after %s s; its last frames may be missing", self, timeout)
+        if self.error is not None:
+            raise self.error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def frames_written(self) -> int:
+        """Frames in the file so far."""
+        return self._written
+
+    @property
+    def frames_dropped(self) -> int:
+        """Frames that are not in the file, because the disk was full or too slow."""
+        return self._dropped
+
+    # ── on the reader thread ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, payload: bytes, received_ns: int) -> None:
+        """Hand a frame to the writer; never waits."""
+        if self.error is not None or self._taken_bytes - self._written_bytes > MAX_WAITING_BYTES:
+            self._dropped += 1
+            return
+        self._taken_bytes += len(payload)
+        self._frames.put((payload, received_ns))
+
+    # ── on the writer thread ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _write_all(self) -> None:
+        try:
+            while self._write_some():
+                pass
+        except OSError as error:
+            self.error = error
+            log.warning("the recording %s ends here, the session goes on: %s", self.path, error)
+        finally:
+            self._file.close(whole=self.error is None)
+
+    def _write_some(self) -> bool:
+        """Wait for frames and write them; False after the last."""
+        try:
+            batch = [self._frames.get(timeout=FLUSH_INTERVAL_S if self._file.unflushed else None)]
+        except queue.Empty:
+            self._file.flush()
+            return True
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < _LINES_AT_ONCE:
+                batch.append(self._frames.get_nowait())
+        self._file.write([self._frame_line(*frame) for frame in batch if frame is not None])
+        return None not in batch
+
+    def _frame_line(self, payload: bytes, received_ns: int) -> bytes:
+        if self._first_ns is None:
+            self._first_ns = received_ns
+        self._written += 1
+        self._written_bytes += len(payload)
+        # A frame may have been read just before the ``hello_ok`` that ``attach`` wrote ahead of it.
+        at_us = max(0, received_ns - self._first_ns) // 1000
+        text = payload.replace(self._api_key, b"[redacted]").decode("utf-8", "surrogateescape")
+        # By hand, for a full stream has 200,000 of them a second. In ASCII, so that a byte that is no UTF-8 (a lone
+        # surrogate by now) survives as an escape.
+        return f'{{"at_us":{at_us},"frame":{json.dumps(text)}}}\n'.encode("ascii")
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self.path} frames={self._written}>"
+
+
+class _RecordedClient(StreamClient):
+    """A client whose connections are recorded from their first frame on."""
+
+    def __init__(self, client: StreamClient, recorder: Recorder) -> None:
+        vars(self).update(vars(client))  # the same key, options and endpoint
+        self._recorder = recorder
+
+    def prepare(self, configure: StreamConfigure) -> StreamConnection:
+        """A connection that is not open yet, and is tapped already."""
+        connection = super().prepare(configure)
+        self._recorder.attach(connection)
+        return connection
+
+
+class _LineFile:
+    """A gzip file that lines are appended to; it writes when told to, and never because it is garbage.
+
+    (``gzip.GzipFile`` writes its end when it is collected: in a forked child, into the parent's file.)
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._compressor = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, _GZIP)
+        #: True while a crash would lose lines.
+        self.unflushed = False
+        self._flushed_at = time.monotonic()
+
+    def write(self, lines: list[bytes]) -> None:
+        """Append lines; a reader sees them after at most ``FLUSH_INTERVAL_S``."""
+        self._put(self._compressor.compress(b"".join(lines)))
+        self.unflushed = True
+        if time.monotonic() - self._flushed_at > FLUSH_INTERVAL_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let a reader see every line."""
+        self._put(self._compressor.flush(zlib.Z_SYNC_FLUSH))
+        self.unflushed = False
+        self._flushed_at = time.monotonic()
+
+    def close(self, *, whole: bool) -> None:
+        """End the file; one that could not be written stays without its end."""
+        try:
+            if whole:
+                self._put(self._compressor.flush(zlib.Z_FINISH))
+        finally:
+            os.close(self._descriptor)
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(path, flags, _READABLE_BY_OWNER)
+    except FileExistsError:
+        raise ConfigurationError(
+            "path", f"{path} exists already: a recording is not written over another file"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError("path", f"{path} cannot be made: {error.strerror}") from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _nothing() -> None:
+    """No tap to remove."""
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class RecordedFrame:
+    """One text frame.
+
+    Attributes:
+        at_us: microseconds since the recording's first frame.
+        payload: as received.
+    """
+
+    at_us: int
+    payload: bytes
+
+    def message(self) -> ServerMessage:
+        """The frame, decoded. Raises DecodeError."""
+        return server_message_from_text(self.payload)
+
+
+class Recording:
+    """A recording on disk.
+
+    Attributes:
+        path: the file.
+        started_at_ms: when it was begun, Unix milliseconds by the recording machine's clock.
+        library: version of lasersell_sync that wrote it.
+
+    Raises:
+        RecordingError: it is not a recording, or one of a newer version.
+        OSError: the file cannot be opened.
+
+    Threads: any; ``frames`` reads the file anew each time.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        _, header = next(self._lines(), (1, {}))
+        if header.get("format") != FORMAT:
+            raise RecordingError(str(self.path), "it is not a recording; Recorder makes one")
+        if header.get("version") != VERSION:
+            raise RecordingError(
+                str(self.path),
+                f"its format has version {header.get('version')!r}, this library reads {VERSION}: update it",
+            )
+        self.started_at_ms = header.get("started_at_ms")
+        self.library = header.get("library")
+
+    def frames(self) -> Iterator[RecordedFrame]:
+        """Every frame, in order. A file that was not closed ends where it was cut, with a warning in the log.
+
+        Raises:
+            RecordingError: a line is damaged; the frames before it were given.
+        """
+        for number, line in self._lines():
+            if number == 1:
+                continue
+            at_us, text = line.get("at_us"), line.get("frame")
+            if not isinstance(at_us, int) or not isinstance(text, str):
+                raise RecordingError(str(self.path), "it needs at_us, an integer, and frame, a text", line=number)
+            yield RecordedFrame(at_us, text.encode("utf-8", "surrogateescape"))
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        with gzip.open(self.path, "rb") as file:
+            try:
+                for number, line in enumerate(file, 1):
+                    yield number, self._parsed(line, number)
+            except EOFError:
+                log.warning("%s was not closed: it ends after line %d", self.path, number)
+            except (gzip.BadGzipFile, zlib.error) as error:
+                raise RecordingError(str(self.path), f"it is no whole gzip file: {error}", line=number + 1) from error
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise RecordingError(str(self.path), f"it is not JSON: {error}", line=number) from error
+        if not isinstance(fields, dict):
+            raise RecordingError(str(self.path), "it is not a JSON object", line=number)
+        return fields
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.path}>"
+
+
+# ── replaying ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def replay(
+    recording: Recording | str | os.PathLike[str],
+    configure: StreamConfigure | None = None,
+    *,
+    speed: float | None = None,
+    options: StreamOptions | None = None,
+    dispatch: Dispatch = "thread",
+) -> Iterator[StreamSession]:
+    """A session that receives what was recorded, and ends by itself after the last frame.
+
+    ::
+
+        with replay("today.jsonl.gz", speed=10) as session:
+            for event in session:
+                bot.handle(event)
+
+    It is a StreamSession like any other, over a loopback connection to a server in this process: positions, deadlines
+    and lost links (where the recording has one) behave as they do live. Commands go nowhere. The session's own time
+    limits run in real time, whatever the speed.
+
+    Args:
+        recording: or its path.
+        configure: for the deadline; the server's part of it is not looked at. None for no deadline.
+        speed: 1.0 as recorded, 10.0 ten times as fast; None as fast as they can be read. As for any consumer that is
+            slower than the stream, exits then overtake prices; handlers with ``dispatch="inline"`` see wire order.
+        options: None for such as conflate and drop nothing (``low_lane="lossless"``).
+        dispatch: as ``StreamSession.connect``.
+
+    Raises:
+        RecordingError: the file is no recording, or an empty one; or, when the block ends, it is damaged further on.
+        ConfigurationError: a speed that makes no sense.
+        ImportError: the extra ``sandbox`` is missing; with the line that installs it.
+    """
+    # The one edge to the sandbox, whose server plays; it loads only for those who use it.
+    from lasersell_sync.sandbox.replay_server import ReplayServer
+
+    source = recording if isinstance(recording, Recording) else Recording(recording)
+    if next(source.frames(), None) is None:
+        raise RecordingError(str(source.path), "it holds no frame: nothing was received while it was open")
+    api_key = secrets.token_hex()  # nobody else on this machine gets the recording
+    try:
+        server = ReplayServer(lambda: timed_frames(source), api_key=api_key, port=0, speed=speed)
+    except ValueError as error:
+        raise ConfigurationError("speed", str(error)) from error
+    with server:
+        client = StreamClient(api_key, options=options or _REPLAY_OPTIONS).with_endpoint(server.stream_url)
+        with StreamSession.connect(client, configure or _ANY_CONFIGURE, dispatch=dispatch) as session:
+            server.when_finished(session.connection.stop_soon)
+            yield session
+    if server.error is not None:
+        raise server.error
+
+
+def timed_frames(recording: Recording) -> Iterator[tuple[int, str]]:
+    """The frames as the sandbox's ``ReplayServer`` takes them."""
+    for frame in recording.frames():
+        yield frame.at_us, frame.payload.decode("utf-8", "surrogateescape")
