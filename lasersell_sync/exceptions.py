@@ -19,7 +19,8 @@
     │   ├── SendBufferFull                   the link takes no more bytes and 1 MiB waits already
     │   └── StreamClosed (queue.ShutDown where it exists)
     ├── ExitApiError                         the REST API refused, failed, or could not be reached
-    └── TxSubmitError                        a transaction could not be decoded, signed, or submitted
+    ├── TxSubmitError                        a transaction could not be decoded, signed, or submitted
+    └── UnsafeTransactionError               a transaction that must not be signed
 
 An error carries its facts as attributes and makes its sentence from them; it chains its cause, pickles (attributes,
 not the cause), and never holds an API key, a keypair or a signed transaction.
@@ -50,6 +51,7 @@ __all__ = [
     "ThreadDiedError",
     "TransportError",
     "TxSubmitError",
+    "UnsafeTransactionError",
     "WalletNotRegisteredError",
 ]
 
@@ -387,3 +389,24 @@ class TxSubmitError(LaserSellError):
     def __str__(self) -> str:
         where = f"{self.target}: " if self.target else ""
         return f"{where}{self.kind}: {self.detail}"
+
+
+class UnsafeTransactionError(LaserSellError):
+    """A rule of the ``SigningGuard`` is broken; nothing was signed (docs/safety.md).
+
+    Attributes:
+        rule: the rule's name.
+        problem: how it is broken.
+        account: base58 of the account that breaks it, or None.
+        remedy: what to do; where the user may allow it, how.
+    """
+
+    def __init__(self, rule: str, problem: str, *, account: str | None = None, remedy: str = "") -> None:
+        self.rule = rule
+        self.problem = problem
+        self.account = account
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = f" [{self.account}]" if self.account is not None and self.account not in self.problem else ""
+        return f"{self.rule}: {self.problem}{where}" + (f" ({self.remedy})" if self.remedy else "")

@@ -14,6 +14,7 @@ from lasersell_sync.trading.exit_api import (
     ExitApiClient,
     ExitApiClientOptions,
 )
+from lasersell_sync.trading.guard import GuardReport, SigningGuard
 from lasersell_sync.trading.send_targets import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
@@ -24,6 +25,7 @@ from lasersell_sync.trading.send_targets import (
     SendTargetRpc,
     astralane_iris_url,
 )
+from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.solana_rpc import (
     ConfirmedSignature,
     close_rpc_connections,
@@ -54,11 +56,14 @@ __all__ = [
     "ConfirmedSignature",
     "ExitApiClient",
     "ExitApiClientOptions",
+    "GuardReport",
     "SellOutput",
     "SendTarget",
     "SendTargetAstralane",
     "SendTargetHeliusSender",
     "SendTargetRpc",
+    "Signer",
+    "SigningGuard",
     "WalletProof",
     "astralane_iris_url",
     "close_rpc_connections",

@@ -28,6 +28,7 @@ from lasersell_sync.exceptions import (
     ThreadDiedError,
     TransportError,
     TxSubmitError,
+    UnsafeTransactionError,
     WalletNotRegisteredError,
 )
 
@@ -48,6 +49,7 @@ EXAMPLES = [
     StreamClosed(),
     ExitApiError("http_status", "rate limit exceeded", status=429, body="{}", retry_after_s=1.0),
     TxSubmitError("rpc_error", "Blockhash not found", target="rpc", code=-32002, signature="5x"),
+    UnsafeTransactionError("destination", "7 lamports to a stranger", account="1" * 32, remedy="do not sign it"),
 ]
 
 

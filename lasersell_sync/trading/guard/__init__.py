@@ -1,0 +1,12 @@
+"""What may be signed: rules over a decoded transaction (docs/safety.md).
+
+``programs.json`` lists programs and instructions, ``decoded`` reads a transaction by it, ``expected`` knows what the
+signal or request was about, ``rules`` has one function a rule, and ``signing_guard`` applies them.
+"""
+
+from __future__ import annotations
+
+from lasersell_sync.trading.guard.report import GuardReport, Verdict
+from lasersell_sync.trading.guard.signing_guard import CheckedTransaction, SigningGuard, read_unsigned
+
+__all__ = ["CheckedTransaction", "GuardReport", "SigningGuard", "Verdict", "read_unsigned"]

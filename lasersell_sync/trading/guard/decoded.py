@@ -1,0 +1,306 @@
+"""What a transaction says, in order: accounts, instructions, swaps. Nothing is judged here.
+
+A position that points into a look-up table which is not known gives None in place of an account; the rules see that.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
+from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
+
+if TYPE_CHECKING:
+    from solders.transaction import VersionedTransaction
+
+    from lasersell_sync.trading.wire_tx import Layout as Places
+
+__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode"]
+
+Account = bytes | None
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_TRANSFER_AT = 4
+_BASE_AT = 4
+_SEED_LENGTH_AT = 36
+_SEED_AT = 44
+_MODE_AT = 24
+#: 32 bytes of seed at the most, says the System program.
+_MAX_SEED_BYTES = 32
+_CREATE_WITH_SEED: Final = "system.create_account_with_seed"
+
+
+class Instruction(NamedTuple):
+    """One top-level instruction.
+
+    Attributes:
+        number: its place, from 1, as in the report.
+        program: None when it is on no list.
+        layout: None when it is not an allowed instruction, or has too little data or accounts for one.
+        program_key: the program's address.
+        accounts: those it names.
+        data: what it says.
+    """
+
+    number: int
+    program: Program | None
+    layout: Layout | None
+    program_key: Account
+    accounts: tuple[Account, ...]
+    data: bytes
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a user allowed it without saying what it does."""
+        return self.layout is None and self.program is not None and self.data.startswith(self.program.trusted)
+
+    @property
+    def name(self) -> str:
+        """``token.close_account``; of an unknown one, what its data begin with."""
+        if self.program is None:
+            return f"unknown program {shown(self.program_key)}"
+        if self.layout is not None:
+            return self.layout.name
+        prefix = self.data[: self.program.prefix_bytes]
+        known = self.program.allowed.get(prefix)
+        if known is not None:
+            return f"{known.name} (cut short)"
+        return f"{self.program.name}.{self.program.refused.get(prefix) or '0x' + prefix.hex()}"
+
+    def u32(self, at: int) -> int:
+        """Of the data."""
+        return int(_U32.unpack_from(self.data, at)[0])
+
+    def u64(self, at: int) -> int:
+        """Of the data."""
+        return int(_U64.unpack_from(self.data, at)[0])
+
+
+class Swap(NamedTuple):
+    """A market's instruction, read.
+
+    Attributes:
+        paid_mint: what the user pays with; lamports count as wrapped SOL.
+        got_mint: what the user gets.
+        source: the account that pays, or None for the user's lamports.
+        target: the account that is paid, or None for the user's lamports.
+        most_in: at the most so much is paid, in the smallest units.
+        least_out: at the least so much is got.
+        third_party_fee: what the instruction gives to somebody else, in the program's units; 0 mostly.
+    """
+
+    instruction: Instruction
+    user: Account
+    paid_mint: Account
+    got_mint: Account
+    source: Account
+    target: Account
+    pays_lamports: bool
+    gets_lamports: bool
+    most_in: int
+    least_out: int
+    third_party_fee: int
+
+
+class SeededAccount(NamedTuple):
+    """An account that a transaction creates by a seed.
+
+    Attributes:
+        address: what the instruction calls it.
+        derived: what base, seed and owner make of it.
+        base: whose seed it is.
+        owner: the program that gets it.
+        lamports: what it is given.
+    """
+
+    instruction: Instruction
+    address: Account
+    derived: bytes
+    base: bytes
+    owner: bytes
+    lamports: int
+
+
+class Decoded:
+    """A whole transaction.
+
+    Attributes:
+        fee_payer: the first signer.
+        signers: how many must sign.
+        keys: all accounts; None for those in tables that are not known.
+        unknown_tables: look-up tables that are not known.
+        instructions: in order.
+        swaps: of the markets' programs.
+        seeded: accounts that it creates by a seed.
+    """
+
+    __slots__ = ("_by_name", "fee_payer", "instructions", "keys", "seeded", "signers", "swaps", "unknown_tables")
+
+    def __init__(self, keys: Sequence[Account], signers: int, unknown_tables: list[bytes]) -> None:
+        self.keys = keys
+        self.fee_payer = keys[0]
+        self.signers = signers
+        self.unknown_tables = unknown_tables
+        self.instructions: list[Instruction] = []
+        self.swaps: list[Swap] = []
+        self.seeded: list[SeededAccount] = []
+        self._by_name: dict[str, list[Instruction]] = {}
+
+    def add(self, instruction: Instruction, known: KnownPrograms) -> None:
+        """The next instruction."""
+        self.instructions.append(instruction)
+        layout = instruction.layout
+        if layout is None:
+            return
+        if layout.swap is not None:
+            self.swaps.append(_swap(instruction, layout.swap, known))
+            return
+        same = self._by_name.get(layout.name)
+        if same is None:
+            self._by_name[layout.name] = [instruction]
+        else:
+            same.append(instruction)
+        if layout.name == _CREATE_WITH_SEED:
+            self.seeded.append(_seeded(instruction))
+
+    def named(self, name: str) -> Sequence[Instruction]:
+        """The allowed instructions of a name, ``token.close_account`` of both token programs."""
+        return self._by_name.get(name, ())
+
+
+def decode(
+    raw: bytes,
+    places: Places,
+    parsed: VersionedTransaction,
+    programs: Mapping[bytes, Program],
+    known: KnownPrograms,
+    tables: Mapping[bytes, Sequence[bytes]],
+) -> Decoded:
+    """Read a transaction that ``wire_tx.parse`` found sound.
+
+    Args:
+        raw: its bytes.
+        places: where its parts lie.
+        parsed: what solders made of it.
+        programs: who may be called.
+        known: the rest of ``programs.json``.
+        tables: the contents of look-up tables, by address.
+    """
+    message = parsed.message
+    # One byte counts them: more than 127 accounts do not fit into a packet.
+    keys: list[Account] = list(_accounts(raw[places.accounts_at - 1]).unpack_from(raw, places.accounts_at))
+    lookups = getattr(message, "address_table_lookups", None)
+    unknown_tables = _look_up(lookups, tables, keys) if lookups else []
+    decoded = Decoded(keys, places.required_signatures, unknown_tables)
+    for number, compiled in enumerate(message.instructions, 1):
+        decoded.add(_instruction(number, compiled, keys, programs), known)
+    return decoded
+
+
+@functools.cache
+def _accounts(count: int) -> struct.Struct:
+    """So many keys, one behind the other."""
+    return struct.Struct(f"{PUBKEY_BYTES}s" * count)
+
+
+def _look_up(lookups: Sequence[object], tables: Mapping[bytes, Sequence[bytes]], keys: list[Account]) -> list[bytes]:
+    """Add the accounts of the tables: first all that are written to, then all that are read."""
+    named = [(bytes(lookup.account_key), lookup) for lookup in lookups]  # type: ignore[attr-defined]
+    for positions in ("writable_indexes", "readonly_indexes"):
+        for address, lookup in named:
+            table = tables.get(address, ())
+            keys += [table[at] if at < len(table) else None for at in getattr(lookup, positions)]
+    return [address for address, _ in named if address not in tables]
+
+
+def _instruction(
+    number: int, compiled: object, keys: Sequence[Account], programs: Mapping[bytes, Program]
+) -> Instruction:
+    data, program_key = compiled.data, keys[compiled.program_id_index]  # type: ignore[attr-defined]
+    accounts = tuple(map(keys.__getitem__, compiled.accounts))  # type: ignore[attr-defined]
+    program = programs.get(program_key)  # type: ignore[arg-type]
+    layout = None
+    if program is not None:
+        layout = program.allowed.get(data[: program.prefix_bytes])
+        if layout is not None and (len(data) < layout.least_bytes or len(accounts) < layout.least_accounts):
+            layout = None
+    return Instruction(number, program, layout, program_key, accounts, data)
+
+
+def _swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) -> Swap:
+    accounts = instruction.accounts
+    user = accounts[layout.user]
+    source = None if layout.source is None else accounts[layout.source]
+    target = None if layout.target is None else accounts[layout.target]
+    ways = [(_mint(accounts, paid, known), _mint(accounts, got, known)) for paid, got in layout.mints]
+    paid_mint, got_mint = ways[0] if len(ways) == 1 else _way(ways, user, source, target, known)
+    most_in, least_out = _amounts(instruction, layout)
+    fee = 0 if layout.zero is None else instruction.u64(layout.zero)
+    return Swap(
+        instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
+        most_in, least_out, fee,
+    )  # fmt: skip
+
+
+def _mint(accounts: Sequence[Account], slot: int | None, known: KnownPrograms) -> Account:
+    return known.wrapped_sol if slot is None else accounts[slot]
+
+
+def _amounts(instruction: Instruction, layout: SwapLayout) -> tuple[int, int]:
+    """The most that is paid and the least that is got, by the mode if there is one."""
+    modes = len(layout.most_in)
+    mode = instruction.data[_MODE_AT] if modes > 1 else 0
+    if mode < modes:
+        return instruction.u64(layout.most_in[mode]), instruction.u64(layout.least_out[mode])
+    # Of a mode that nobody knows, the dearer reading.
+    return max(map(instruction.u64, layout.most_in)), 0
+
+
+def _way(
+    ways: list[tuple[Account, Account]], user: Account, source: Account, target: Account, known: KnownPrograms
+) -> tuple[Account, Account]:
+    """Which of two mints is paid: the one whose account pays; else, the one whose account is not paid."""
+    for account, side in ((source, 0), (target, 1)):
+        for way in ways:
+            if is_own_token_account(user, way[side], account, known.token_programs):
+                return way
+    # Neither is the user's: take it for the way that spends money.
+    return next((way for way in ways if way[0] in known.currencies), ways[0])
+
+
+def is_own_token_account(wallet: Account, mint: Account, account: Account, token_programs: Sequence[bytes]) -> bool:
+    """Whether it is the wallet's associated account for this mint, of one of the two token programs."""
+    if wallet is None or mint is None or account is None:
+        return False
+    # Not any(): derivations are remembered, but the first one is dear.
+    for program in token_programs:  # noqa: SIM110
+        if token_account(wallet, mint, program) == account:
+            return True
+    return False
+
+
+def _seeded(instruction: Instruction) -> SeededAccount:
+    data = instruction.data
+    length = min(instruction.u64(_SEED_LENGTH_AT), _MAX_SEED_BYTES)
+    lamports_at = _SEED_AT + length
+    owner_at = lamports_at + 16
+    base, seed = data[_BASE_AT:_SEED_LENGTH_AT], data[_SEED_AT:lamports_at]
+    owner = data[owner_at : owner_at + PUBKEY_BYTES].ljust(PUBKEY_BYTES, b"\xff")
+    lamports = int.from_bytes(data[lamports_at : lamports_at + 8], "little")
+    return SeededAccount(instruction, instruction.accounts[1], seeded_address(base, seed, owner), base, owner, lamports)
+
+
+def transferred_lamports(instruction: Instruction) -> int:
+    """Of a System transfer."""
+    return instruction.u64(_TRANSFER_AT)
+
+
+def shown(account: Account) -> str:
+    """For people."""
+    if account is None:
+        return "an account in a look-up table that is not known"
+    return "the System program" if account == SYSTEM_PROGRAM else to_text(account)

@@ -1,0 +1,194 @@
+"""Which programs and instructions may stand in a transaction, and where an instruction keeps what matters.
+
+The facts are data: ``programs.json``. A program has a table ``allowed`` (instruction, its first bytes in hex, how many
+bytes and accounts it has at least), and a table ``refused``, which only gives names to what is refused anyway. The
+markets' programs have ``swaps``, whose first eight bytes follow from the name (Anchor), and which say in positions
+
+- of the account list: the ``user`` who signs, the accounts ``from`` which the user pays and ``to`` which the user is
+  paid (null: the user's own lamports), and the ``mints`` paid and got, in each of the ways that the program can be
+  used (``"SOL"``: lamports);
+- of the data: where the most that goes ``in`` and the least that comes ``out`` stand, eight bytes each. Where the
+  byte behind the two is a mode, there is one position a mode. At ``zero`` is a fee for a third party.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.trading.guard.addresses import from_text, require_address, to_text
+
+__all__ = ["SYSTEM_PROGRAM", "KnownPrograms", "Layout", "Program", "SwapLayout", "allow", "known_programs"]
+
+SYSTEM_PROGRAM: Final = bytes(32)
+_ANCHOR_BYTES = 8
+_U64_BYTES = 8
+#: Behind the first bytes and two numbers.
+_MODE_AT = _ANCHOR_BYTES + 2 * _U64_BYTES
+_EVERYTHING = "*"
+_HEX = "0x"
+
+
+class SwapLayout(NamedTuple):
+    """Where a swap keeps what matters; positions in accounts and data. None as an account: the user's lamports.
+
+    Attributes:
+        mints: (paid, got), one pair a way to use it; None as a mint: lamports.
+        most_in: one position a mode; without modes, one.
+        least_out: the same.
+        zero: where a third party's fee stands, or None.
+    """
+
+    user: int
+    source: int | None
+    target: int | None
+    mints: tuple[tuple[int | None, int | None], ...]
+    most_in: tuple[int, ...]
+    least_out: tuple[int, ...]
+    zero: int | None
+
+
+class Layout(NamedTuple):
+    """One allowed instruction: its name, the least of its data and accounts, and what a swap adds to that.
+
+    Attributes:
+        name: ``token.close_account``; of both token programs, for they mean the same.
+    """
+
+    name: str
+    least_bytes: int
+    least_accounts: int
+    swap: SwapLayout | None = None
+
+
+class Program(NamedTuple):
+    """One program.
+
+    Attributes:
+        name: as in ``programs.json``, or the address of one that a user allowed.
+        address: 32 bytes.
+        prefix_bytes: how many of an instruction's first bytes say which one it is.
+        allowed: by those bytes.
+        refused: names of others, by the same bytes.
+        trusted: first bytes of instructions that a user allowed without saying what they do.
+    """
+
+    name: str
+    address: bytes
+    prefix_bytes: int
+    allowed: Mapping[bytes, Layout]
+    refused: Mapping[bytes, str]
+    trusted: tuple[bytes, ...] = ()
+
+
+class KnownPrograms(NamedTuple):
+    """What ``programs.json`` says.
+
+    Attributes:
+        programs: by address.
+        token_programs: the two addresses.
+        currencies: mints of SOL and USD1 and their names; what buys are paid with.
+        wrapped_sol: the mint.
+        tip_accounts: of all senders.
+    """
+
+    programs: Mapping[bytes, Program]
+    token_programs: tuple[bytes, ...]
+    currencies: Mapping[bytes, str]
+    wrapped_sol: bytes
+    tip_accounts: frozenset[bytes]
+
+
+@functools.cache
+def known_programs() -> KnownPrograms:
+    """Read once, at the first check."""
+    data = json.loads((resources.files(__package__) / "programs.json").read_text(encoding="utf-8"))
+    entries = data["programs"]
+    programs = [_program(name, entry, entries) for name, entry in entries.items()]
+    currencies = {from_text(mint): name for name, mint in data["currencies"].items()}
+    return KnownPrograms(
+        programs={program.address: program for program in programs},
+        token_programs=tuple(program.address for program in programs if program.name in ("token", "token_2022")),
+        currencies=currencies,
+        wrapped_sol=from_text(data["currencies"]["SOL"]),
+        tip_accounts=frozenset(from_text(tip) for tips in data["tip_accounts"].values() for tip in tips),
+    )
+
+
+def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Program:
+    address = from_text(entry["address"])
+    family = entry.get("same_instructions_as", name)
+    entry = entries[family]
+    if "swaps" in entry:
+        swaps = {_anchor_prefix(swap): _swap(f"{name}.{swap}", fields) for swap, fields in entry["swaps"].items()}
+        return Program(name, address, _ANCHOR_BYTES, swaps, {})
+    allowed = {
+        bytes.fromhex(prefix): Layout(f"{family}.{instruction}", fields["bytes"], fields["accounts"])
+        for instruction, fields in entry["allowed"].items()
+        for prefix in fields["prefixes"]
+    }
+    refused = {bytes.fromhex(prefix): instruction for prefix, instruction in entry["refused"].items()}
+    return Program(name, address, entry["prefix_bytes"], allowed, refused)
+
+
+def _anchor_prefix(instruction: str) -> bytes:
+    return hashlib.sha256(f"global:{instruction}".encode()).digest()[:_ANCHOR_BYTES]
+
+
+def _swap(name: str, fields: dict[str, Any]) -> Layout:
+    most_in, least_out = (tuple(item) if isinstance(item, list) else (item,) for item in (fields["in"], fields["out"]))
+    mints = tuple((_slot(paid), _slot(got)) for paid, got in fields["mints"])
+    swap = SwapLayout(fields["user"], fields["from"], fields["to"], mints, most_in, least_out, fields.get("zero"))
+    slots = [swap.user, swap.source, swap.target, *(slot for way in mints for slot in way)]
+    numbers = [_MODE_AT] if swap.zero is None else [_MODE_AT, swap.zero + _U64_BYTES]
+    least_bytes = max(numbers) + (len(most_in) > 1)
+    return Layout(name, least_bytes, 1 + max(slot for slot in slots if slot is not None), swap)
+
+
+def _slot(value: int | str) -> int | None:
+    return None if value == "SOL" else int(value)
+
+
+# ── what users add ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def allow(programs: Mapping[bytes, Program], additions: Mapping[str, Collection[str]]) -> dict[bytes, Program]:
+    """The table with what a user trusts beyond it.
+
+    Args:
+        programs: the table.
+        additions: by program address: Anchor instruction names, first bytes as ``0x…``, or ``*`` for all.
+
+    Raises:
+        ConfigurationError: an address that is none, or a word that is none of the three.
+    """
+    table = dict(programs)
+    for text, instructions in additions.items():
+        address = require_address("allow", text)
+        if isinstance(instructions, str):
+            raise ConfigurationError("allow", f"{text}: give a list of instructions, for example ['*']")
+        trusted = tuple(_trusted_prefix(instruction) for instruction in instructions)
+        known = table.get(address) or Program(to_text(address), address, _ANCHOR_BYTES, {}, {})
+        table[address] = known._replace(trusted=known.trusted + trusted)
+    return table
+
+
+def _trusted_prefix(instruction: str) -> bytes:
+    if instruction == _EVERYTHING:
+        return b""
+    if instruction.isidentifier() and not instruction.startswith(_HEX):
+        return _anchor_prefix(instruction)
+    try:
+        prefix = bytes.fromhex(instruction.removeprefix(_HEX)) if instruction.startswith(_HEX) else b""
+    except ValueError:
+        prefix = b""
+    if not prefix:
+        raise ConfigurationError(
+            "allow", f"{instruction!r} is not an instruction's name, its first bytes (0x04), or '*' for all"
+        )
+    return prefix

@@ -1,0 +1,97 @@
+"""What the guard says about a transaction, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from lasersell_sync.exceptions import UnsafeTransactionError
+from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, shown, transferred_lamports
+from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.rules import Limits
+
+__all__ = ["GuardReport", "Verdict", "describe"]
+
+
+@attrs.frozen
+class Verdict:
+    """One rule's.
+
+    Attributes:
+        rule: its name.
+        demand: what it demands, in words.
+        error: how it is broken, or None.
+    """
+
+    rule: str
+    demand: str
+    error: UnsafeTransactionError | None
+
+
+@attrs.frozen
+class GuardReport:
+    """What ``SigningGuard.explain`` returns.
+
+    Attributes:
+        lines: what the transaction does, one line an instruction.
+        verdicts: of every rule, in order; of the first alone when the bytes are not a transaction.
+    """
+
+    lines: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether ``check`` lets it pass."""
+        return all(verdict.error is None for verdict in self.verdicts)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the broken rules."""
+        return tuple(verdict.rule for verdict in self.verdicts if verdict.error is not None)
+
+    def __str__(self) -> str:
+        judged = [
+            f"  ok       {verdict.rule}: {verdict.demand}" if verdict.error is None else f"  REFUSED  {verdict.error}"
+            for verdict in self.verdicts
+        ]
+        return "\n".join(["may be signed" if self.accepted else "must not be signed", *self.lines, *judged])
+
+
+def describe(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[str]:
+    """One line an instruction, in order."""
+    swaps = {swap.instruction.number: swap for swap in tx.swaps}
+    yield f"  paid for and signed by {shown(tx.fee_payer)}" + ("" if tx.signers == 1 else f" and {tx.signers - 1} more")
+    for item in tx.instructions:
+        swap = swaps.get(item.number)
+        what = _instruction(item) if swap is None else _swap(swap, limits)
+        yield f"  {item.number}. {item.name}{what}"
+    if trade.mint is not None:
+        yield f"  expected: a {trade.side} of {shown(trade.mint)}"
+
+
+def _swap(swap: Swap, limits: Limits) -> str:
+    def amount(units: int, mint: bytes | None) -> str:
+        currency = limits.known.currencies.get(mint)  # type: ignore[arg-type]
+        name = {None: f"units of {shown(mint)}", "SOL": "lamports"}.get(currency, f"{currency} base units")
+        return f"{units} {name}"
+
+    return (
+        f": pays at most {amount(swap.most_in, swap.paid_mint)}, gets at least {amount(swap.least_out, swap.got_mint)}"
+    )
+
+
+def _instruction(item: Instruction) -> str:
+    if item.is_trusted:
+        return ": allowed by you, not looked into"
+    if item.layout is None:
+        return ": not on the list"
+    if item.name == "system.transfer":
+        return f": {transferred_lamports(item)} lamports to {shown(item.accounts[1])}"
+    if item.name == "compute_budget.set_compute_unit_limit":
+        return f": {item.u32(1)} units"
+    if item.name == "compute_budget.set_compute_unit_price":
+        return f": {item.u64(1)} microlamports a unit"
+    accounts = [shown(account) for account in item.accounts[:2]]
+    return f": {', '.join(accounts)}" if accounts else ""

@@ -1,0 +1,278 @@
+"""The guard: decides whether a transaction may be signed, and explains itself. Works offline."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import attrs
+
+from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
+from lasersell_sync.trading.build_tx import BuildTxResponse
+from lasersell_sync.trading.guard.addresses import require_address, to_text
+from lasersell_sync.trading.guard.decoded import Decoded, decode
+from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
+from lasersell_sync.trading.guard.programs import allow as with_allowed
+from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe
+from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence
+from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, parse
+
+__all__ = ["CheckedTransaction", "SigningGuard", "read_unsigned"]
+
+#: A transaction travels in one packet.
+MAX_TRANSACTION_BYTES = 1_232
+_U64_MAX = 2**64 - 1
+_NO_TABLES: Mapping[bytes, tuple[bytes, ...]] = types.MappingProxyType({})
+_NEW_ONE = "ask for a new transaction, or pass the server's text unchanged"
+
+
+class CheckedTransaction(NamedTuple):
+    """A transaction that passed: exactly these bytes may be signed.
+
+    Attributes:
+        raw: its bytes.
+        layout: where its parts lie.
+    """
+
+    raw: bytes
+    layout: Layout
+
+
+@attrs.frozen(kw_only=True)
+class _Options:
+    """The constructor's arguments, checked."""
+
+    max_buy_lamports: int | None
+    max_buy_usd1_units: int | None
+    max_tip_lamports: int
+    max_partner_fee_lamports: int
+    max_priority_fee_lamports: int
+    max_rent_lamports: int
+    partner: str | None
+    own_accounts: tuple[str, ...]
+    tip_accounts: tuple[str, ...]
+    allow: Mapping[str, Collection[str]]
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_buy_lamports", "max_buy_usd1_units"):
+            if getattr(self, name) is not None:
+                _require_amount(name, getattr(self, name))
+        for name in ("max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports"):
+            _require_amount(name, getattr(self, name))
+
+
+def _require_amount(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U64_MAX:
+        shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+        raise ConfigurationError(field, f"{shown} is not a whole number from 0 to {_U64_MAX}")
+
+
+class SigningGuard:
+    """Refuses to let anything be signed that is not plainly the trade it should be (docs/safety.md has the rules).
+
+    ``Signer.sign`` uses one with the defaults below unless it is given another.
+
+    Args:
+        max_buy_lamports: the most that a purchase may cost, slippage and the market's fees included. None: purchases
+            with SOL are signed only when they come with the user's own ``BuildBuyTxRequest``, which then caps them.
+        max_buy_usd1_units: the same for purchases with USD1, in its base units (6 decimals).
+        max_tip_lamports: the most for tips to senders, together.
+        max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (PROTOCOL.md §7).
+        max_priority_fee_lamports: price times limit of compute units.
+        max_rent_lamports: the most that own accounts get beyond what the market spends; 2 039 280 open an account.
+        partner: who may get a partner fee, base58; the recipient in a ``BuildSellTxRequest`` or ``BuildBuyTxRequest``
+            that is passed along may, too.
+        own_accounts: token accounts of the wallet that are not its associated ones, base58.
+        tip_accounts: in addition to those of Helius, Jito and Astralane.
+        allow: programs and instructions that are trusted beyond the list, what they do notwithstanding: by program
+            address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
+
+    Raises:
+        ConfigurationError: an amount or address that is none.
+
+    Threads: any, at the same time.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_buy_lamports: int | None = None,
+        max_buy_usd1_units: int | None = None,
+        max_tip_lamports: int = 10_000_000,
+        max_partner_fee_lamports: int = 50_000_000,
+        max_priority_fee_lamports: int = 5_000_000,
+        max_rent_lamports: int = 10_000_000,
+        partner: str | None = None,
+        own_accounts: Iterable[str] = (),
+        tip_accounts: Iterable[str] = (),
+        allow: Mapping[str, Collection[str]] = types.MappingProxyType({}),
+    ) -> None:
+        self._options = _Options(
+            max_buy_lamports=max_buy_lamports,
+            max_buy_usd1_units=max_buy_usd1_units,
+            max_tip_lamports=max_tip_lamports,
+            max_partner_fee_lamports=max_partner_fee_lamports,
+            max_priority_fee_lamports=max_priority_fee_lamports,
+            max_rent_lamports=max_rent_lamports,
+            partner=partner,
+            own_accounts=_texts("own_accounts", own_accounts),
+            tip_accounts=_texts("tip_accounts", tip_accounts),
+            allow=dict(allow),
+        )
+        # Replaced as a whole, never changed, so that a check that runs meanwhile sees the one or the other.
+        self._tables = _NO_TABLES
+        if partner is not None or self._options.own_accounts or self._options.tip_accounts or allow:
+            _ = self._limits  # wrong addresses are told here; without any, nothing is loaded before the first check
+
+    @functools.cached_property
+    def _limits(self) -> Limits:
+        known, options = known_programs(), self._options
+        tips = (require_address("tip_accounts", text) for text in options.tip_accounts)
+        return Limits(
+            known=known,
+            programs=with_allowed(known.programs, options.allow),
+            tip_accounts=known.tip_accounts.union(tips),
+            own_accounts=frozenset(require_address("own_accounts", text) for text in options.own_accounts),
+            partner=None if options.partner is None else require_address("partner", options.partner),
+            max_buy={"SOL": options.max_buy_lamports, "USD1": options.max_buy_usd1_units},
+            max_tip_lamports=options.max_tip_lamports,
+            max_partner_fee_lamports=options.max_partner_fee_lamports,
+            max_priority_fee_lamports=options.max_priority_fee_lamports,
+            max_rent_lamports=options.max_rent_lamports,
+        )
+
+    def add_lookup_table(self, address: str, addresses: Iterable[str]) -> None:
+        """Make a look-up table known, as you fetched it; without this, transactions that use it are refused.
+
+        Args:
+            address: the table's, base58.
+            addresses: what is in it, in order. A table only ever grows: give it again when it has.
+
+        Raises:
+            ConfigurationError: something that is not an address.
+        """
+        entries = tuple(require_address("addresses", text) for text in addresses)
+        self._tables = types.MappingProxyType({**self._tables, require_address("address", address): entries})
+
+    def check(
+        self, transaction: Signal | BuildTxResponse | str, *, wallet: str, request: Request | None = None
+    ) -> CheckedTransaction:
+        """Apply every rule.
+
+        Args:
+            transaction: the signal, or the transaction in standard base64.
+            wallet: the wallet that is to sign, base58.
+            request: what the transaction was asked for with; of a signal that is known already. Without either, there
+                is nothing to compare with: the token is not checked, and purchases need the guard's own cap.
+
+        Raises:
+            UnsafeTransactionError: with the first broken rule's name.
+            ConfigurationError: arguments that are not what they should be.
+        """
+        text, source = _parts(transaction, request)
+        raw, layout, decoded = self._decode(text)
+        trade = _expected(require_address("wallet", wallet), source)
+        limits = self._limits
+        for rule in RULES:
+            offence = rule.broken_by(decoded, trade, limits)
+            if offence is not None:
+                raise _error(rule.name, offence)
+        return CheckedTransaction(raw, layout)
+
+    def explain(
+        self,
+        transaction: Signal | BuildTxResponse | str,
+        *,
+        wallet: str | None = None,
+        request: Request | None = None,
+    ) -> GuardReport:
+        """What the transaction does, and what each rule says; ``print`` it. Raises nothing about the transaction.
+
+        Args:
+            transaction: as for ``check``.
+            wallet: who is to sign; default: the signal's or the request's wallet, else the fee payer.
+            request: as for ``check``.
+
+        Raises:
+            ConfigurationError: arguments that are not what they should be.
+        """
+        text, source = _parts(transaction, request)
+        try:
+            _, _, decoded = self._decode(text)
+        except UnsafeTransactionError as error:
+            return GuardReport((), (Verdict(*ENCODING, error),))
+        try:
+            trade = _expected(decoded.fee_payer or b"", source)
+        except UnsafeTransactionError as error:
+            return GuardReport((), (Verdict(*ENCODING, None), Verdict(error.rule, "the signal can be read", error)))
+        signer = require_address("wallet", wallet) if wallet is not None else trade.wallet
+        trade = trade if signer is None else trade._replace(signer=signer)
+        verdicts = [Verdict(*ENCODING, None)]
+        for rule in RULES:
+            offence = rule.broken_by(decoded, trade, self._limits)
+            broken = None if offence is None else _error(rule.name, offence)
+            verdicts.append(Verdict(rule.name, rule.demand, broken))
+        return GuardReport(tuple(describe(decoded, trade, self._limits)), tuple(verdicts))
+
+    def _decode(self, text: str) -> tuple[bytes, Layout, Decoded]:
+        """Raises UnsafeTransactionError: not exactly one transaction."""
+        try:
+            raw = decode_base64(text, UNSIGNED)
+            parsed, layout = parse(raw, UNSIGNED)
+        except TxSubmitError as error:
+            raise UnsafeTransactionError(ENCODING[0], error.detail, remedy=_NEW_ONE) from error
+        if len(raw) > MAX_TRANSACTION_BYTES:
+            problem = f"{len(raw)} bytes, where {MAX_TRANSACTION_BYTES} fit into a packet"
+            raise UnsafeTransactionError(ENCODING[0], problem, remedy=_NEW_ONE)
+        limits = self._limits
+        return raw, layout, decode(raw, layout, parsed, limits.programs, limits.known, self._tables)
+
+
+def read_unsigned(transaction: Signal | BuildTxResponse | str, request: Request | None = None) -> CheckedTransaction:
+    """A transaction's bytes, well-formed and unjudged: for signing without a guard.
+
+    Raises:
+        TxSubmitError: ``decode_unsigned_tx`` or ``deserialize_unsigned_tx``.
+        ConfigurationError: arguments that are not what they should be.
+    """
+    raw = decode_base64(_parts(transaction, request)[0], UNSIGNED)
+    return CheckedTransaction(raw, parse(raw, UNSIGNED)[1])
+
+
+def _parts(transaction: object, request: Request | None) -> tuple[str, Signal | Request | None]:
+    """The base64, and what is known of it."""
+    if isinstance(transaction, (ExitSignalWithTx, MirrorBuySignal)):
+        if request is not None:
+            raise ConfigurationError("request", "a signal says itself what it is about: pass one of the two")
+        return transaction.unsigned_tx_b64, transaction
+    if isinstance(transaction, BuildTxResponse):
+        return transaction.tx, request
+    if isinstance(transaction, str):
+        return transaction, request
+    raise ConfigurationError(
+        "transaction", f"a {type(transaction).__name__} is neither a signal, a BuildTxResponse, nor base64 text"
+    )
+
+
+def _expected(signer: bytes, source: Signal | Request | None) -> Expected:
+    try:
+        return expected_trade(signer, source)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UnsafeTransactionError("wallet", "the signal names something that is not an address") from error
+
+
+def _error(rule: str, offence: Offence) -> UnsafeTransactionError:
+    account = None if offence.account is None else to_text(offence.account)
+    return UnsafeTransactionError(rule, offence.problem, account=account, remedy=offence.remedy)
+
+
+def _texts(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise ConfigurationError(field, "a list of addresses is needed, not one text")
+    return tuple(values)
