@@ -1,14 +1,15 @@
 """Chaos: one session through hundreds of seeded faults, and the books balanced at the end.
 
-    python -m tests.faults.chaos --seconds 60 [--seed N] [--report FILE]
+    python -m tests.faults.chaos --seconds 60 [--seed N] [--pace S] [--report FILE]
 
-The server numbers every high-lane message and notes at which byte of its connection it ends. The proxy knows how many
-bytes of each connection the client's kernel has acknowledged. A message whose last byte was acknowledged *reached the
-socket*: it must be delivered, once. (When the client itself ended the connection, bytes of the last 50 ms before that
-do not count: they crossed with its close. What was swallowed, cut off or never sent is the gap that no client can close.)
+The world (``tests/faults/world.py``), a process of its own, numbers every high-lane message and notes at which byte of
+its connection it ends. Its proxy knows how many bytes of each connection the client's kernel has acknowledged. A message
+whose last byte was acknowledged *reached the socket*: it must be delivered, once. (When the client itself ended the
+connection, the bytes of the last quarter of a second before that do not count: they crossed with its close. What was
+swallowed, cut off or never sent is the gap that no client can close.)
 
 Also checked: every ``configure`` carries the latest strategy, descriptors and threads are as many as at the start, and
-memory does not grow.
+memory does not grow. This process holds the session and, of every message, one byte.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import random
-import socket
-import struct
+import subprocess
 import sys
 import threading
 import time
-from array import array
+import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import Self
 
 from lasersell_sync import (
     ConnectionState,
@@ -41,15 +42,14 @@ from lasersell_sync import (
     StreamSession,
 )
 from tests.faults.rigs import library_threads, open_fd_names, open_fds, rss_bytes
-from tests.support.fault_proxy import FaultProxy
-from tests.support.stream_server import WALLET, closed, exit_signal, hello, opened, pnl, text_frame
+from tests.support.stream_server import WALLET
 from tests.support.waiting import PATIENCE_S, until
 
-#: Positions that the server opens and closes again and again.
-POOL = 20
-#: Pause between two messages of one connection; the weather makes bursts of them.
+#: Pause between two high-lane messages of one connection; each is followed by three low-lane ones.
 PACE_S = 0.002
-MAX_RSS_GROWTH = 32 * 2**20
+#: The memories that are bounded fill up in the first minutes (4,096 exit signals, 1,024 events), and the record grows by
+#: one byte for each message; a leak of a hundred bytes a message or a kilobyte a fault would come to more in half an hour.
+MAX_RSS_GROWTH = 16 * 2**20
 OPTIONS: dict[str, Any] = {
     "ping_interval_s": 0.3,
     "pong_timeout_s": 0.5,
@@ -61,179 +61,6 @@ OPTIONS: dict[str, Any] = {
     "stable_after_s": 0.3,
     "resync_grace_s": 0.3,
 }
-
-
-class Conversation:
-    """One connection at the server: what it wrote, and where each message ended."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.port: int = sock.getpeername()[1]
-        self.accepted_at = time.monotonic()
-        self.configured: dict[str, Any] | None = None
-        #: Each message's number, and the offset of the byte after it; arrays, so that half an hour of books stays small.
-        self.numbers = array("Q")
-        self.ends = array("Q")
-        self.offset = 0
-        #: Guards the writing side: the talker and the answers to pings.
-        self.lock = threading.Lock()
-
-
-class NumberingServer:
-    """Speaks just enough WebSocket, by hand, to know every offset."""
-
-    def __init__(self, rand: random.Random) -> None:
-        self._rand = rand
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
-        self.conversations: list[Conversation] = []
-        self.next_number = 1
-        #: Guards the numbers, the pool and the list above.
-        self._lock = threading.Lock()
-        self._open_ids: set[int] = set()
-        self._stopping = threading.Event()
-        self.talking = threading.Event()
-        self.talking.set()
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, name="chaos-server", daemon=True)
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
-
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._start(self._converse, sock)
-
-    def _converse(self, sock: socket.socket) -> None:
-        conversation = Conversation(sock)
-        with self._lock:
-            self.conversations.append(conversation)
-        with contextlib.suppress(OSError, ValueError), sock:
-            sock.settimeout(5.0)
-            conversation.offset = shake_hands(sock)
-            for opcode, payload in frames_from(sock):
-                if opcode == 0x8:
-                    return
-                if opcode == 0x9:
-                    self._write(conversation, bytes([0x8A, len(payload)]) + payload)
-                elif opcode == 0x1:
-                    self._take(conversation, json.loads(payload))
-
-    def _take(self, conversation: Conversation, message: dict[str, Any]) -> None:
-        if message["type"] == "configure":
-            conversation.configured = message
-            self._write(conversation, text_frame(hello(len(self.conversations))))
-            self._start(self._talk, conversation)
-        elif message["type"] == "ping":
-            self._write(conversation, text_frame({"type": "pong", "server_time_ms": 1}))
-
-    def _write(self, conversation: Conversation, data: bytes, number: int | None = None) -> None:
-        with conversation.lock:
-            conversation.sock.sendall(data)
-            conversation.offset += len(data)
-            if number is not None:
-                conversation.numbers.append(number)
-                conversation.ends.append(conversation.offset)
-
-    def _talk(self, conversation: Conversation) -> None:
-        """Announce what is open, then high-lane messages of every kind with low-lane ones between them."""
-        pause = threading.Event()
-        with contextlib.suppress(OSError):
-            with self._lock:
-                known = sorted(self._open_ids)
-            for position_id in known:
-                self.say(conversation, lambda n, p=position_id: opened(p, account=f"account-{p}", slot=n))
-            while not self._stopping.is_set():
-                self.talking.wait()
-                self.say(conversation, self._next_message())
-                for _ in range(3):
-                    self._write(conversation, text_frame(pnl(self._rand.randrange(1, POOL + 1))))
-                pause.wait(PACE_S)
-
-    def say(self, conversation: Conversation, make: Callable[[int], dict[str, Any]]) -> int:
-        """Write one numbered message."""
-        with self._lock:
-            number = self.next_number
-            self.next_number += 1
-        self._write(conversation, text_frame(make(number)), number)
-        return number
-
-    def _next_message(self) -> Callable[[int], dict[str, Any]]:
-        """Every kind carries its number in some field that the client keeps."""
-        with self._lock:
-            kind = self._rand.choice(("opened", "closed", "exit", "error", "balance"))
-            position_id = self._rand.randrange(1, POOL + 1)
-            if kind == "opened":
-                self._open_ids.add(position_id)
-            elif kind == "closed":
-                self._open_ids.discard(position_id)
-        account = f"account-{position_id}"
-        if kind == "opened":
-            return lambda n: opened(position_id, account=account, slot=n)
-        if kind == "closed":
-            return lambda n: {**closed(position_id, account=account), "slot": n}
-        if kind == "exit":
-            return lambda n: exit_signal(position_id, account=account, triggered_at_ms=n, unsigned_tx_b64=f"{n:012d}")
-        if kind == "error":
-            return lambda n: {"type": "error", "code": "chaos", "message": str(n)}
-        return lambda n: {
-            "type": "balance_update",
-            "wallet_pubkey": WALLET,
-            "mint": "mint",
-            "token_account": account,
-            "tokens": n,
-            "slot": n,
-        }
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.talking.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for conversation in self.conversations:
-            with contextlib.suppress(OSError):
-                conversation.sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(PATIENCE_S)
-
-
-def shake_hands(sock: socket.socket) -> int:
-    """Answer the upgrade; how many bytes the answer had. Raises OSError when the client leaves before."""
-    request = b""
-    while b"\r\n\r\n" not in request:
-        piece = sock.recv(4096)
-        if not piece:
-            raise ConnectionError("gone during the upgrade")
-        request += piece
-    line = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
-    key = line.split(b":")[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    answer = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        + base64.b64encode(hashlib.sha1(key).digest())
-        + b"\r\n\r\n"
-    )
-    sock.sendall(answer)
-    return len(answer)
-
-
-def frames_from(sock: socket.socket) -> Any:
-    """(opcode, payload) of a client's masked frames, until it leaves; silence of more than 5 s counts as leaving."""
-    # Closed by hand: a socket's descriptor lives as long as a file made of it.
-    with sock.makefile("rb") as reader:
-        while len(head := reader.read(2)) == 2:
-            size = head[1] & 0x7F
-            if size == 126:
-                size = struct.unpack(">H", reader.read(2))[0]
-            mask = reader.read(4)
-            data = reader.read(size)
-            yield head[0] & 0x0F, bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
 
 
 def number_of(event: StreamEvent) -> int | None:
@@ -279,195 +106,159 @@ class Consumer:
         return self.delivered[number] if number < len(self.delivered) else 0
 
 
-class Weather:
-    """Seeded faults, one after the other."""
+class World:
+    """The other process; a method called here is called there (see ``world.World``)."""
 
-    def __init__(self, proxy: FaultProxy, rand: random.Random) -> None:
-        self._proxy = proxy
-        self._rand = rand
-        self.done: Counter[str] = Counter()
-        self._faults: dict[str, Callable[[], object]] = {
-            "reset": proxy.reset,
-            "fin": proxy.fin,
-            "slow_close": lambda: proxy.slow_close(rand.uniform(0.0, 0.3)),
-            "half_open": proxy.half_open,
-            "black_hole": proxy.black_hole,
-            "black_hole_up": lambda: proxy.black_hole("up"),
-            "black_hole_down": lambda: proxy.black_hole("down"),
-            "pause": proxy.pause,
-            "pause_down": lambda: proxy.pause("down"),
-            "cut_reset": lambda: proxy.cut_after(rand.randrange(0, 5000), "reset"),
-            "cut_fin": lambda: proxy.cut_after(rand.randrange(0, 5000), "fin"),
-            "latency": lambda: proxy.shape(latency_s=rand.uniform(0.0, 0.15), jitter_s=0.05),
-            "slices": lambda: proxy.shape("down", slice_bytes=rand.randrange(1, 9)),
-            "narrow": lambda: proxy.shape("down", bytes_per_s=rand.uniform(20_000, 100_000)),
-            "refuse": self._refuse,
-            "drop_new": self._drop_new,
+    def __init__(self, seed: int, pace_s: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.world", str(seed), str(pace_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: object) -> Any:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+
+        return call
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # It ends with its input.
+        try:
+            self._process.communicate(timeout=3 * PATIENCE_S)
+        finally:
+            self._process.kill()
+
+
+class Ordeal:
+    """One session in the world, from the first connect to the verdict."""
+
+    def __init__(self, world: World, rand: random.Random) -> None:
+        self.world = world
+        self.rand = rand
+        url = self.world.url()
+        self.fds_before, self.threads_before = open_fds(), library_threads()
+        client = StreamClient("chaos-key", options=StreamOptions(**OPTIONS)).with_endpoint(url)
+        #: (when update_strategy returned, target); the newest is last.
+        self.wishes: list[tuple[float, float]] = [(time.monotonic(), 1.0)]
+        configure = StreamConfigure([WALLET], StrategyConfig(target_profit_pct=1.0, stop_loss_pct=0.0))
+        self.session = StreamSession.connect(client, configure)
+        self.consumer = Consumer(self.session)
+        self.threads_live = library_threads()
+        self.rss: list[int] = []
+
+    def suffer(self, seconds: float, every_s: tuple[float, float]) -> None:
+        """Fault after fault, a new wish after each."""
+        started = time.monotonic()
+        nap = threading.Event()
+        while (left_s := started + seconds - time.monotonic()) > 0:
+            nap.wait(min(left_s, self.rand.uniform(*every_s)))
+            self.world.strike()
+            target = self.wishes[-1][1] + 1
+            self.session.update_strategy(StrategyConfig(target_profit_pct=target, stop_loss_pct=0.0))
+            self.wishes.append((time.monotonic(), target))
+            if time.monotonic() - started > min(10.0, seconds / 3):
+                self.rss.append(rss_bytes())
+
+    def settle(self) -> dict[str, Any]:
+        """Clear the sky, send a fence, wait for it, balance the books."""
+        self.world.fair()
+        fenced = self._fence()
+        threads_after = library_threads()
+        books = self.world.books()
+        due = zlib.decompress(base64.b64decode(books["due"]))
+        with contextlib.suppress(AssertionError):  # a last message may have been said after the fence
+            until(lambda: not self._lost(due))
+        lost = self._lost(due)
+        doubled = [number for number, count in enumerate(self.consumer.delivered) if count > 1]
+        outdated = self._outdated(books["configures"])
+        stats = self.session.stats()
+        self.session.close()
+        self.consumer.thread.join(PATIENCE_S)
+        with contextlib.suppress(AssertionError):
+            until(lambda: open_fds() <= self.fds_before and library_threads() == self.threads_before)
+        growth = (max(self.rss[-3:]) - min(self.rss[:3])) if len(self.rss) >= 6 else 0
+        report = {
+            "faults": books["faults"],
+            "connections": books["connections"],
+            "sessions": stats.sessions,
+            "high_lane_written": books["written"],
+            "high_lane_reached_the_socket": sum(due),
+            "high_lane_delivered": sum(map(bool, self.consumer.delivered)),
+            "messages_received": stats.messages_received,
+            "bytes_reached": books["bytes_reached"],
+            "lost": lost[:20],
+            "doubled": doubled[:20],
+            "exit_repeats_counted": stats.duplicates,
+            "outdated_strategies": outdated,
+            "decode_errors": stats.decode_errors,
+            "events": dict(sorted(self.consumer.kinds.items())),
+            "fds": [self.fds_before, open_fds()],
+            "fds_at_the_end": open_fd_names(),
+            "threads": [self.threads_live, threads_after, library_threads()],
+            "rss_growth_bytes": growth,
+            "rss_mib": [round(sample / 2**20, 1) for sample in self.rss[:: max(1, len(self.rss) // 12)]],
+            "fence_came": fenced,
         }
+        report["ok"] = (
+            fenced
+            and not lost
+            and not doubled
+            and not outdated
+            and not stats.decode_errors
+            and open_fds() <= self.fds_before
+            and threads_after == self.threads_live
+            and library_threads() == self.threads_before
+            and growth <= MAX_RSS_GROWTH
+        )
+        return report
 
-    def _refuse(self) -> None:
-        self._proxy.refuse()
-        self._proxy.reset()
+    def _fence(self) -> bool:
+        """True when a message of fair weather arrives: everything before it on that connection has arrived then."""
+        ends_at = time.monotonic() + 3 * PATIENCE_S
+        while time.monotonic() < ends_at:
+            with contextlib.suppress(AssertionError):
+                until(lambda: self.session.status is ConnectionState.LIVE)
+                number = self.world.fence()
+                if number is not None and self.consumer.wait_for(number):
+                    return True
+            self.world.talk_on()
+        return False
 
-    def _drop_new(self) -> None:
-        self._proxy.accept_and_drop()
-        self._proxy.reset()
+    def _lost(self, due: bytes) -> list[int]:
+        return [number for number, is_due in enumerate(due) if is_due and not self.consumer.times(number)]
 
-    def strike(self) -> None:
-        """One fault, on top of what is or after clearing up, half the time each."""
-        if self._rand.random() < 0.5:
-            self.clear()
-        name = self._rand.choice(sorted(self._faults))
-        self.done[name] += 1
-        self._faults[name]()
-
-    def clear(self) -> None:
-        self._proxy.resume()
-        self._proxy.heal()
+    def _outdated(self, configures: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+        """Each ``configure`` whose strategy was older than the last wish before its connection was accepted."""
+        wrong = []
+        for accepted_at, said in configures:
+            owed = [target for at, target in self.wishes if at <= accepted_at][-1]
+            if said < owed:
+                wrong.append({"owed": owed, "said": said})
+        return wrong
 
 
-def run(seconds: float, seed: int, *, every_s: tuple[float, float] = (0.2, 5.0)) -> dict[str, Any]:
+def run(
+    seconds: float, seed: int, *, every_s: tuple[float, float] = (0.2, 5.0), pace_s: float = PACE_S
+) -> dict[str, Any]:
     """Chaos for so many seconds; the report. ``report["ok"]`` is the verdict."""
     rand = random.Random(seed)
-    fds_before, threads_before = open_fds(), library_threads()
-    server = NumberingServer(random.Random(rand.random()))
-    proxy = FaultProxy(server.port, seed=rand.randrange(2**31))
-    client = StreamClient("chaos-key", options=StreamOptions(**OPTIONS)).with_endpoint(proxy.url)
-    #: (when update_strategy returned, target); the newest is last.
-    wishes: list[tuple[float, float]] = [(time.monotonic(), 1.0)]
-    configure = StreamConfigure([WALLET], StrategyConfig(target_profit_pct=1.0, stop_loss_pct=0.0))
-    session = StreamSession.connect(client, configure)
-    consumer = Consumer(session)
-    weather = Weather(proxy, rand)
-    threads_live = library_threads()
-    rss: list[int] = []
-    started = time.monotonic()
-    nap = threading.Event()
-    while (left_s := started + seconds - time.monotonic()) > 0:
-        nap.wait(min(left_s, rand.uniform(*every_s)))
-        weather.strike()
-        target = wishes[-1][1] + 1
-        session.update_strategy(StrategyConfig(target_profit_pct=target, stop_loss_pct=0.0))
-        wishes.append((time.monotonic(), target))
-        if time.monotonic() - started > min(10.0, seconds / 3):
-            rss.append(rss_bytes())
-    return _settle(
-        seconds, seed, server, proxy, session, consumer, weather, wishes, rss, fds_before, threads_before, threads_live
-    )
-
-
-def _settle(
-    seconds: float,
-    seed: int,
-    server: NumberingServer,
-    proxy: FaultProxy,
-    session: StreamSession,
-    consumer: Consumer,
-    weather: Weather,
-    wishes: list[tuple[float, float]],
-    rss: list[int],
-    fds_before: int,
-    threads_before: list[str],
-    threads_live: list[str],
-) -> dict[str, Any]:
-    """Clear the sky, send a fence, wait for it, balance the books."""
-    weather.clear()
-    fenced = fence(server, session, consumer)
-    threads_after = library_threads()
-    due, reached = due_messages(server, proxy)
-    lost = sorted(number for number in due if not consumer.times(number))
-    doubled = sorted(number for number, count in enumerate(consumer.delivered) if count > 1)
-    stale = outdated_strategies(server, wishes)
-    stats = session.stats()
-    session.close()
-    consumer.thread.join(PATIENCE_S)
-    proxy.stop()
-    server.stop()
-    with contextlib.suppress(AssertionError):
-        until(lambda: open_fds() <= fds_before and library_threads() == threads_before)
-    growth = (max(rss[-3:]) - min(rss[:3])) if len(rss) >= 6 else 0
-    report = {
-        "seed": seed,
-        "seconds": seconds,
-        "faults": dict(sorted(weather.done.items())),
-        "connections": proxy.accepted,
-        "sessions": stats.sessions,
-        "high_lane_written": server.next_number - 1,
-        "high_lane_reached_the_socket": len(due),
-        "high_lane_delivered": sum(map(bool, consumer.delivered)),
-        "lost": lost[:20],
-        "doubled": doubled[:20],
-        "exit_repeats_counted": stats.duplicates,
-        "outdated_strategies": stale,
-        "decode_errors": stats.decode_errors,
-        "bytes_reached": reached,
-        "events": dict(sorted(consumer.kinds.items())),
-        "fds": [fds_before, open_fds()],
-        "fds_at_the_end": open_fd_names(),
-        "threads": [threads_live, threads_after, library_threads()],
-        "rss_growth_bytes": growth,
-        "rss_mib": [round(sample / 2**20, 1) for sample in rss[:: max(1, len(rss) // 12)]],
-        "fence_came": fenced,
-    }
-    report["ok"] = (
-        fenced
-        and not lost
-        and not doubled
-        and not stale
-        and not stats.decode_errors
-        and open_fds() <= fds_before
-        and threads_after == threads_live
-        and library_threads() == threads_before
-        and growth <= MAX_RSS_GROWTH
-    )
-    return report
-
-
-def fence(server: NumberingServer, session: StreamSession, consumer: Consumer) -> bool:
-    """True when a message of fair weather arrives: everything before it on that connection has arrived then."""
-    ends_at = time.monotonic() + 3 * PATIENCE_S
-    nap = threading.Event()
-    while time.monotonic() < ends_at:
-        with contextlib.suppress(AssertionError, OSError, IndexError):
-            until(lambda: session.status is ConnectionState.LIVE)
-            server.talking.clear()
-            nap.wait(4 * PACE_S)  # each talker says what it has begun
-            newest = [c for c in server.conversations if c.configured is not None][-1]
-            number = server.say(newest, lambda n: {"type": "error", "code": "chaos", "message": str(n)})
-            if consumer.wait_for(number):
-                return True
-        server.talking.set()
-    return False
-
-
-def due_messages(server: NumberingServer, proxy: FaultProxy) -> tuple[set[int], int]:
-    """Numbers of the messages that reached the client's socket, and how many bytes did."""
-    reached = {c.server_sees_port: c.reached_client for c in proxy.connections if c.server_sees_port}
-    due: set[int] = set()
-    for conversation in server.conversations:
-        # Ports come back after a while: the conversation belongs to the latest connection that began before it.
-        candidates = [
-            c
-            for c in proxy.connections
-            if c.server_sees_port == conversation.port and c.opened_at <= conversation.accepted_at + 0.5
-        ]
-        if candidates:
-            limit = candidates[-1].reached_client
-            due.update(n for n, end in zip(conversation.numbers, conversation.ends, strict=True) if end <= limit)
-    return due, sum(reached.values())
-
-
-def outdated_strategies(server: NumberingServer, wishes: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
-    """Each ``configure`` whose strategy was older than the last wish before its connection was accepted."""
-    wrong = []
-    for conversation in server.conversations:
-        if conversation.configured is None:
-            continue
-        said = conversation.configured["strategy"]["target_profit_pct"]
-        owed = [target for at, target in wishes if at <= conversation.accepted_at][-1]
-        if said < owed:
-            wrong.append({"owed": owed, "said": said})
-    return wrong
+    with World(rand.randrange(2**31), pace_s) as world:
+        ordeal = Ordeal(world, rand)
+        try:
+            ordeal.suffer(seconds, every_s)
+            return {"seed": seed, "seconds": seconds, **ordeal.settle()}
+        finally:
+            ordeal.session.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -476,11 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--every", type=float, nargs=2, default=(0.2, 5.0), metavar=("LEAST", "MOST"))
+    parser.add_argument("--pace", type=float, default=PACE_S, metavar="S", help="seconds between high-lane messages")
     parser.add_argument("--report", type=Path, default=None)
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"chaos: seed {seed}, {options.seconds:g} s", flush=True)
-    report = run(options.seconds, seed, every_s=tuple(options.every))
+    report = run(options.seconds, seed, every_s=tuple(options.every), pace_s=options.pace)
     text = json.dumps(report, indent=2)
     print(text)
     if options.report is not None:

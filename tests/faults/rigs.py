@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
 import threading
@@ -78,46 +79,47 @@ class WebsocketsRig(Rig):
     """The ``websockets`` package, greeting and recording."""
 
     def __init__(self) -> None:
-        self._peers: list[Peer] = []
-        self.greeting = threading.Event()
-        self.greeting.set()
+        #: Every peer that was greeted.
+        self.peers: list[Peer] = []
         self.server = ScriptedServer(self._serve)
         self.port = self.server.port
         super().__init__()
 
     def _serve(self, peer: Peer) -> None:
         peer.recv()
-        # Before the greeting: whoever has seen the session live may send to its peer.
-        self._peers.append(peer)
-        peer.send(hello(session_id=peer.number))
+        self.greet(peer)
         with contextlib.suppress(Exception):
             for text in peer.connection:
-                import json
-
                 message = json.loads(text)
                 peer.received.append(message)
                 if message["type"] == "ping":
                     peer.send({"type": "pong", "server_time_ms": 1_700_000_000_000})
 
+    def greet(self, peer: Peer) -> None:
+        """Answer a peer's ``configure``."""
+        # Before the greeting: whoever has seen the session live may send to its peer.
+        self.peers.append(peer)
+        peer.send(hello(session_id=peer.number))
+
     @property
     def sessions(self) -> int:
-        return len(self._peers)
+        return len(self.peers)
 
     def send(self, frame: dict[str, Any] | str | bytes) -> None:
-        peer = self._peers[-1]
+        peer = self.peers[-1]
         if isinstance(frame, bytes):
             peer.connection.socket.sendall(frame)
         else:
             peer.send(frame)
 
     def close(self, code: int) -> None:
-        self._peers[-1].connection.close(code)
+        self.peers[-1].connection.close(code)
 
     def configures(self) -> list[dict[str, Any]]:
-        return [peer.received[0] for peer in self._peers]
+        return [peer.received[0] for peer in self.peers]
 
     def commands(self) -> list[dict[str, Any]]:
-        return [m for peer in list(self._peers) for m in peer.received if m["type"] not in ("configure", "ping")]
+        return [m for peer in list(self.peers) for m in peer.received if m["type"] not in ("configure", "ping")]
 
     def stop_server(self) -> None:
         self.server.stop()
@@ -142,8 +144,6 @@ class SandboxRig(Rig):
         return len(self.sandbox.sessions(include_closed=True))
 
     def send(self, frame: dict[str, Any] | str | bytes) -> None:
-        import json
-
         text = json.dumps(frame, separators=(",", ":")) if isinstance(frame, dict) else frame
         until(lambda: self.sandbox.send_raw(text))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lasersell_sync import StreamSession
-from tests.faults.rigs import Rig, at_s, frame
+from tests.faults.rigs import Rig, at_s, drain, frame
 from tests.support.stream_server import ACCOUNT, exit_signal, opened, pnl
 from tests.support.waiting import PATIENCE_S, until
 
@@ -124,16 +124,12 @@ def test_a_thousand_bad_frames_are_all_counted(rig: Rig) -> None:
             rig.send("{" + "x" * 1000)
             if n % 100 == 0:
                 rig.send(opened(n + 1, account=f"account-{n}"))
-        until(lambda: session.stats().decode_errors == 1000)
+        rig.send({"type": "error", "code": "fence", "message": "."})
+        session.wait_for(lambda event: event.type == "error" and event.message.code == "fence", PATIENCE_S)
+        assert session.stats().decode_errors == 1000
         assert len(session.positions()) == 10
-        kinds = [event.type for event in iter_now(session)]
+        kinds = [event.type for event in drain(session)]
         assert kinds.count("decode_error") == 1000
-
-
-def iter_now(session: StreamSession) -> list[Any]:
-    from tests.faults.rigs import drain
-
-    return drain(session)
 
 
 @pytest.mark.parametrize("damage", [{"unsigned_tx_b64": None}, {"profit_units": "much"}, {"position_tokens": -5}])

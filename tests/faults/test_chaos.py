@@ -16,16 +16,15 @@ def _seed() -> int:
     return seed
 
 
+#: The gate has the patience for the promised minute and pace; who waits for the tests gets the same in small.
+SECONDS, EVERY_S = (60.0, (0.2, 5.0)) if "CI" in os.environ else (12.0, (0.1, 1.0))
+
+
+@pytest.mark.timeout(240)
 def test_some_chaos_loses_and_doubles_nothing() -> None:
     """What reached our socket is delivered once; every connect carries the latest strategy; nothing leaks."""
-    report = chaos.run(12.0, _seed(), every_s=(0.1, 1.0))
+    report = chaos.run(SECONDS, _seed(), every_s=EVERY_S)
     assert report["ok"], report
-    assert report["sessions"] > 3
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_a_minute_of_chaos_at_the_promised_pace() -> None:
-    """60 s with a fault every 0.2 to 5 s."""
-    report = chaos.run(60.0, _seed())
-    assert report["ok"], report
+    # Most faults end the link, and the last message came on a good one.
+    assert report["sessions"] >= 2
+    assert report["high_lane_reached_the_socket"] > 100

@@ -5,14 +5,17 @@ The promise is twice ``ping_interval_s + pong_timeout_s`` scaled: 0.2 + 0.2 s he
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from lasersell_sync import ConnectionState, StreamSession
+from lasersell_sync import ConnectionState, StreamSession, TransportError
 from tests.faults.rigs import Rig, WebsocketsRig, at_s, since
 from tests.support.fault_proxy import FaultProxy
+from tests.support.stream_server import Peer
 from tests.support.waiting import PATIENCE_S, until
 
 PING_S = PONG_S = 0.2
@@ -42,8 +45,9 @@ def dies_and_is_noticed(rig: Rig, session: StreamSession, death: str, noticed_s:
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_dead_link_is_noticed_and_retried_in_time(rig: Rig, death: str) -> None:
     """Not LIVE within ping + pong + 1 s of the last sign of life, a new connection under way 1 s later, then repaired."""
+    # Attempts into the black hole must end before the test's patience does; the first connect needs its time as well.
     with rig.session(
-        ping_interval_s=PING_S, pong_timeout_s=PONG_S, connect_timeout_s=0.5, max_backoff_s=0.1
+        ping_interval_s=PING_S, pong_timeout_s=PONG_S, connect_timeout_s=1.5, max_backoff_s=0.1
     ) as session:
         dies_and_is_noticed(rig, session, death, 2 * NOTICED_S, 2 * RETRY_S)
         rig.proxy.resume()
@@ -60,7 +64,8 @@ def test_the_gap_counts_from_the_last_sign_of_life(plain_rig: WebsocketsRig) -> 
         plain_rig.proxy.half_open()
         died_at = time.monotonic()
         again = session.wait_for("connected", PATIENCE_S)
-        assert again.message.gap_seconds >= at_s(again) - died_at - 0.01
+        # It took 0.8 s to notice; half of that for what may pass between two lines on a loaded machine.
+        assert again.message.gap_seconds >= at_s(again) - died_at - 0.4
 
 
 def test_a_dead_link_is_noticed_while_commands_are_sent(rig: Rig) -> None:
@@ -70,7 +75,8 @@ def test_a_dead_link_is_noticed_while_commands_are_sent(rig: Rig) -> None:
         died_at = time.monotonic()
 
         def talk() -> bool:
-            if session.status is ConnectionState.LIVE:
+            # It may have been given up since the last look.
+            with contextlib.suppress(TransportError):
                 session.sender().ping(1)
             return session.status not in (ConnectionState.LIVE, ConnectionState.STALE)
 
@@ -81,38 +87,50 @@ def test_a_dead_link_is_noticed_while_commands_are_sent(rig: Rig) -> None:
 def test_transport_pongs_without_application_life_are_noticed(plain_rig: WebsocketsRig) -> None:
     """A server that answers WebSocket pings and no application ping is dropped within app interval + timeout + 1 s."""
     # The websockets package answers pings in its own thread, so a script that only sleeps is mute and yet alive.
-    plain_rig.server.script = lambda peer: (peer.greet(), plain_rig._peers.append(peer), list(peer.connection))[0]
+    plain_rig.server.script = lambda peer: mute(plain_rig, peer)
+    connecting = time.monotonic()
     with plain_rig.session(
-        ping_interval_s=0.1, pong_timeout_s=0.2, app_ping_interval_s=0.3, app_pong_timeout_s=0.2
+        ping_interval_s=0.1, pong_timeout_s=1.0, app_ping_interval_s=0.3, app_pong_timeout_s=0.2
     ) as session:
-        started = time.monotonic()
-        session.wait_for("disconnected", 2 * (0.5 + 1.0))
-        assert 0.4 < since(started) <= 2 * (0.5 + 1.0)
+        connected = time.monotonic()
+        lost = session.wait_for("disconnected", PATIENCE_S)
+        assert "the transport answers" in lost.message.reason
+        assert at_s(lost) - connecting >= 0.5
+        assert at_s(lost) - connected <= 2 * (0.5 + 1.0)
         plain_rig.proxy.wait_for_connection(2)
+
+
+def mute(rig: WebsocketsRig, peer: Peer) -> None:
+    """A script: greets, then reads and never says a word; pings are answered by the library under it."""
+    peer.recv()
+    rig.greet(peer)
+    peer.serve()
 
 
 def test_application_pings_can_be_switched_off(plain_rig: WebsocketsRig) -> None:
     """With ``app_ping_interval_s=None`` transport pongs are life enough, and no ``ping`` message is sent."""
-    plain_rig.server.script = lambda peer: (peer.greet(), plain_rig._peers.append(peer), peer.serve())[0]
-    with plain_rig.session(ping_interval_s=0.05, pong_timeout_s=0.2, app_ping_interval_s=None) as session:
+    plain_rig.server.script = lambda peer: mute(plain_rig, peer)
+    with plain_rig.session(ping_interval_s=0.05, pong_timeout_s=5.0, app_ping_interval_s=None) as session:
         # Twenty answered pings are twenty chances for a false alarm.
         until(lambda: session.stats().frames_received >= 20)
         assert session.status is ConnectionState.LIVE
         assert plain_rig.sessions == 1
-        assert [m["type"] for m in plain_rig._peers[0].received] == ["configure"]
+        assert [m["type"] for m in plain_rig.peers[0].received] == ["configure"]
 
 
 def test_traffic_keeps_application_pings_away(plain_rig: WebsocketsRig) -> None:
     """As long as messages come, no application ping is sent: the 45-minute rule and the server's load are respected."""
-    with plain_rig.session(app_ping_interval_s=0.8, app_pong_timeout_s=0.8) as session:
-        ends_at = time.monotonic() + 1.7
-        sent = 0
-        while time.monotonic() < ends_at:
+    interval_s = 0.8
+    with plain_rig.session(app_ping_interval_s=interval_s, app_pong_timeout_s=5.0) as session:
+        came = [time.monotonic()]
+        while came[-1] - came[0] < 2 * interval_s:
             plain_rig.send({"type": "error", "code": "note", "message": "x"})
-            sent += 1
-            until(lambda sent=sent: session.stats().messages_received > sent)
+            came.append(at_s(session.wait_for("error", PATIENCE_S)))
             time.sleep(0.02)  # the pace of the traffic
-        assert [m["type"] for m in plain_rig._peers[0].received] == ["configure"]
+        kinds = [m["type"] for m in plain_rig.peers[0].received]
+        # A machine that stood still for so long made a silence of its own.
+        stood_still = max(later - earlier for earlier, later in pairwise(came)) >= interval_s / 2
+        assert kinds == ["configure"] or stood_still
 
 
 @pytest.mark.slow
@@ -126,7 +144,7 @@ def test_a_dead_link_at_the_default_numbers(rig: Rig, death: str) -> None:
 @pytest.mark.slow
 def test_no_application_life_at_the_default_numbers(plain_rig: WebsocketsRig) -> None:
     """A mute application behind an answering transport is noticed within 16 s."""
-    plain_rig.server.script = lambda peer: (peer.greet(), plain_rig._peers.append(peer), list(peer.connection))[0]
+    plain_rig.server.script = lambda peer: mute(plain_rig, peer)
     with plain_rig.session() as session:
         started = time.monotonic()
         session.wait_for("disconnected", 16.0)

@@ -13,9 +13,10 @@ import pytest
 
 import lasersell_sync
 from tests.faults.rigs import WebsocketsRig, since
+from tests.support.fault_proxy import Connection
 from tests.support.processes import Program
-from tests.support.stream_server import WALLET, closed, exit_signal, opened
-from tests.support.waiting import until
+from tests.support.stream_server import WALLET, closed, exit_signal, opened, text_frame
+from tests.support.waiting import PATIENCE_S, until
 
 #: The promise for a program that is told to stop, and for the attempt after waking.
 STOPS_WITHIN_S = 3.0
@@ -28,10 +29,17 @@ from lasersell_sync import *
 client = StreamClient("key", options=StreamOptions({{options}})).with_endpoint(sys.argv[1])
 configure = StreamConfigure([{WALLET!r}], StrategyConfig(target_profit_pct=5.0, stop_loss_pct=0.0){{deadline}})
 session = StreamSession.connect(client, configure)
-session.on("*", lambda event: print("event", event.type, flush=True))
+greeted = threading.Event()
+def say(words):
+    os.write(1, (words + "\\n").encode())  # one write: two threads speak
+def tell(event):
+    say("event " + event.type)
+    if event.type == "hello_ok":
+        greeted.set()
+session.on("*", tell)
 session.start()
-session.wait_for("hello_ok", 10)
-print("ready", flush=True)
+assert greeted.wait({PATIENCE_S})  # and so the first "connected" was told
+say("ready")
 """
 
 
@@ -42,13 +50,39 @@ def program(rig: WebsocketsRig, body: str, *, first: str = "", options: str = ""
 
 # ── stopped and continued ────────────────────────────────────────────────────────────────────────────────────────
 
+#: A timer is a second late at the latest after pong_timeout_s (a ping may be under way) and stall_after_s: 2.5 s. No
+#: loaded machine stops a process for that long.
+SOON = "stall_after_s=1.0, ping_interval_s=1.0, pong_timeout_s=1.5"
+SOON_STOPPED_S = 3.5
+
+
+def stop(rig: WebsocketsRig, child: Program) -> Connection:
+    """Stop the process while its reader waits, a moment after a pong; the connection it has.
+
+    A stop that meets the reader at work ends before its wait has begun, and makes no timer late.
+    """
+    connection = rig.proxy.wait_for_connection(1)
+    rig.proxy.settled()
+    so_far = connection.sent_to_client
+    until(lambda: connection.sent_to_client > so_far)
+    until(lambda: states(child) == {"S"})
+    child.process.send_signal(signal.SIGSTOP)
+    until(lambda: states(child) == {"T"})
+    return connection
+
+
+def states(child: Program) -> set[str]:
+    """What the kernel says of the process's threads: S asleep, T stopped, R running."""
+    tasks = Path(f"/proc/{child.process.pid}/task").iterdir()
+    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
+
 
 def stop_and_continue(rig: WebsocketsRig, options: str, stopped_s: float) -> None:
     with program(rig, "threading.Event().wait(300)", options=options) as child:
         child.line_with("ready")
-        rig.proxy.wait_for_connection(1)
-        child.process.send_signal(signal.SIGSTOP)
+        stop(rig, child)
         time.sleep(stopped_s)  # the fault itself
+        rig.proxy.settled()
         assert rig.proxy.accepted == 1
         woken_at = time.monotonic()
         child.process.send_signal(signal.SIGCONT)
@@ -60,8 +94,7 @@ def stop_and_continue(rig: WebsocketsRig, options: str, stopped_s: float) -> Non
 
 def test_a_stopped_process_reconnects_soon_after_waking(plain_rig: WebsocketsRig) -> None:
     """Stopped until a timer is ``stall_after_s`` late, then continued: reconnects within 3 s, though the link answers."""
-    # Without late timers nothing can be noticed: the shortest stop that must be is ping_interval_s + stall_after_s.
-    stop_and_continue(plain_rig, "stall_after_s=0.5, ping_interval_s=0.3", 1.5)
+    stop_and_continue(plain_rig, SOON, SOON_STOPPED_S)
 
 
 @pytest.mark.slow
@@ -72,18 +105,16 @@ def test_a_process_stopped_for_a_minute_at_the_default_numbers(plain_rig: Websoc
 
 def test_what_reached_the_socket_of_a_stopped_process_is_delivered(plain_rig: WebsocketsRig) -> None:
     """An exit signal that the kernel took in while the process stood still is delivered after waking, not thrown away."""
-    with program(plain_rig, "threading.Event().wait(300)", options="stall_after_s=0.5, ping_interval_s=0.3") as child:
+    with program(plain_rig, "threading.Event().wait(300)", options=SOON) as child:
         child.line_with("ready")
-        connection = plain_rig.proxy.wait_for_connection(1)
-        until(lambda: plain_rig.sessions)
-        child.process.send_signal(signal.SIGSTOP)
-        stat = Path(f"/proc/{child.process.pid}/stat")
-        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
-        plain_rig.send(exit_signal(7))
+        connection = stop(plain_rig, child)
+        plain_rig.proxy.settled()
+        before = connection.sent_to_client
+        signal_frame = text_frame(exit_signal(7))
+        plain_rig.send(signal_frame)
         # The server's last word is in the kernel's buffer: acknowledged to the last byte.
-        until(lambda: connection.pipes[1].sent > 500)
-        until(lambda: connection.reached_client == connection.sent_to_client)
-        time.sleep(1.5)  # the fault itself
+        until(lambda: connection.reached_client >= before + len(signal_frame))
+        time.sleep(SOON_STOPPED_S)  # the fault itself
         child.process.send_signal(signal.SIGCONT)
         events = []
         while "event connected" not in events:
@@ -94,13 +125,13 @@ def test_what_reached_the_socket_of_a_stopped_process_is_delivered(plain_rig: We
 def test_a_busy_process_is_not_taken_for_a_stopped_one(plain_rig: WebsocketsRig) -> None:
     """Pure Python that hogs the interpreter for a while is no reason to drop a good link."""
     body = """
-    ends = time.monotonic() + 1.0
+    ends = time.monotonic() + 3.0
     while time.monotonic() < ends:
         sum(range(100_000))
-    print("still", session.stats().sessions, flush=True)
+    say(f"still {session.stats().sessions}")
     session.close()
     """
-    with program(plain_rig, body, options="stall_after_s=0.5, ping_interval_s=0.2, pong_timeout_s=0.5") as child:
+    with program(plain_rig, body, options="stall_after_s=1.5, ping_interval_s=0.2, pong_timeout_s=1.5") as child:
         assert child.line_with("still") == "still 1\n"
 
 
@@ -118,24 +149,23 @@ time.time_ns = lambda: real_time_ns() + int(offset[0] * 1e9)
 def test_a_step_of_the_wall_clock_means_nothing(plain_rig: WebsocketsRig, step_s: int) -> None:
     """An hour forth or back: no deadline fires early, none is forgotten, no link is dropped, timers go on."""
     body = f"""
-    session.wait_for("position_opened", 10)
+    session.wait_for("position_opened", {PATIENCE_S})
     offset[0] = {step_s}
-    print("stepped", flush=True)
+    say("stepped")
     threading.Event().wait(300)
     """
-    options = "ping_interval_s=0.2, pong_timeout_s=0.5, app_ping_interval_s=0.3, app_pong_timeout_s=0.5"
-    with program(
-        plain_rig, body, first=STEPPING_CLOCK, options=options, deadline=", deadline_timeout_sec=1.5"
-    ) as child:
+    deadline_s = 3.0
+    options = "ping_interval_s=0.2, pong_timeout_s=2.0, app_ping_interval_s=0.3, app_pong_timeout_s=2.0"
+    deadline = f", deadline_timeout_sec={deadline_s}"
+    with program(plain_rig, body, first=STEPPING_CLOCK, options=options, deadline=deadline) as child:
         child.line_with("ready")
-        until(lambda: plain_rig.sessions)
         opened_at = time.monotonic()
         plain_rig.send(opened(7))
         child.line_with("stepped")
         assert not plain_rig.commands()
         until(plain_rig.commands)
         assert plain_rig.commands()[0]["type"] == "request_exit_signal"
-        assert 1.4 <= since(opened_at) <= 2 * 1.5
+        assert deadline_s <= since(opened_at) <= 2 * deadline_s
         assert plain_rig.sessions == 1
         plain_rig.send(closed(7))
         child.line_with("event position_closed")
@@ -143,6 +173,7 @@ def test_a_step_of_the_wall_clock_means_nothing(plain_rig: WebsocketsRig, step_s
 
 #: Where the library may ask for the wall clock, and why; sandbox and command line have a world of their own.
 WALL_CLOCK_IS_NEEDED = {
+    "recording.py": "a recording tells when it was made",
     "retry.py": "Retry-After may be a date",
     "stream/serving.py": "clock_offset_ms tells how far our wall clock is off",
     "stream/writer.py": "the application ping tells our wall clock",
@@ -173,18 +204,35 @@ ENDINGS = {
     "close in atexit": "atexit.register(session.close)",
     "commands in atexit": "atexit.register(lambda: session.sender().ping(1))",
     "a new session in atexit": "atexit.register(lambda: StreamSession.connect(client, configure))",
-    "with a handler that hangs": "session.on('error', lambda event: threading.Event().wait(60))",
+    "with a handler that hangs": "",
     "os._exit": "os._exit(7)",
 }
+
+
+HANGS = f"""
+entered = threading.Event()
+session.on("error", lambda event: (entered.set(), threading.Event().wait(60)))
+say("listening")
+assert entered.wait({PATIENCE_S})
+say("hanging")
+"""
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("link", ["up", "down"])
 def test_a_program_that_ends_is_gone_soon(plain_rig: WebsocketsRig, ending: str, link: str) -> None:
     """However main ends, with the link up or in backoff: gone within 3 s, without a traceback of ours."""
-    body = ("session.wait_for('disconnected', 10)\n" if link == "down" else "") + "print('ending', flush=True)\n"
-    with program(plain_rig, body + ENDINGS[ending]) as child:
+    hangs = ending == "with a handler that hangs"
+    body = HANGS if hangs else ""
+    if link == "down":
+        body += f"session.wait_for('disconnected', {PATIENCE_S})\n"
+    body += "say('ending')\n" + ENDINGS[ending]
+    with program(plain_rig, body) as child:
         child.line_with("ready")
+        if hangs:
+            child.line_with("listening")
+            plain_rig.send({"type": "error", "code": "note", "message": "hang on"})
+            child.line_with("hanging")
         if link == "down":
             plain_rig.proxy.refuse()
             plain_rig.proxy.reset()
@@ -212,10 +260,10 @@ def test_a_program_that_is_told_to_stop_is_gone_soon(
     body = """
     try:
         with session:
-            print("waiting", flush=True)
+            say("waiting")
             threading.Event().wait(300)
     except KeyboardInterrupt:
-        print("interrupted", flush=True)
+        say("interrupted")
     """
     with program(plain_rig, body) as child:
         child.line_with("waiting")

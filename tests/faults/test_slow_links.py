@@ -1,6 +1,7 @@
 """Links that are bad but alive: late, uneven, cut into single bytes, or narrow. They are kept.
 
-Everything is ten times faster than the promise: 0.2 s of latency for 2 s, pings after 0.5 s for 5 s, 10 KiB/s for 1 KiB/s.
+Ten times faster than the promise: 0.2 s of latency for 2 s, pings after 0.5 s for 5 s, 10 KiB/s for 1 KiB/s. Only the
+answers get a fifth of their time instead, for the machine may be loaded.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from tests.support.waiting import PATIENCE_S, until
 
 SCALED: dict[str, Any] = {
     "ping_interval_s": 0.5,
-    "pong_timeout_s": 0.5,
+    "pong_timeout_s": 1.0,
     "app_ping_interval_s": 1.0,
-    "app_pong_timeout_s": 0.5,
+    "app_pong_timeout_s": 1.0,
 }
 WEATHER: dict[str, dict[str, Any]] = {
     "latency": {"latency_s": 0.2},
@@ -54,7 +55,7 @@ def test_a_bad_link_is_no_dead_link(plain_rig: WebsocketsRig, weather: str) -> N
 def test_connecting_works_in_bad_weather(rig: Rig, weather: str) -> None:
     """The handshake fits into its budget, and the answer to the upgrade may come byte by byte."""
     rig.proxy.shape(**WEATHER[weather])
-    with rig.session(connect_timeout_s=2.0) as session:
+    with rig.session(connect_timeout_s=5.0) as session:
         assert session.status is ConnectionState.LIVE
 
 
@@ -64,9 +65,9 @@ def test_a_long_message_over_a_narrow_link_is_a_sign_of_life(plain_rig: Websocke
         plain_rig.send(opened(7))
         session.wait_for("position_opened", PATIENCE_S)
         plain_rig.proxy.shape("down", bytes_per_s=10 * 1024)
-        # 24 KiB: 2.4 s at this pace; the limit for silence is 1.5 s.
-        plain_rig.send(exit_signal(7, unsigned_tx_b64="A" * 24 * 1024))
-        session.wait_for("exit_signal_with_tx", 2 * 2.4)
+        # 30 KiB: 3 s at this pace; the limit for silence is 2 s.
+        plain_rig.send(exit_signal(7, unsigned_tx_b64="A" * 30 * 1024))
+        session.wait_for("exit_signal_with_tx", PATIENCE_S)
         assert session.stats().sessions == 1
 
 

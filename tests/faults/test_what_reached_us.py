@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
 
-from lasersell_sync import ConnectionState
+from lasersell_sync import ConnectionState, SendBufferFull
+from lasersell_sync.stream.desired_state import MAX_PENDING
 from tests.faults.rigs import Rig, WebsocketsRig, frame
-from tests.support.stream_server import ACCOUNT, exit_signal, opened
+from tests.support.stream_server import ACCOUNT, Peer, exit_signal, opened
 from tests.support.waiting import PATIENCE_S, until
 
 COUNT = 500
@@ -22,12 +24,14 @@ def numbered(n: int) -> bytes:
 def test_messages_before_the_end_of_a_link_are_delivered(rig: Rig, how: str) -> None:
     """Acknowledged by our kernel means delivered, however the link ends a moment later."""
     with rig.session() as session:
-        rig.send(b"".join(numbered(n) for n in range(COUNT)))
         connection = rig.proxy.wait_for_connection(1)
-        until(lambda: connection.reached_client >= COUNT * 40)
-        sent = connection.sent_to_client
+        rig.proxy.settled()
+        before = connection.sent_to_client
+        data = b"".join(numbered(n) for n in range(COUNT))
+        rig.send(data)
+        until(lambda: connection.reached_client >= before + len(data))
         getattr(rig.proxy, how)()
-        assert connection.reached_client == sent
+        assert connection.reached_client >= before + len(data)
         session.wait_for("disconnected", PATIENCE_S)
         got = [int(e.message.message) for e in session.events.get_batch(10_000) if e.type == "error"]
         assert got == list(range(COUNT))
@@ -41,6 +45,7 @@ def test_a_full_lane_loses_nothing_of_a_link_that_ends_meanwhile(plain_rig: Webs
         big = b"x" * 2000
         frames = [frame(1, b'{"type":"error","code":"%s","message":"%d"}' % (big, n)) for n in range(COUNT)]
         connection = plain_rig.proxy.wait_for_connection(1)
+        plain_rig.proxy.settled()
         before = connection.sent_to_client
         plain_rig.send(b"".join(frames))
         until(lambda: connection.reached_client > before + 60 * 1024)
@@ -50,7 +55,7 @@ def test_a_full_lane_loses_nothing_of_a_link_that_ends_meanwhile(plain_rig: Webs
         got: list[int] = []
 
         def consume() -> bool:
-            got.extend(int(e.message.message) for e in session.events.get_batch(20, 5.0) if e.type == "error")
+            got.extend(int(e.message.message) for e in session.events.get_batch(20, PATIENCE_S) if e.type == "error")
             return len(got) >= whole
 
         until(consume)
@@ -61,7 +66,7 @@ def test_a_full_lane_loses_nothing_of_a_link_that_ends_meanwhile(plain_rig: Webs
 
 def test_an_exit_request_cut_off_by_a_dead_link_is_sent_once_more(rig: Rig) -> None:
     """Asked for into a black hole: after the reconnect the server gets the request, once."""
-    with rig.session(ping_interval_s=0.1, pong_timeout_s=0.2, max_backoff_s=0.05) as session:
+    with rig.session(ping_interval_s=0.2, pong_timeout_s=1.0, max_backoff_s=0.05) as session:
         rig.send(opened(7))
         handle = session.wait_for("position_opened", PATIENCE_S).handle
         assert handle is not None
@@ -98,6 +103,48 @@ def test_an_answered_exit_request_is_not_sent_again(rig: Rig) -> None:
         rig.send({"type": "error", "code": "fence", "message": "."})
         session.wait_for(lambda e: e.type == "error" and e.message.code == "fence", PATIENCE_S)
         assert len([c for c in rig.commands() if c["type"] == "request_exit_signal"]) == 1
+
+
+@pytest.mark.parametrize("backlog_meets", ["a slow link", "a link that dies"])
+def test_more_requests_than_the_send_buffer_holds_given_offline_all_arrive(
+    plain_rig: WebsocketsRig, backlog_meets: str
+) -> None:
+    """20,000 exit requests, 14 MiB, while there is no link; the next one takes nothing at first, or never any."""
+    accounts = [f"{n:05d}-{'x' * 640}" for n in range(MAX_PENDING)]
+
+    def script(peer: Peer) -> None:
+        peer.recv()
+        if peer.number == 2:
+            plain_rig.proxy.pause("up")
+        plain_rig.greet(peer)
+        peer.serve()
+
+    plain_rig.server.script = script
+    # The link is quiet for long: what is tested is the backlog, not the keepalive.
+    with plain_rig.session(ping_interval_s=30, app_ping_interval_s=None, max_backoff_s=0.05) as session:
+        plain_rig.proxy.refuse()
+        plain_rig.proxy.reset()
+        until(lambda: session.status not in (ConnectionState.LIVE, ConnectionState.STALE))
+        for account in accounts:
+            session.sender().request_exit_signal(account)
+        plain_rig.proxy.accept()
+        # Full to the last frame: the rest of what was accepted has no room.
+        until(lambda: session.stats().send_buffer_bytes > 2**20 - 1000)
+        assert session.status is ConnectionState.LIVE
+        with pytest.raises(SendBufferFull):
+            session.sender().request_exit_signal("a new one")
+        if backlog_meets == "a link that dies":
+            plain_rig.proxy.reset()
+        plain_rig.proxy.resume()
+        sessions = 2 if backlog_meets == "a slow link" else 3
+        received = lambda: sum(len(peer.received) for peer in list(plain_rig.peers))  # noqa: E731
+        until(lambda: received() == MAX_PENDING + sessions, 6 * PATIENCE_S)
+        asked = Counter(c["token_account"] for c in plain_rig.commands())
+        assert sorted(asked) == accounts
+        assert max(asked.values()) == 1
+        assert session.stats().sessions == sessions
+        session.sender().request_exit_signal("a new one")
+        until(lambda: plain_rig.commands()[-1]["token_account"] == "a new one")
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 129, 130, 500, 501])

@@ -850,9 +850,8 @@ def test_a_full_lane_waits_without_a_clock_and_goes_on() -> None:
             # Each wakes the reader, which finds the lane full and nothing due, and sleeps again.
             connection.reader.wake()
             connection.sender().ping(number)
-            until(
-                lambda: [m["client_time_ms"] for m in peer.received if m["type"] == "ping"] == [*range(1, number + 1)]
-            )  # noqa: B023
+            asked = list(range(1, number + 1))
+            until(lambda asked=asked: [m["client_time_ms"] for m in peer.received if m["type"] == "ping"] == asked)
         assert connection.status is ConnectionState.LIVE
         assert [recv(connection).profit_units for _ in range(40)] == list(range(40))
 

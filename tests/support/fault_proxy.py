@@ -32,8 +32,9 @@ Ending = Literal["reset", "fin"]
 
 #: Bytes of one direction that wait inside the proxy; beyond it TCP pushes back, as a router's queue would.
 HELD_BYTES = 2**20
-#: A client that ends a connection may have been between its last read and its close when these last bytes came.
-CLOSING_GRACE_S = 0.05
+#: A client that ends a connection may have been between its last read and its close when these last bytes came; on a
+#: loaded machine a thread stands still that long.
+CLOSING_GRACE_S = 0.25
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -61,11 +62,14 @@ class Shape:
 class Pipe:
     """One direction of one connection. On the proxy's thread only."""
 
-    def __init__(self, source: socket.socket, target: socket.socket, shape: Shape, rand: random.Random) -> None:
+    def __init__(
+        self, source: socket.socket, target: socket.socket, shape: Shape, rand: random.Random, remember_s: float
+    ) -> None:
         self.source = source
         self.target = target
         self._shape = shape
         self._rand = rand
+        self._remember_s = remember_s
         self._held: deque[tuple[float, bytes]] = deque()
         self._held_bytes = 0
         self._free_at = 0.0
@@ -140,7 +144,7 @@ class Pipe:
             self._free_at = now + count / self._shape.bytes_per_s
         if self.cut_in is not None:
             self.cut_in -= count
-        while len(self._recent) > 1 and self._recent[1][0] <= now - CLOSING_GRACE_S:
+        while len(self._recent) > 1 and self._recent[1][0] <= now - self._remember_s:
             self._recent.popleft()
         self._recent.append((now, self.sent))
 
@@ -159,8 +163,9 @@ class Pipe:
         """True when the source has ended and everything before that was passed on."""
         return self.ended and not self._held and not self.holed
 
-    def sent_before(self, moment: float) -> int:
-        """How many bytes had been sent at a moment of the last ``CLOSING_GRACE_S``."""
+    def sent_before_grace(self) -> int:
+        """How many bytes had been sent ``remember_s`` ago."""
+        moment = time.monotonic() - self._remember_s
         return max(total for at, total in self._recent if at <= moment)
 
 
@@ -186,7 +191,8 @@ class Connection:
     def reached_client(self) -> int:
         """Bytes that the client's kernel has acknowledged: they wait in its socket, or it has read them.
 
-        When it was the client that ended the connection, the last ``CLOSING_GRACE_S`` before that do not count.
+        When it was the client that ended the connection, those of the last moment (``closing_grace_s``) before that do
+        not count.
         """
         return self._acknowledged() if self._reached is None else self._reached
 
@@ -215,7 +221,7 @@ class Connection:
         if self._reached is None:
             reached = self._acknowledged()
             if by_client and self.pipes:
-                reached = min(reached, self.pipes[1].sent_before(time.monotonic() - CLOSING_GRACE_S))
+                reached = min(reached, self.pipes[1].sent_before_grace())
             self._reached = reached
 
 
@@ -225,9 +231,12 @@ class FaultProxy:
     Threads: every method from any; owns the thread ``fault-proxy``.
     """
 
-    def __init__(self, server_port: int, *, seed: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, server_port: int, *, seed: int = 0, host: str = "127.0.0.1", closing_grace_s: float = CLOSING_GRACE_S
+    ) -> None:
         self._server_address = (host, server_port)
         self._rand = random.Random(seed)
+        self._closing_grace_s = closing_grace_s
         self._up = Shape()
         self._down = Shape()
         self._listener = _listener()
@@ -276,6 +285,10 @@ class FaultProxy:
     def bytes_down(self) -> int:
         """Passed on to clients so far."""
         return sum(connection.sent_to_client for connection in list(self.connections))
+
+    def settled(self) -> None:
+        """Return when everything that has been passed on by now is counted."""
+        self._on_loop(lambda: None)
 
     def wait_for_connection(self, number: int = 1, timeout_s: float = PATIENCE_S) -> Connection:
         """The ``number``-th connection since the start; fails when it does not come in time."""
@@ -382,8 +395,10 @@ class FaultProxy:
 
         def change() -> None:
             for connection in self._open:
-                if connection.client.send(data) != len(data):
-                    raise AssertionError("the client's socket takes no more")
+                # One that the client has left may still be here.
+                with contextlib.suppress(ConnectionError):
+                    if connection.client.send(data) != len(data):
+                        raise AssertionError("the client's socket takes no more")
 
         self._on_loop(change)
 
@@ -431,10 +446,13 @@ class FaultProxy:
         """Run on the proxy's thread, between two rounds; returns when it is done."""
         done = threading.Event()
         result: list[T] = []
+        errors: list[BaseException] = []
 
         def run() -> None:
             try:
                 result.append(job())
+            except BaseException as error:
+                errors.append(error)
             finally:
                 done.set()
 
@@ -445,6 +463,8 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             self._wake_w.send(b"\0")
         assert done.wait(PATIENCE_S), "the proxy's thread does not answer"
+        if errors:
+            raise errors[0]
         return result[0]
 
     def _shapes(self, which: Which) -> Iterator[Shape]:
@@ -540,7 +560,10 @@ class FaultProxy:
         for sock in (client, server):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pipes = [Pipe(client, server, self._up, self._rand), Pipe(server, client, self._down, self._rand)]
+        pipes = [
+            Pipe(source, target, shape, self._rand, self._closing_grace_s)
+            for source, target, shape in ((client, server, self._up), (server, client, self._down))
+        ]
         connection = Connection(number, client, server, pipes)
         if self._next_cut is not None:
             pipes[1].cut_in, connection.cut_how = self._next_cut

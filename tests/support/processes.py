@@ -12,6 +12,8 @@ import lasersell_sync
 
 #: Where the package under test is imported from; a child must import the same one.
 IMPORT_ROOT = Path(lasersell_sync.__file__).resolve().parents[1]
+#: Where the tests themselves are, some of which are programs; behind it, for the package may be installed elsewhere.
+TESTS_ROOT = Path(__file__).resolve().parents[2]
 #: What a user grants a program that was told to stop.
 STOPS_WITHIN_S = 3.0
 #: Only a program that hangs takes this long.
@@ -36,7 +38,7 @@ class Program:
         # A shell's background jobs ignore SIGINT and hand that on; a handler does not survive exec, and that is wanted.
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        path = os.pathsep.join([str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS_ROOT)])
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 #: Long enough for a loaded machine, short enough to tell hanging from working.
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 def until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:

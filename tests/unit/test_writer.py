@@ -200,6 +200,19 @@ def test_overrides_are_sent_again_however_full_the_buffer() -> None:
     assert all(command["strategy"]["target_profit_pct"] == 2.0 for command in link.commands())
 
 
+def test_an_answer_that_comes_while_its_request_is_being_written_is_not_missed() -> None:
+    """The reader asks without the lock whether an exit is awaited; it may ask before ``send`` has returned."""
+    rig = Rig()
+    link = rig.connect()
+    assert not rig.writer.awaits_exits
+    asked = []
+    send = link.send
+    link.send = lambda data: (asked.append(rig.writer.awaits_exits), send(data))[1]  # type: ignore[method-assign]
+    rig.writer.command(exit_of(1))
+    assert asked == [True]
+    assert rig.writer.awaits_exits
+
+
 # ── the link's end ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 
+from tests.support.processes import Program
 from tests.support.stream_server import WALLET
 from tests.support.waiting import PATIENCE_S
 
@@ -22,10 +22,7 @@ def connect(**options):
 
 def run(program: str, url: str, *, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run ``before``, the prelude and ``program``; a hang is a failure."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(before) + PRELUDE + textwrap.dedent(program), url],
-        capture_output=True,
-        text=True,
-        timeout=6 * PATIENCE_S,
-        check=False,
-    )
+    text = textwrap.dedent(before) + PRELUDE + textwrap.dedent(program)
+    with Program("-W", "ignore", "-c", text, url, stderr=subprocess.PIPE) as child:
+        code, stdout, stderr = child.end(3 * PATIENCE_S)
+        return subprocess.CompletedProcess(child.process.args, code, stdout, stderr)
