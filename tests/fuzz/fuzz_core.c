@@ -20,6 +20,13 @@
         }                                                                         \
     } while (0)
 
+/* Our own loops teach a fuzzer nothing, and watching them costs half of its time. */
+#if defined(__clang__)
+#define UNWATCHED __attribute__((no_sanitize("coverage")))
+#else
+#define UNWATCHED
+#endif
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* ── JSON ───────────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -85,7 +92,13 @@ static void check_number(const uint8_t *begin, const uint8_t *at, const uint8_t 
     }
 }
 
-static void check_json(const uint8_t *begin, const uint8_t *end)
+/* A sign, or one of the first two digits of a run; what the others begin is the same again. */
+UNWATCHED static int begins_number(const uint8_t *begin, const uint8_t *at)
+{
+    return *at == '-' || (ls_is_digit(*at) && (at - begin < 2 || !ls_is_digit(at[-1]) || !ls_is_digit(at[-2])));
+}
+
+UNWATCHED static void check_json(const uint8_t *begin, const uint8_t *end)
 {
     ls_error error = {0};
     const uint8_t *at = ls_skip_space(begin, end);
@@ -104,7 +117,7 @@ static void check_json(const uint8_t *begin, const uint8_t *end)
                 check_error(&error, begin, end);
             }
         }
-        if (*at == '-' || ls_is_digit(*at)) {
+        if (begins_number(begin, at)) {
             check_number(begin, at, end);
         }
     }
@@ -112,35 +125,42 @@ static void check_json(const uint8_t *begin, const uint8_t *end)
 
 /* ── frames ─────────────────────────────────────────────────────────────────────────────────────────────────── */
 
-#define MAX_MESSAGE 5000
+#define MAX_MESSAGE 200 /* low enough for small inputs to break it */
 
-/* A digest of everything that comes out, the bytes being fed in pieces of `step`. */
-static uint64_t feed(const uint8_t *data, size_t size, size_t step)
+UNWATCHED static uint64_t add_to_digest(uint64_t digest, const ls_ws_message *message)
+{
+    digest = (digest ^ message->opcode ^ message->size << 8) * 1099511628211u;
+    for (size_t index = 0; index < message->size; index++) {
+        digest = (digest ^ message->payload[index]) * 1099511628211u;
+    }
+    return digest;
+}
+
+/* A digest of everything that comes out, the bytes being fed in pieces of `step`. Every piece ends where its block
+ * ends, and is overwritten by the next one: neither a read behind it nor a pointer kept into it goes unseen. */
+UNWATCHED static uint64_t feed(const uint8_t *data, size_t size, size_t step)
 {
     ls_ws_parser parser;
     ls_ws_message message;
     ls_ws_result result = LS_WS_MORE;
     uint64_t digest = 1469598103934665603u;
+    uint8_t *block = malloc(step);
     ls_ws_init(&parser, MAX_MESSAGE);
     for (size_t from = 0; from < size; from += step) {
         size_t piece = size - from < step ? size - from : step;
-        uint8_t *copy = malloc(piece);
-        memcpy(copy, data + from, piece);
-        const uint8_t *at = copy;
-        while ((result = ls_ws_next(&parser, &at, copy + piece, &message)) == LS_WS_COMPLETE) {
+        const uint8_t *at = block + step - piece;
+        memcpy(block + step - piece, data + from, piece);
+        while ((result = ls_ws_next(&parser, &at, block + step, &message)) == LS_WS_COMPLETE) {
             PROMISE(message.size <= MAX_MESSAGE);
             PROMISE(message.opcode != 1 || ls_utf8_find_error(message.payload, message.payload + message.size) ==
                                                message.payload + message.size);
-            digest = (digest ^ message.opcode ^ message.size << 8) * 1099511628211u;
-            for (size_t index = 0; index < message.size; index++) {
-                digest = (digest ^ message.payload[index]) * 1099511628211u;
-            }
+            digest = add_to_digest(digest, &message);
         }
-        PROMISE(result == LS_WS_DONE || (result == LS_WS_MORE && at == copy + piece));
+        PROMISE(result == LS_WS_DONE || (result == LS_WS_MORE && at == block + step));
         PROMISE(ls_ws_buffered(&parser) <= from + piece);
         PROMISE(parser.message_capacity <= 2 * MAX_MESSAGE + 4096);
-        free(copy);
     }
+    free(block);
     char words[128];
     ls_ws_describe(&parser, words, sizeof words);
     digest = (digest ^ (uint64_t)parser.problem ^ parser.problem_detail << 4) * 1099511628211u;
@@ -156,7 +176,7 @@ static void check_frames(const uint8_t *data, size_t size)
     PROMISE(feed(data, size, 7) == whole);
 }
 
-static void check_masking(const uint8_t *data, size_t size)
+UNWATCHED static void check_masking(const uint8_t *data, size_t size)
 {
     uint8_t header[LS_WS_MAX_HEADER];
     const uint8_t mask[4] = {1, 2, 3, 250};

@@ -1,11 +1,13 @@
-"""Writes the texts that ``fuzz_core`` starts from: ``python tests/fuzz/make_seeds.py OUT [CORPUS]``.
+"""Writes the texts that the fuzz driver starts from: ``python tests/fuzz/make_seeds.py OUT [CORPUS]``.
 
-With a second argument, or a corpus beside the checkout, its messages; always some frames and messages of our own.
+Messages and frames of our own, and the protocol's corpus where it lies beside the checkout or is named. OUT is a
+directory, which gets one file for each text (libFuzzer), or a file, which gets them all, each behind its size.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -17,10 +19,13 @@ LONGEST = 4000
 def texts(corpus: Path) -> list[bytes]:
     sys.path.insert(0, str(ROOT))
     from benchmarks import data
+    from tests.parity.streams import STREAMS, frame
 
     out = data.mixed(60)
-    out += [b"\x81" + bytes([len(text[:100])]) + text[:100] + b"\x89\x02hi\x88\x02\x03\xe8" for text in out[:20]]
-    out += [b"\x01\x03abc\x80\x7e\x01\x00" + b"x" * 256, b"1.7976931348623158e308", b'"\\ud83d\\ude00\xf0\x9f\x9a\x80"']
+    out += [frame(1, text[:100]) + frame(9, b"hi") + frame(8, b"\x03\xe8") for text in out[:20]]
+    out += [frame(1, b"abc", fin=False) + frame(0, b"x" * 256), frame(10, b"x" * 125), frame(9, b"x" * 200)]
+    out += STREAMS.values()
+    out += [b"1.7976931348623158e308", b'"\\ud83d\\ude00\xf0\x9f\x9a\x80"']
     if corpus.is_file():
         for line in corpus.read_text("utf-8").strip("\n").split("\n"):
             case = json.loads(line)
@@ -30,9 +35,14 @@ def texts(corpus: Path) -> list[bytes]:
 
 
 def main() -> None:
+    out = Path(sys.argv[1])
     corpus = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT.parent / "shared" / "protocol" / "corpus.jsonl"
     found = texts(corpus)
-    Path(sys.argv[1]).write_bytes(b"".join(len(text).to_bytes(4, "little") + text for text in found))
+    if out.is_dir():
+        for text in found:
+            (out / hashlib.sha256(text).hexdigest()[:16]).write_bytes(text)
+    else:
+        out.write_bytes(b"".join(len(text).to_bytes(4, "little") + text for text in found))
     print(f"{len(found)} texts")
 
 

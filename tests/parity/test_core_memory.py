@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-import os
+import pickle
 import random
-import subprocess
 import sys
+import tracemalloc
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,10 +26,18 @@ from lasersell_sync.messages import (
     SlippageBand,
     WireField,
 )
-from tests.parity.cores import compiled, decoder
+from lasersell_sync.session.events import StreamEvent
+from tests.parity import programs
+from tests.parity.cores import SANITIZED, compiled, decoder, scaled
+from tests.parity.routing import SLOTTED, Rig, handle, pnl
+from tests.parity.streams import frame
 
 _core = compiled()
-ROOT = Path(__file__).parents[2]
+#: What a million messages may leave behind: fragments of the allocator's, nothing that grows with their number. A
+#: sanitizer keeps what was freed for a while.
+MAX_GROWTH_KIB = 150 * 1024 if SANITIZED else 1024
+measures_memory = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc tells a process's memory")
+EVENT_SLOTS = ("type", "message", "handle", "received_ns")
 PNL = '{"type":"pnl_update","position_id":70001,"profit_units":-70002,"proceeds_units":70003,"server_time_ms":70004}'
 SNAPSHOT = (
     '{"type":"liquidity_snapshot","position_id":1,"bands":[{"slippage_bps":1,"max_tokens":2,"coverage_pct":3.5},'
@@ -148,11 +158,13 @@ def test_instances_made_by_hand_are_released_alike() -> None:
     del chain  # one by one, not by recursion
 
 
+@measures_memory
 def test_memory_stays_flat() -> None:
     """A million messages, good, bad and unknown, leave nothing behind."""
     program = """
-import random, resource
+import random, sys
 from benchmarks import data
+from tests.parity.programs import resident_kib
 from lasersell_sync._core import Decoder
 from lasersell_sync.exceptions import DecodeError
 from lasersell_sync.messages import SERVER_MESSAGES, UnknownMessage
@@ -171,18 +183,15 @@ def run(rounds):
             decode(text)
         except DecodeError:
             pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-first = run(100)
+    return resident_kib()
+rounds = int(sys.argv[1])
+first = run(rounds)
 for _ in range(9):
-    last = run(100)
+    last = run(rounds)
 print(last - first)
 """
-    grown = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, timeout=100, check=False,
-    )  # fmt: skip
-    assert grown.returncode == 0, grown.stderr
-    assert int(grown.stdout) < 1024, f"{grown.stdout} KiB"
+    grown_kib = int(programs.run(program, str(scaled(100))))
+    assert grown_kib < MAX_GROWTH_KIB
 
 
 def test_hostile_bytes_never_crash(rand: random.Random) -> None:
@@ -213,12 +222,301 @@ for _ in range(20_000):
         head = bytes([rand.choice((0x81, 0x82, 0x01, 0x80, 0x89, 0x88, rand.randrange(256))), rand.choice((0, 5, 126, 127, rand.randrange(256)))])
         parser.feed(head + rand.randbytes(rand.choice((0, 3, 8, 200))))
 """
-    seed = str(rand.randrange(10**9))
-    done = subprocess.run(
-        [sys.executable, "-c", program, seed], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, timeout=100, check=False,
+    programs.run(program, str(rand.randrange(10**9)))
+
+
+# ── from the link to the consumer ────────────────────────────────────────────────────────────────────────────────
+
+
+@measures_memory
+@pytest.mark.parametrize("way", ["conflate", "drop_oldest", "lossless", "inline", "bare"])
+def test_a_session_stays_flat(way: str) -> None:
+    """A million messages through pump, router and lanes or handlers, with positions that come and go, leave nothing."""
+    program = """
+import sys
+from benchmarks import data
+from tests.parity.programs import resident_kib
+from tests.parity.routing import Rig, handle
+from tests.parity.streams import frame
+from lasersell_sync._core import FrameParser, Pump
+way = sys.argv[1]
+policy = way if way in ("conflate", "drop_oldest", "lossless") else "conflate"
+rig = Rig("_core", bare=way == "bare", policy=policy, low_capacity=500)
+texts = data.mixed(1000)
+wire = b"".join(map(frame, [1] * 1000, texts)) + frame(1, b'{"type":"un') + frame(1, b'{"type":"unheard_of"}')
+ids = sorted({rig.decoder.decode(text).position_id for text in texts if b'"position_id"' in text})
+heard = []
+pump = Pump(FrameParser(), rig.decoder, on_message=lambda *_: None, on_frame=print, on_unreadable=lambda *_: None)
+def bad(event):
+    raise ValueError(event)
+if way == "inline":
+    kept = [None] * 100
+    rig.router.handlers = {
+        "pnl_update": (lambda event: kept.__setitem__(event.received_ns % 100, event),),
+        "trade_tick": (lambda event: None,),
+        "liquidity_snapshot": (bad,),
+    }
+def run(rounds):
+    for number in range(rounds):
+        for position in ids:
+            rig.handles[position] = handle(position) if number % 10 == 0 else rig.handles[position]
+        for at in range(0, len(wire), 60_000):
+            pump.feed(wire[at : at + 60_000], 10**15 + number, rig.router)
+            if number % 3:
+                rig.lanes.pop_into([], 300)
+        for position in ids[number % 7 :: 7]:
+            rig.lanes.forget_position(position)
+        if rig.lanes.full():
+            rig.lanes.pop_into([], 10**6)
+        rig.log.clear()
+    return resident_kib()
+rounds = int(sys.argv[2])
+first = run(3 * rounds)
+for _ in range(7):
+    last = run(rounds)
+assert pump.messages >= 10_000 * rounds, pump.messages
+print(last - first)
+"""
+    grown_kib = int(programs.run(program, way, str(scaled(100))))
+    assert grown_kib < MAX_GROWTH_KIB
+
+
+def test_gaps_behind_a_waiting_item_take_no_memory() -> None:
+    """A stalled consumer, and positions that are opened and closed ten thousands of times meanwhile."""
+    for conflated in (SLOTTED, ()):
+        lanes = _core.Lanes(conflated, 100, 100)
+        lanes.put_low("waits", "pnl_update", 0)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for position in range(1, 30_000):
+                lanes.put_low("comes and goes", "pnl_update", position)
+                if position > 40:
+                    assert lanes.forget_position(position - 40) == 1
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 20_000
+        assert lanes.qsize() == 41
+
+
+def test_references_of_a_session_are_balanced() -> None:
+    """Kinds, handles, ids, times, messages, handlers: counted as before once their events are gone, on every way."""
+    kind = PnlUpdate.type[:3] + "_update"  # a string of its own
+    number, received_ns = int("70001"), int("123456789012345")
+    known, message = handle(number), pnl(number)
+    calls: list[Any] = []
+    returned = object()
+
+    def good(event: Any) -> object:
+        calls.append(event.received_ns)
+        return returned
+
+    def bad(event: Any) -> None:
+        raise ValueError("bad")
+
+    def heard(*what: Any) -> None:
+        calls.append(len(what))
+
+    reader = decoder(_core, "server")
+    lanes = _core.Lanes((kind,), 3, 10)
+    newest = _core.Newest(reader)
+    handlers = (good, bad)
+    router = _core.Router(
+        reader, {PnlUpdate: (kind, newest)}, "position_id", lanes, handles={number: known}, on_error=heard,
+        event=_core.Maker(StreamEvent, EVENT_SLOTS),
     )  # fmt: skip
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    pump = _core.Pump(_core.FrameParser(), reader, on_message=heard, on_frame=heard, on_unreadable=heard)
+    wire = frame(1, PNL.encode()) + frame(1, PNL.encode()[:-9]) + frame(9, b"ping") + frame(1, b'{"type":"other"}')
+    watched = (
+        returned,
+        kind,
+        number,
+        received_ns,
+        known,
+        message,
+        good,
+        bad,
+        heard,
+        handlers,
+        StreamEvent,
+        PnlUpdate,
+        newest,
+        router,
+    )
+
+    def work() -> None:
+        for inline in (False, True):
+            router.handlers = {kind: handlers} if inline else None
+            for _ in range(50):
+                router.take(message, received_ns)
+                pump.tap = heard
+                pump.feed(wire, received_ns, router)
+                router.low(kind, known, number)
+                router.high(kind, known)
+            lanes.put_low(known, "other", number)
+            lanes.put_low(known, "other", None)
+            for _ in range(10):  # more than may wait
+                lanes.put_low(message, "other", number)
+            lanes.forget_position(number)
+            lanes.put_low(message, kind, number)
+            lanes.put_low(message, kind, number)
+            lanes.pop_into([], 4)
+            lanes.get() if lanes.has() else None
+            lanes.pop_into([], 1000)
+        router.handlers = {kind: (heard,)}
+        router.take(None, 1)
+        router.take(pnl(number), 1)  # the event that a router keeps for the next call holds this one
+        newest.get(number)
+        newest.put(number, message)
+        calls.clear()
+
+    lanes.hurry()
+    work()
+    gc.collect()
+    before = [sys.getrefcount(item) for item in watched]
+    work()
+    gc.collect()
+    after = [sys.getrefcount(item) for item in watched]
+    assert [later - earlier for earlier, later in zip(before, after, strict=True)] == [0] * len(watched)
+
+
+@pytest.mark.parametrize("waits", ["high", "slotted", "loose"])
+def test_lanes_release_what_waits_in_them(waits: str) -> None:
+    """Dropped while full, or half emptied: no item outlives them."""
+    lanes = _core.Lanes(SLOTTED, 1000, 1000)
+    item = object()
+    counted = sys.getrefcount(item)
+    for number in range(200):
+        if waits == "high":
+            lanes.put_high(item)
+        else:
+            lanes.put_low(item, "pnl_update" if waits == "slotted" else "trade_tick", 2**40 + number)
+    assert sys.getrefcount(item) == counted + 200
+    lanes.pop_into([], 50)
+    for number in range(60, 80):
+        lanes.forget_position(2**40 + number)
+    assert sys.getrefcount(item) == counted + lanes.qsize() > counted
+    del lanes
+    assert sys.getrefcount(item) == counted
+
+
+def test_a_cycle_through_the_high_lane_is_collected() -> None:
+    """What waits there may refer to the lanes: a handler's error, with its traceback, to the whole session."""
+
+    class News:
+        pass
+
+    lanes = _core.Lanes((), 10, 10)
+    news = News()
+    news.lanes = lanes  # type: ignore[attr-defined]
+    lanes.put_high(news)
+    gone = weakref.ref(news)
+    del lanes, news
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_owner_of_pump_and_router_is_collected() -> None:
+    """Callbacks are methods of whoever owns them: the usual cycle, with an event left in the router and in the lanes."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.rig = Rig("_core", on_error=self.heard)
+            self.rig.router.handlers = {"pnl_update": (self.heard,)}
+            self.pump = _core.Pump(
+                _core.FrameParser(),
+                self.rig.decoder,
+                on_message=self.heard,
+                on_frame=self.heard,
+                on_unreadable=self.heard,
+            )
+            self.pump.tap = self.heard
+
+        def heard(self, *what: Any) -> None:
+            """Whatever it is."""
+
+    owner = Owner()
+    owner.rig.router.take(pnl(1), 1)
+    owner.pump.feed(frame(1, PNL.encode()) + frame(1, b"{"), 1, owner.rig.router)
+    owner.rig.lanes.put_high(owner)
+    owner.rig.watchers.append(owner)
+    gone = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert gone() is None
+
+
+def test_events_of_the_router_are_like_constructed_ones() -> None:
+    """Equal, of equal hash and repr, copied and pickled alike; only the collector does not see them."""
+    rig = Rig("_core")
+    for inline in (False, True):
+        kept: list[Any] = []
+        rig.router.handlers = {"pnl_update": (kept.append,)} if inline else None
+        assert rig.router.take(pnl(1), 17)
+        event = kept[0] if inline else rig.lanes.pop()
+        made = StreamEvent("pnl_update", pnl(1), rig.handles[1], 17)
+        assert type(event) is StreamEvent
+        assert event == made
+        assert hash(event) == hash(made)
+        assert repr(event) == repr(made)
+        assert copy.copy(event) == copy.deepcopy(event) == pickle.loads(pickle.dumps(event)) == made
+        assert attrs.evolve(event, received_ns=18) == StreamEvent("pnl_update", pnl(1), rig.handles[1], 18)
+        assert not gc.is_tracked(event)
+        assert gc.is_tracked(made)
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            event.type = "other"
+
+
+def test_made_instances_hold_their_values_once() -> None:
+    """A Maker's values are counted like any instance's, and wrong numbers of them leave nothing behind."""
+    make = _core.Maker(StreamEvent, EVENT_SLOTS)
+    value = object()
+    counted, classes = sys.getrefcount(value), sys.getrefcount(StreamEvent)
+    made = make(value, value, value, value)
+    assert (made.type, made.message, made.handle, made.received_ns) == (value,) * 4
+    assert sys.getrefcount(value) == counted + 4
+    for values in ((), (value,) * 3, (value,) * 5):
+        with pytest.raises(TypeError, match="4 slots"):
+            make(*values)
+    del made, values
+    assert sys.getrefcount(value) == counted
+    assert sys.getrefcount(StreamEvent) == classes
+    for names in (EVENT_SLOTS[:3], (*EVENT_SLOTS[:3], "other"), (*EVENT_SLOTS[:3], "type"), (*EVENT_SLOTS, "other")):
+        with pytest.raises(TypeError):
+            _core.Maker(StreamEvent, names)
+    with pytest.raises(TypeError, match="not a class"):
+        _core.Maker(made := object(), EVENT_SLOTS)
+    assert sys.getrefcount(made) == 2
+
+
+def test_half_made_parts_do_not_exist() -> None:
+    """No part of the core can be had without what its constructor takes, nor be made anew."""
+    for cls in (_core.Pump, _core.Router, _core.Maker, _core.Decoder):
+        with pytest.raises(TypeError):
+            cls.__new__(cls)
+    with pytest.raises(TypeError):
+        _core.Pump(None, None, on_message=print, on_frame=print, on_unreadable=print)
+    with pytest.raises(TypeError):
+        _core.Router(None, {}, "key", _core.Lanes((), 1, 1))
+    lanes = _core.Lanes(SLOTTED, 10, 10)
+    lanes.put_low("item", "pnl_update", 1)
+    with pytest.raises(RuntimeError, match="made already"):
+        lanes.__init__((), 10, 10)
+    assert lanes.pop() == "item"
+    bare = _core.Lanes.__new__(_core.Lanes)
+    for use in (
+        lambda: bare.put_low("item", "pnl_update", 1),
+        lambda: bare.put_high("item"),
+        lambda: bare.forget_position(1),
+        lambda: bare.pop_into([], 1),
+        bare.pop,
+        bare.full,
+        bare.qsize,
+        bare.has,
+    ):
+        with pytest.raises((TypeError, AttributeError, SystemError)):
+            use()
 
 
 # ── classes that must be refused ─────────────────────────────────────────────────────────────────────────────────
