@@ -438,12 +438,16 @@ class Raw(Receiver):
         """For a link on which only exit signals come."""
         ready()
         recv, digits = self._socket.recv, len(str(STAMP))
+        received = b""
         while True:
-            received = recv(65536)
+            received += recv(65536)
             now_ns = time.monotonic_ns()
-            at = received.index(self._MARK) + len(self._MARK)
-            if on_exit(now_ns, int(received[at : at + digits])):
-                return
+            # On a busy machine one read may bring several signals, or a part of one.
+            while (found := received.find(self._MARK)) >= 0 and len(received) >= found + len(self._MARK) + digits:
+                at = found + len(self._MARK)
+                if on_exit(now_ns, int(received[at : at + digits])):
+                    return
+                received = received[at + digits :]
 
     def close(self) -> None:
         self._socket.close()
