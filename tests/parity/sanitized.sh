@@ -27,7 +27,8 @@ export PYTHONMALLOC=malloc PYTHONPATH=$PWD LASERSELL_SANITIZED=1
 export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64:log_path=$work/report
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$work/report
 failed=0
-"$python" -m pytest -p no:cacheprovider "$@" || failed=$?
+# A crash is the sanitizer's to report.
+"$python" -m pytest -p no:cacheprovider -p no:faulthandler "$@" || failed=$?
 for report in "$work"/report.*; do
     [ -e "$report" ] && { cat "$report"; failed=1; }
 done
