@@ -20,7 +20,8 @@
     │   └── StreamClosed (queue.ShutDown where it exists)
     ├── ExitApiError                         the REST API refused, failed, or could not be reached
     ├── TxSubmitError                        a transaction could not be decoded, signed, or submitted
-    └── UnsafeTransactionError               a transaction that must not be signed
+    ├── UnsafeTransactionError               a transaction that must not be signed
+    └── JournalError                         the record of sales cannot be read or written
 
 An error carries its facts as attributes and makes its sentence from them; it chains its cause, pickles (attributes,
 not the cause), and never holds an API key, a keypair or a signed transaction.
@@ -40,6 +41,7 @@ __all__ = [
     "ExitApiError",
     "ForkedProcessError",
     "HandshakeError",
+    "JournalError",
     "LaserSellError",
     "ProtocolError",
     "SendBufferFull",
@@ -410,3 +412,22 @@ class UnsafeTransactionError(LaserSellError):
     def __str__(self) -> str:
         where = f" [{self.account}]" if self.account is not None and self.account not in self.problem else ""
         return f"{self.rule}: {self.problem}{where}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class JournalError(LaserSellError):
+    """The record of sales cannot be read or written; nothing that depends on it is done.
+
+    Attributes:
+        kind: ``full`` (no room on the disk), ``read_only``, ``locked`` (by another process), ``torn`` (damaged), ``newer``
+            (written by a newer version), ``foreign`` (not a journal), ``missing``, ``closed``, or ``failed``.
+        path: the file.
+        problem: what happened and what to do, in words.
+    """
+
+    def __init__(self, kind: str, path: str, problem: str) -> None:
+        self.kind = kind
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"

@@ -53,6 +53,10 @@ class EventMemory:
                     line.append(numbered)
                 self._happened.notify_all()
 
+    def remembered(self) -> list[StreamEvent]:
+        """The latest high-lane events, oldest first."""
+        return [event for _, event in list(self._recent)]
+
     def end(self, error: BaseException | None) -> None:
         """Nothing follows."""
         with self._lock:

@@ -33,6 +33,7 @@ from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue
 from lasersell_sync.stream.sink import LaneSink
+from lasersell_sync.stream.taps import Taps
 
 __all__ = ["SessionState"]
 
@@ -58,6 +59,8 @@ class SessionState(LaneSink[StreamEvent]):
         self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
         self.deadlines.set_timeout(connection.deadline_timeout_sec)
         self.memory = EventMemory()
+        #: Hear every high-lane event beside the consumer.
+        self.taps: Taps[StreamEvent] = Taps()
         # Does what ``_on_frequent`` would do for a known position that is not stale.
         self.router = Router(
             SERVER_DECODER,
@@ -135,7 +138,7 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _tell(self, event: ConnectionEvent | Resynced) -> None:
         told: StreamEvent = StreamEvent(event.type, event, None, time.monotonic_ns())
-        self.memory.add(told, low=False)
+        self._remember(told)
         self.router.high(event.type, told)
         # Not everything comes as part of a batch.
         self.lanes.wake()
@@ -151,8 +154,14 @@ class SessionState(LaneSink[StreamEvent]):
     def _deliver(self, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
         """To the high lane, or to its handlers."""
         event: StreamEvent = _make_event(message.type, message, handle, received_ns)
-        self.memory.add(event, low=False)
+        self._remember(event)
         self.router.high(message.type, event)
+
+    def _remember(self, event: StreamEvent) -> None:
+        self.memory.add(event, low=False)
+        hear = self.taps.hearer
+        if hear is not None:
+            hear(event)
 
     def _deliver_low(self, kind: str, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
         event: StreamEvent = _make_event(kind, message, handle, received_ns)

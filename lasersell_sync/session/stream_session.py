@@ -278,6 +278,35 @@ class StreamSession:
         name = event_type(wanted)
         return self._state.memory.wait(lambda event: name in ("*", event.type), timeout)
 
+    def tap(self, listener: Callable[[StreamEvent], None]) -> Callable[[], None]:
+        """Let ``listener(event)`` hear every high-lane event beside the session's consumer, whoever that is.
+
+        It is told the events that happened before first (the latest 1 024), so one that is set right after ``connect``
+        misses nothing; then each event before the consumer gets it.
+
+        Args:
+            listener: called on the reader thread: it must be quick. One that raises is logged, and hears nothing more.
+
+        Returns:
+            Call it to end this; a call that is under way, and those of the reader's present round, still come.
+        """
+        self._guard.check()
+        reader, taps = self._connection.reader, self._state.taps
+        removers: list[Callable[[], None]] = []
+
+        def begin() -> None:
+            removers.append(taps.add(listener))
+            for event in self._state.memory.remembered():
+                taps.tell(listener, event)
+
+        def end() -> None:
+            for remove in removers:
+                remove()
+
+        # On the reader, so that no event falls between what is remembered and what comes, and the end follows the begin.
+        reader.run_soon(begin)
+        return lambda: reader.run_soon(end)
+
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def positions(self) -> list[PositionHandle]:

@@ -68,7 +68,7 @@ class Reader:
         self.hello_at = 0.0
         #: Messages that could not be read, newest last; bounded in number and bytes.
         self.unparsed = Unparsed()
-        self.taps = Taps()
+        self.taps: Taps[bytes, int] = Taps()
         #: Set once the first session is open, or will never be.
         self.ready = threading.Event()
         #: Why the connection ended, when it failed.

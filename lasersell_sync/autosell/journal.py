@@ -1,0 +1,604 @@
+"""The record of sales: on disk before the action that it describes, read at start (SQLite, write-ahead log).
+
+It holds who sold what and which signatures were made, never a transaction: with its signature, that would be a sale for
+whoever reads the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.exceptions import JournalError
+from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.trading.outcome import SellOutcome
+
+__all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Step"]
+
+log = logger("autosell.journal")
+
+#: "LSJ1": tells a journal from any other SQLite file.
+_APPLICATION_ID: Final = 0x4C534A31
+_SCHEMA_VERSION: Final = 1
+_PRIVATE_MODE = 0o600
+_DAY_MS = 24 * 3600 * 1000
+#: How long a look at a busy file waits: another process reads, and nobody but us writes.
+_BUSY_S = 5.0
+
+# Amounts are u64, wider than SQLite's integers: they are kept as text.
+_SCHEMA = f"""
+CREATE TABLE openings (
+    wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL,
+    generation INTEGER NOT NULL, entry_quote_units TEXT NOT NULL, is_closed INTEGER NOT NULL,
+    PRIMARY KEY (wallet, token_account)
+) WITHOUT ROWID;
+CREATE TABLE exits (
+    id INTEGER PRIMARY KEY,
+    wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL, part TEXT NOT NULL, generation INTEGER NOT NULL,
+    position_id TEXT NOT NULL, reason TEXT NOT NULL, tokens TEXT NOT NULL,
+    state TEXT NOT NULL, outcome TEXT, detail TEXT NOT NULL, is_reported INTEGER NOT NULL,
+    began_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+    UNIQUE (wallet, token_account, mint, part, generation)
+);
+CREATE INDEX exits_to_do ON exits (id) WHERE state != 'finished' OR is_reported = 0;
+CREATE TABLE attempts (
+    signature TEXT PRIMARY KEY, exit_id INTEGER NOT NULL REFERENCES exits (id) ON DELETE CASCADE,
+    blockhash TEXT NOT NULL, signed_ms INTEGER NOT NULL, outcome TEXT, slot INTEGER
+) WITHOUT ROWID;
+CREATE INDEX attempts_of ON attempts (exit_id);
+CREATE TABLE steps (
+    id INTEGER PRIMARY KEY, exit_id INTEGER NOT NULL REFERENCES exits (id) ON DELETE CASCADE,
+    at_ms INTEGER NOT NULL, step TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE INDEX steps_of ON steps (exit_id);
+CREATE TABLE buys (
+    signature TEXT PRIMARY KEY, wallet TEXT NOT NULL, mint TEXT NOT NULL, watched_wallet TEXT NOT NULL,
+    blockhash TEXT NOT NULL, signed_ms INTEGER NOT NULL, outcome TEXT, slot INTEGER, is_reported INTEGER NOT NULL
+) WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+
+# States of an exit.
+RECEIVED: Final = "received"  # a signal came; of this try nothing was signed
+SIGNED: Final = "signed"  # a signature was made, and its transaction may be live
+REFRESHING: Final = "refreshing"  # every transaction is proven dead, and a fresh one was asked for
+FINISHED: Final = "finished"
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One signed transaction of an exit.
+
+    Attributes:
+        signature: base58; what the chain knows it by.
+        blockhash: base58; how long it can land depends on it.
+        signed_ms: Unix milliseconds of this machine's clock.
+        outcome: what became of it, or None while that is not known.
+        slot: where it landed, or None.
+    """
+
+    signature: str
+    blockhash: str
+    signed_ms: int
+    outcome: SellOutcome | None
+    slot: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ExitRecord:
+    """One exit, as the journal knows it.
+
+    Attributes:
+        id: its number in this journal.
+        key: its identity.
+        position_id: the server's number when it was signalled last.
+        reason: the server's word.
+        tokens: what it is to sell, in atomic units.
+        state: ``received``, ``signed``, ``refreshing`` or ``finished``.
+        outcome: of the exit, once it is finished.
+        detail: in words.
+        is_reported: the user's callbacks were told.
+        began_ms, changed_ms: Unix milliseconds of this machine's clock.
+        attempts: its signed transactions, oldest first.
+    """
+
+    id: int
+    key: ExitKey
+    position_id: int
+    reason: str
+    tokens: int
+    state: str
+    outcome: SellOutcome | None
+    detail: str
+    is_reported: bool
+    began_ms: int
+    changed_ms: int
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def is_finished(self) -> bool:
+        """True when nothing is left to do for it."""
+        return self.state == FINISHED
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One thing that happened to an exit.
+
+    Attributes:
+        at_ms: Unix milliseconds of this machine's clock.
+        step: the word.
+        detail: in words.
+    """
+
+    at_ms: int
+    step: str
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class BuyRecord:
+    """One signed copy of a watched wallet's purchase; fields as ``Attempt``'s and the signal's."""
+
+    signature: str
+    wallet: str
+    mint: str
+    watched_wallet: str
+    blockhash: str
+    signed_ms: int
+    outcome: SellOutcome | None
+    slot: int | None
+    is_reported: bool
+
+
+class Journal:
+    """The record of one ``AutoSeller``'s exits.
+
+    What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only on
+    its way there, before the method returns; it outlives a loss of power. One process at a time may write: the file
+    ``<path>.lock`` is locked meanwhile. Anyone may read (``lasersell-sync journal``, ``Journal(path, read_only=True)``).
+
+    Args:
+        path: the file; made if it is missing (mode 0600), its folder is not.
+        read_only: look at it, also while another process writes.
+        keep_days: finished exits older than this are removed when the journal is opened.
+
+    Raises:
+        JournalError: from every method; ``kind`` tells what is wrong with the file.
+
+    Threads: any.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, keep_days: int = 90) -> None:
+        self._path = os.fspath(path)
+        self._guard = ProcessGuard("journal")
+        # Guards the connection: one statement or transaction at a time.
+        self._lock = threading.Lock()
+        self._file_lock = None if read_only else _lock_file(self._path)
+        self._is_durable = True
+        self._connection: sqlite3.Connection | None = None
+        try:
+            with self._errors():
+                self._connection = _connect(self._path, read_only=read_only)
+                self._check_schema(make=not read_only)
+                if not read_only:
+                    self._prune(keep_days)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._path
+
+    def close(self) -> None:
+        """Close the file and let another process have it. Idempotent."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+            if self._file_lock is not None:
+                os.close(self._file_lock)
+                self._file_lock = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── openings: which generation of a token account is this? ───────────────────────────────────────────────────
+
+    def opened(self, wallet: str, token_account: str, mint: str, entry_quote_units: int) -> int:
+        """A position was announced; its generation, which rises with each opening that is not the one known before.
+
+        The one known before: its entry is the same, and no close was seen since. A server announces a position again
+        after every reconnect (PROTOCOL.md §2), and that is no new opening.
+        """
+        with self._transaction(durable=False) as db:
+            row = db.execute(
+                "SELECT generation, entry_quote_units, is_closed FROM openings WHERE wallet = ? AND token_account = ?",
+                (wallet, token_account),
+            ).fetchone()
+            if row is not None and row[1] == str(entry_quote_units) and not row[2]:
+                return int(row[0])
+            return _set_opening(db, wallet, token_account, mint, entry_quote_units, 1 if row is None else row[0] + 1)
+
+    def closed(self, wallet: str, token_account: str) -> None:
+        """A position was closed; the next opening of its token account is another one."""
+        with self._transaction(durable=False) as db:
+            db.execute(
+                "UPDATE openings SET is_closed = 1 WHERE wallet = ? AND token_account = ? AND NOT is_closed",
+                (wallet, token_account),
+            )
+
+    def next_generation(self, key: ExitKey) -> int:
+        """An opening that was not announced: tokens are there again after all of them were sold."""
+        with self._transaction(durable=False) as db:
+            row = db.execute(
+                "SELECT generation, entry_quote_units FROM openings WHERE wallet = ? AND token_account = ?",
+                (key.wallet, key.token_account),
+            ).fetchone()
+            known, entry = (key.generation, "0") if row is None else (row[0], row[1])
+            return _set_opening(db, key.wallet, key.token_account, key.mint, entry, max(known, key.generation) + 1)
+
+    def generation(self, wallet: str, token_account: str) -> int:
+        """Of this token account now; 0 when no position of it was ever announced."""
+        row = self._one(
+            "SELECT generation FROM openings WHERE wallet = ? AND token_account = ?", (wallet, token_account)
+        )
+        return 0 if row is None else int(row[0])
+
+    # ── exits ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def received(self, key: ExitKey, *, position_id: int, reason: str, tokens: int) -> ExitRecord:
+        """A signal came. An exit that is not finished, or is sold, stays as it is; one that failed begins anew."""
+        with self._transaction(durable=False) as db:
+            known = self._find(db, key)
+            if known is not None and (not known.is_finished or known.outcome is SellOutcome.CONFIRMED):
+                return known
+            now_ms = _now_ms()
+            db.execute(
+                "INSERT INTO exits (wallet, token_account, mint, part, generation, position_id, reason, tokens, state,"
+                " outcome, detail, is_reported, began_ms, changed_ms) VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?)"
+                " ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET position_id ="
+                " excluded.position_id, reason = excluded.reason, tokens = excluded.tokens, state = excluded.state,"
+                " outcome = NULL, detail = '', is_reported = 0, changed_ms = excluded.changed_ms",
+                (*key, str(position_id), reason, str(tokens), RECEIVED, now_ms, now_ms),
+            )
+            record = self._find(db, key)
+            assert record is not None
+            _add_step(db, record.id, "received", f"{reason}, {tokens} tokens")
+            return record
+
+    def signed(self, exit_id: int, *, signature: str, blockhash: str) -> None:
+        """A transaction of this exit was signed and is about to be sent."""
+        with self._transaction(durable=True) as db:
+            # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
+            db.execute(
+                "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
+                " ON CONFLICT (signature) DO NOTHING",
+                (signature, exit_id, blockhash, _now_ms()),
+            )
+            _set_state(db, exit_id, SIGNED)
+            _add_step(db, exit_id, "signed", signature)
+
+    def settled(self, exit_id: int, signature: str, outcome: SellOutcome, *, slot: int | None, detail: str) -> None:
+        """It is proven what became of a transaction."""
+        with self._transaction(durable=True) as db:
+            db.execute(
+                "UPDATE attempts SET outcome = ?, slot = ? WHERE signature = ?", (outcome.value, slot, signature)
+            )
+            _add_step(db, exit_id, outcome.value, f"{signature} {detail}".rstrip())
+
+    def refreshing(self, exit_id: int, *, slippage_bps: int) -> None:
+        """Every transaction of this exit is dead, and a fresh one is about to be asked for."""
+        with self._transaction(durable=True) as db:
+            _set_state(db, exit_id, REFRESHING)
+            _add_step(db, exit_id, "asking", f"{slippage_bps} bps")
+
+    def overlapping(self, exit_id: int, *, slippage_bps: int) -> None:
+        """A fresh transaction is about to be asked for, though the old one may still land; the user wants it so."""
+        with self._transaction(durable=True) as db:
+            _add_step(db, exit_id, "asking, overlapping", f"{slippage_bps} bps")
+
+    def finished(self, exit_id: int, outcome: SellOutcome, *, detail: str) -> None:
+        """Nothing more is done for this exit; its outcome is about to be reported."""
+        with self._transaction(durable=True) as db:
+            db.execute(
+                "UPDATE exits SET state = ?, outcome = ?, detail = ?, is_reported = 0, changed_ms = ? WHERE id = ?",
+                (FINISHED, outcome.value, detail, _now_ms(), exit_id),
+            )
+            _add_step(db, exit_id, "finished", f"{outcome.value} {detail}".rstrip())
+
+    def reported(self, exit_id: int) -> None:
+        """The user's callbacks were told the outcome."""
+        with self._transaction(durable=False) as db:
+            db.execute("UPDATE exits SET is_reported = 1 WHERE id = ?", (exit_id,))
+            _add_step(db, exit_id, "reported", "")
+
+    def find(self, key: ExitKey) -> ExitRecord | None:
+        """The exit of this identity, or None."""
+        with self._reading() as db:
+            return self._find(db, key)
+
+    def unfinished(self) -> list[ExitRecord]:
+        """Exits with something left to do, oldest first."""
+        return self._select("WHERE state != 'finished' ORDER BY id")
+
+    def unreported(self) -> list[ExitRecord]:
+        """Finished exits whose outcome was not told yet: the process may have ended in between."""
+        return self._select("WHERE state = 'finished' AND NOT is_reported ORDER BY id")
+
+    def exits(self, *, newest: int | None = None) -> list[ExitRecord]:
+        """All exits, oldest first; with ``newest``, so many of the latest."""
+        found = self._select("ORDER BY id DESC LIMIT ?", -1 if newest is None else newest)
+        return found[::-1]
+
+    def steps(self, exit_id: int) -> list[Step]:
+        """What happened to an exit, in order."""
+        rows = self._all("SELECT at_ms, step, detail FROM steps WHERE exit_id = ? ORDER BY id", (exit_id,))
+        return [Step(at_ms=row[0], step=row[1], detail=row[2]) for row in rows]
+
+    # ── purchases ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def buying(self, *, signature: str, wallet: str, mint: str, watched_wallet: str, blockhash: str) -> bool:
+        """A purchase was signed and is about to be sent; False when this very one was known before."""
+        with self._transaction(durable=True) as db:
+            cursor = db.execute(
+                "INSERT INTO buys (signature, wallet, mint, watched_wallet, blockhash, signed_ms, is_reported)"
+                " VALUES (?,?,?,?,?,?,0) ON CONFLICT (signature) DO NOTHING",
+                (signature, wallet, mint, watched_wallet, blockhash, _now_ms()),
+            )
+            return cursor.rowcount == 1
+
+    def bought(self, signature: str, outcome: SellOutcome, *, slot: int | None) -> None:
+        """It is proven what became of a purchase; the server is about to be told."""
+        with self._transaction(durable=True) as db:
+            db.execute("UPDATE buys SET outcome = ?, slot = ? WHERE signature = ?", (outcome.value, slot, signature))
+
+    def buy_reported(self, signature: str) -> None:
+        """Server and user were told."""
+        with self._transaction(durable=False) as db:
+            db.execute("UPDATE buys SET is_reported = 1 WHERE signature = ?", (signature,))
+
+    def buys(self, *, to_do: bool = False) -> list[BuyRecord]:
+        """All purchases, or those of which nobody was told yet; oldest first."""
+        where = "WHERE NOT is_reported" if to_do else ""
+        rows = self._all(
+            "SELECT signature, wallet, mint, watched_wallet, blockhash, signed_ms, outcome, slot, is_reported"
+            f" FROM buys {where} ORDER BY signed_ms",  # noqa: S608 - one of two literals
+        )
+        return [
+            BuyRecord(
+                signature=row[0], wallet=row[1], mint=row[2], watched_wallet=row[3], blockhash=row[4], signed_ms=row[5],
+                outcome=_outcome(row[6]), slot=row[7], is_reported=bool(row[8]),
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    # ── SQL ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def _find(db: sqlite3.Connection, key: ExitKey) -> ExitRecord | None:
+        where = "WHERE wallet = ? AND token_account = ? AND mint = ? AND part = ? AND generation = ?"
+        return next(iter(_records(db, where, *key)), None)
+
+    def _select(self, where: str, *values: object) -> list[ExitRecord]:
+        with self._reading() as db:
+            return _records(db, where, *values)
+
+    def _one(self, sql: str, values: tuple[object, ...]) -> Any:
+        with self._reading() as db:
+            return db.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        with self._reading() as db:
+            return db.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        self._guard.check()
+        with self._lock, self._errors():
+            yield self._open()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """All or nothing; ``durable``: on the disk, with all that was written before, when this ends."""
+        self._guard.check()
+        with self._lock, self._errors():
+            db = self._open()
+            if durable is not self._is_durable:
+                # In write-ahead mode, NORMAL survives the death of the process but not of the machine.
+                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._is_durable = durable
+            with _immediate(db):
+                yield db
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise JournalError("closed", self._path, "the journal is closed")
+        return self._connection
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            kind, problem = _explain(error)
+            raise JournalError(kind, self._path, problem) from error
+
+    def _check_schema(self, *, make: bool) -> None:
+        db = self._open()
+        application_id, version = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        if (application_id, version) == (0, 0) and not db.execute("SELECT 1 FROM sqlite_master").fetchone() and make:
+            with _immediate(db):
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+            return
+        if application_id != _APPLICATION_ID:
+            raise JournalError("foreign", self._path, "not a journal of lasersell_sync: give another path")
+        if version > _SCHEMA_VERSION:
+            raise JournalError(
+                "newer",
+                self._path,
+                f"written by a newer version (schema {version}, this one knows {_SCHEMA_VERSION}): upgrade lasersell-sync",
+            )
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise JournalError("torn", self._path, f"the file is damaged ({problem}): {_TORN_REMEDY}")
+
+    def _prune(self, keep_days: int) -> None:
+        before_ms = _now_ms() - keep_days * _DAY_MS
+        with _immediate(self._open()) as db:
+            db.execute("DELETE FROM exits WHERE state = 'finished' AND is_reported AND changed_ms < ?", (before_ms,))
+            db.execute("DELETE FROM buys WHERE is_reported AND signed_ms < ?", (before_ms,))
+
+
+_TORN_REMEDY = (
+    "move it and its -wal file away, look on the chain what was sold, then begin with a new one. Nothing was changed"
+)
+
+#: By SQLite's primary result code (sqlite.org/rescode.html).
+_PROBLEMS: dict[int, tuple[str, str]] = {
+    5: ("locked", "another process holds the file: close it, or wait"),
+    6: ("locked", "another process holds the file: close it, or wait"),
+    8: ("read_only", "the file, or its folder, cannot be written: give it to this user, or give another path"),
+    10: ("failed", "the disk cannot be read or written"),
+    11: ("torn", f"the file is damaged: {_TORN_REMEDY}"),
+    13: ("full", "no room is left on the disk: make some; nothing was sold without being recorded"),
+    14: ("missing", "the file cannot be opened: its folder must exist and be this user's"),
+    26: ("foreign", "not a journal of lasersell_sync, or a damaged one: give another path"),
+}
+
+
+def _explain(error: sqlite3.Error) -> tuple[str, str]:
+    # Python 3.10 does not tell the code.
+    code = getattr(error, "sqlite_errorcode", None)
+    kind, problem = _PROBLEMS.get(0 if code is None else code & 0xFF, ("failed", "the file cannot be used"))
+    return kind, f"{problem} ({error})"
+
+
+def _lock_file(path: str) -> int:
+    """The descriptor of the lock file, locked for as long as it is open; a killed process lets go of it."""
+    lock_path = f"{path}.lock"
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_MODE)
+    except FileNotFoundError:
+        raise JournalError("missing", path, f"there is no folder {Path(path).parent}: make it") from None
+    except OSError as error:
+        words = (error.strerror or "it cannot be opened").lower()
+        raise JournalError("read_only", path, f"its lock file {lock_path} cannot be written: {words}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalError(
+            "locked", path, "another process sells with this journal: two would sell twice. Stop it, or use another path"
+        ) from error
+    return descriptor
+
+
+def _connect(path: str, *, read_only: bool) -> sqlite3.Connection:
+    if read_only:
+        if not Path(path).exists():
+            raise JournalError("missing", path, "there is no such file")
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    # Made before SQLite does, which asks the umask what others may read; its -wal and -shm files take after it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_MODE))
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _immediate(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk makes SQLite take the transaction back by itself.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _set_opening(
+    db: sqlite3.Connection, wallet: str, token_account: str, mint: str, entry_quote_units: int | str, generation: int
+) -> int:
+    db.execute(
+        "INSERT OR REPLACE INTO openings (wallet, token_account, mint, generation, entry_quote_units, is_closed)"
+        " VALUES (?,?,?,?,?,0)",
+        (wallet, token_account, mint, generation, str(entry_quote_units)),
+    )
+    return generation
+
+
+def _set_state(db: sqlite3.Connection, exit_id: int, state: str) -> None:
+    db.execute("UPDATE exits SET state = ?, changed_ms = ? WHERE id = ?", (state, _now_ms(), exit_id))
+
+
+def _add_step(db: sqlite3.Connection, exit_id: int, step: str, detail: str) -> None:
+    db.execute(
+        "INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (?,?,?,?)", (exit_id, _now_ms(), step, detail)
+    )
+
+
+def _records(db: sqlite3.Connection, where: str, *values: object) -> list[ExitRecord]:
+    rows = db.execute(
+        "SELECT id, wallet, token_account, mint, part, generation, position_id, reason, tokens, state, outcome, detail,"
+        f" is_reported, began_ms, changed_ms FROM exits {where}",  # noqa: S608 - literals of this module
+        values,
+    ).fetchall()
+    return [
+        ExitRecord(
+            id=row[0], key=ExitKey(*row[1:6]), position_id=int(row[6]), reason=row[7], tokens=int(row[8]), state=row[9],
+            outcome=_outcome(row[10]), detail=row[11], is_reported=bool(row[12]), began_ms=row[13], changed_ms=row[14],
+            attempts=_attempts(db, row[0]),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _attempts(db: sqlite3.Connection, exit_id: int) -> tuple[Attempt, ...]:
+    rows = db.execute(
+        "SELECT signature, blockhash, signed_ms, outcome, slot FROM attempts WHERE exit_id = ? ORDER BY signed_ms",
+        (exit_id,),
+    ).fetchall()
+    return tuple(
+        Attempt(signature=row[0], blockhash=row[1], signed_ms=row[2], outcome=_outcome(row[3]), slot=row[4])
+        for row in rows
+    )
+
+
+def _outcome(word: str | None) -> SellOutcome | None:
+    return None if word is None else SellOutcome(word)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
