@@ -418,8 +418,8 @@ class JournalError(LaserSellError):
     """The record of sales cannot be read or written; nothing that depends on it is done.
 
     Attributes:
-        kind: ``full`` (no room on the disk), ``read_only``, ``locked`` (by another process), ``torn`` (damaged), ``newer``
-            (written by a newer version), ``foreign`` (not a journal), ``missing``, ``closed``, or ``failed``.
+        kind: ``full`` (no room on the disk), ``read_only``, ``locked`` (by another process), ``torn`` (damaged),
+            ``newer`` (written by a newer version), ``foreign`` (not a journal), ``missing``, ``closed``, or ``failed``.
         path: the file.
         problem: what happened and what to do, in words.
     """

@@ -6,10 +6,12 @@ from typing import Final, NamedTuple
 
 from lasersell_sync.messages import ExitSignalWithTx
 
-__all__ = ["WHOLE", "ExitKey", "level"]
+__all__ = ["LEG", "WHOLE", "ExitKey", "part_of"]
 
 #: The part of a position that an exit without a ladder level sells.
 WHOLE: Final = "whole"
+#: How the part of a sale in legs begins.
+LEG: Final = "leg "
 
 
 class ExitKey(NamedTuple):
@@ -37,11 +39,16 @@ class ExitKey(NamedTuple):
         """True when it sells all there is."""
         return self.part == WHOLE
 
+    @property
+    def is_leg(self) -> bool:
+        """True when it is one leg of a sale in legs: whoever sells in legs decides what comes after it."""
+        return self.part.startswith(LEG)
+
     def __str__(self) -> str:
         return f"{self.part} of token account {self.token_account} (generation {self.generation})"
 
 
-def level(signal: ExitSignalWithTx) -> str:
+def part_of(signal: ExitSignalWithTx) -> str:
     """The part that a signal sells: one that names no level and no smaller amount sells the whole position."""
     if signal.level_index is not None:
         return f"level {signal.level_index}"

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -24,6 +24,9 @@ from lasersell_sync.exceptions import JournalError
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.outcome import SellOutcome
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Step"]
 
 log = logger("autosell.journal")
@@ -32,6 +35,7 @@ log = logger("autosell.journal")
 _APPLICATION_ID: Final = 0x4C534A31
 _SCHEMA_VERSION: Final = 1
 _PRIVATE_MODE = 0o600
+_IN_MEMORY = ":memory:"
 _DAY_MS = 24 * 3600 * 1000
 #: How long a look at a busy file waits: another process reads, and nobody but us writes.
 _BUSY_S = 5.0
@@ -45,7 +49,8 @@ CREATE TABLE openings (
 ) WITHOUT ROWID;
 CREATE TABLE exits (
     id INTEGER PRIMARY KEY,
-    wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL, part TEXT NOT NULL, generation INTEGER NOT NULL,
+    wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL,
+    part TEXT NOT NULL, generation INTEGER NOT NULL,
     position_id TEXT NOT NULL, reason TEXT NOT NULL, tokens TEXT NOT NULL,
     state TEXT NOT NULL, outcome TEXT, detail TEXT NOT NULL, is_reported INTEGER NOT NULL,
     began_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
@@ -70,10 +75,15 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
+_EXIT_COLUMNS = (
+    "id, wallet, token_account, mint, part, generation, position_id, reason, tokens, state, outcome, detail,"
+    " is_reported, began_ms, changed_ms"
+)
+
 # States of an exit.
 RECEIVED: Final = "received"  # a signal came; of this try nothing was signed
 SIGNED: Final = "signed"  # a signature was made, and its transaction may be live
-REFRESHING: Final = "refreshing"  # every transaction is proven dead, and a fresh one was asked for
+ASKING: Final = "asking"  # a fresh transaction was asked for
 FINISHED: Final = "finished"
 
 
@@ -106,7 +116,7 @@ class ExitRecord:
         position_id: the server's number when it was signalled last.
         reason: the server's word.
         tokens: what it is to sell, in atomic units.
-        state: ``received``, ``signed``, ``refreshing`` or ``finished``.
+        state: ``received``, ``signed``, ``asking`` or ``finished``.
         outcome: of the exit, once it is finished.
         detail: in words.
         is_reported: the user's callbacks were told.
@@ -166,12 +176,13 @@ class BuyRecord:
 class Journal:
     """The record of one ``AutoSeller``'s exits.
 
-    What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only on
-    its way there, before the method returns; it outlives a loss of power. One process at a time may write: the file
-    ``<path>.lock`` is locked meanwhile. Anyone may read (``lasersell-sync journal``, ``Journal(path, read_only=True)``).
+    What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only
+    on its way there, before the method returns; it outlives a loss of power. One process at a time may write: the file
+    ``<path>.lock`` is locked meanwhile. Others may read: ``Journal(path, read_only=True)``, ``lasersell-sync journal``.
 
     Args:
-        path: the file; made if it is missing (mode 0600), its folder is not.
+        path: the file; made if it is missing (mode 0600), its folder is not. ``":memory:"`` keeps it for as long as
+            this object lives: what a killed process had sent is then unknown to the next one.
         read_only: look at it, also while another process writes.
         keep_days: finished exits older than this are removed when the journal is opened.
 
@@ -186,7 +197,7 @@ class Journal:
         self._guard = ProcessGuard("journal")
         # Guards the connection: one statement or transaction at a time.
         self._lock = threading.Lock()
-        self._file_lock = None if read_only else _lock_file(self._path)
+        self._file_lock = None if read_only or self._path == _IN_MEMORY else _lock_file(self._path)
         self._is_durable = True
         self._connection: sqlite3.Connection | None = None
         try:
@@ -214,7 +225,7 @@ class Journal:
                 os.close(self._file_lock)
                 self._file_lock = None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -276,7 +287,8 @@ class Journal:
                 " outcome, detail, is_reported, began_ms, changed_ms) VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?)"
                 " ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET position_id ="
                 " excluded.position_id, reason = excluded.reason, tokens = excluded.tokens, state = excluded.state,"
-                " outcome = NULL, detail = '', is_reported = 0, changed_ms = excluded.changed_ms",
+                " outcome = NULL, detail = '', is_reported = 0, began_ms = excluded.began_ms, changed_ms ="
+                " excluded.changed_ms",
                 (*key, str(position_id), reason, str(tokens), RECEIVED, now_ms, now_ms),
             )
             record = self._find(db, key)
@@ -304,16 +316,11 @@ class Journal:
             )
             _add_step(db, exit_id, outcome.value, f"{signature} {detail}".rstrip())
 
-    def refreshing(self, exit_id: int, *, slippage_bps: int) -> None:
-        """Every transaction of this exit is dead, and a fresh one is about to be asked for."""
+    def asking(self, exit_id: int, *, slippage_bps: int) -> None:
+        """A fresh transaction of this exit is about to be asked for."""
         with self._transaction(durable=True) as db:
-            _set_state(db, exit_id, REFRESHING)
+            _set_state(db, exit_id, ASKING)
             _add_step(db, exit_id, "asking", f"{slippage_bps} bps")
-
-    def overlapping(self, exit_id: int, *, slippage_bps: int) -> None:
-        """A fresh transaction is about to be asked for, though the old one may still land; the user wants it so."""
-        with self._transaction(durable=True) as db:
-            _add_step(db, exit_id, "asking, overlapping", f"{slippage_bps} bps")
 
     def finished(self, exit_id: int, outcome: SellOutcome, *, detail: str) -> None:
         """Nothing more is done for this exit; its outcome is about to be reported."""
@@ -378,10 +385,8 @@ class Journal:
     def buys(self, *, to_do: bool = False) -> list[BuyRecord]:
         """All purchases, or those of which nobody was told yet; oldest first."""
         where = "WHERE NOT is_reported" if to_do else ""
-        rows = self._all(
-            "SELECT signature, wallet, mint, watched_wallet, blockhash, signed_ms, outcome, slot, is_reported"
-            f" FROM buys {where} ORDER BY signed_ms",  # noqa: S608 - one of two literals
-        )
+        columns = "signature, wallet, mint, watched_wallet, blockhash, signed_ms, outcome, slot, is_reported"
+        rows = self._all(f"SELECT {columns} FROM buys {where} ORDER BY signed_ms")  # noqa: S608 - literals
         return [
             BuyRecord(
                 signature=row[0], wallet=row[1], mint=row[2], watched_wallet=row[3], blockhash=row[4], signed_ms=row[5],
@@ -457,7 +462,7 @@ class Journal:
             raise JournalError(
                 "newer",
                 self._path,
-                f"written by a newer version (schema {version}, this one knows {_SCHEMA_VERSION}): upgrade lasersell-sync",
+                f"written by a newer version (schema {version}, this one knows {_SCHEMA_VERSION}): upgrade this one",
             )
         problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
@@ -509,7 +514,9 @@ def _lock_file(path: str) -> int:
     except OSError as error:
         os.close(descriptor)
         raise JournalError(
-            "locked", path, "another process sells with this journal: two would sell twice. Stop it, or use another path"
+            "locked",
+            path,
+            "another process sells with this journal, and two would sell twice: stop it, or use another path",
         ) from error
     return descriptor
 
@@ -520,9 +527,10 @@ def _connect(path: str, *, read_only: bool) -> sqlite3.Connection:
             raise JournalError("missing", path, "there is no such file")
         uri = f"{Path(path).absolute().as_uri()}?mode=ro"
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    # Made before SQLite does, which asks the umask what others may read; its -wal and -shm files take after it.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_MODE))
+    if path != _IN_MEMORY:
+        # Made before SQLite does, which asks the umask what others may read; its -wal and -shm files take after it.
+        with contextlib.suppress(FileExistsError, PermissionError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_MODE))
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -564,17 +572,11 @@ def _set_state(db: sqlite3.Connection, exit_id: int, state: str) -> None:
 
 
 def _add_step(db: sqlite3.Connection, exit_id: int, step: str, detail: str) -> None:
-    db.execute(
-        "INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (?,?,?,?)", (exit_id, _now_ms(), step, detail)
-    )
+    db.execute("INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (?,?,?,?)", (exit_id, _now_ms(), step, detail))
 
 
 def _records(db: sqlite3.Connection, where: str, *values: object) -> list[ExitRecord]:
-    rows = db.execute(
-        "SELECT id, wallet, token_account, mint, part, generation, position_id, reason, tokens, state, outcome, detail,"
-        f" is_reported, began_ms, changed_ms FROM exits {where}",  # noqa: S608 - literals of this module
-        values,
-    ).fetchall()
+    rows = db.execute(f"SELECT {_EXIT_COLUMNS} FROM exits {where}", values).fetchall()  # noqa: S608 - literals
     return [
         ExitRecord(
             id=row[0], key=ExitKey(*row[1:6]), position_id=int(row[6]), reason=row[7], tokens=int(row[8]), state=row[9],

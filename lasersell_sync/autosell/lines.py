@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from lasersell_sync._log import logger
+from lasersell_sync.exceptions import JournalError
 
 __all__ = ["Lines", "Task"]
 
@@ -18,16 +19,16 @@ log = logger("autosell")
 
 Task: TypeAlias = Callable[[], None]
 
+_AGAIN_AFTER_S = 1.0
+
 
 class _Line:
-    """What waits for one key."""
+    """What waits for one key; its first task is run by a worker, stands in ``_ready``, or waits to be run again."""
 
-    __slots__ = ("is_taken", "tasks")
+    __slots__ = ("tasks",)
 
     def __init__(self) -> None:
         self.tasks: deque[Task] = deque()
-        #: A worker is at it, or it stands in ``_ready``.
-        self.is_taken = False
 
 
 class Lines:
@@ -36,20 +37,26 @@ class Lines:
     Whoever keeps state by key needs no lock for it, as long as it touches that state in tasks of that key only. Tasks
     should be short: what has to wait comes back with ``put_later``.
 
+    A task that the journal refuses is run again after a second, and as often as it takes; what is behind it in its line
+    waits. So a task writes down first what it is about to do, and can be begun twice. Any other exception is logged and
+    ends nothing.
+
     Args:
         workers: threads, named ``lasersell-autosell-N``.
+        on_refusal: told each refusal of the journal.
 
-    Threads: every method from any thread; tasks run on the workers. A task's exception is logged and ends nothing.
+    Threads: every method from any thread; tasks run on the workers.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, on_refusal: Callable[[JournalError], None]) -> None:
+        self._on_refusal = on_refusal
         # Guards everything below; never held while a task runs.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._lines: dict[Hashable, _Line] = {}
         self._ready: deque[tuple[Hashable, _Line]] = deque()
-        #: (monotonic time, order of arrival, key, task)
-        self._later: list[tuple[float, int, Hashable, Task]] = []
+        #: (monotonic time, order of arrival, key, task, or None for the first task of that line, once more)
+        self._later: list[tuple[float, int, Hashable, Task | None]] = []
         self._numbers = itertools.count()
         self._ended = False
         self._threads = [
@@ -74,6 +81,10 @@ class Lines:
             # Whoever waits may have to wait for less long now.
             self._changed.notify()
 
+    def is_worker(self) -> bool:
+        """True on one of the workers."""
+        return threading.current_thread() in self._threads
+
     def close(self, timeout_s: float | None) -> list[str]:
         """No further task begins. Waits for those that run; names of the workers that are still at one then."""
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
@@ -91,13 +102,13 @@ class Lines:
         if self._ended:
             return
         line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line()
+        if line is not None:
+            line.tasks.append(task)
+            return
+        line = self._lines[key] = _Line()
         line.tasks.append(task)
-        if not line.is_taken:
-            line.is_taken = True
-            self._ready.append((key, line))
-            self._changed.notify()
+        self._ready.append((key, line))
+        self._changed.notify()
 
     def _work(self) -> None:
         while True:
@@ -106,15 +117,24 @@ class Lines:
             if taken is None:
                 return
             key, line = taken
-            self._run(line.tasks.popleft())
+            is_done = self._run(line.tasks[0])
             with self._lock:
-                if line.tasks:
-                    # Behind the others: one busy position must not keep a worker for itself.
-                    self._ready.append((key, line))
-                    self._changed.notify()
-                else:
-                    line.is_taken = False
-                    del self._lines[key]
+                self._put_back(key, line, is_done=is_done)
+
+    def _put_back(self, key: Hashable, line: _Line, *, is_done: bool) -> None:
+        """After a task. The lock is held."""
+        assert self._lock.locked()
+        if not is_done:
+            heapq.heappush(self._later, (time.monotonic() + _AGAIN_AFTER_S, next(self._numbers), key, None))
+            self._changed.notify()
+            return
+        line.tasks.popleft()
+        if line.tasks:
+            # Behind the others: one busy position must not keep a worker for itself.
+            self._ready.append((key, line))
+            self._changed.notify()
+        else:
+            del self._lines[key]
 
     def _take(self) -> tuple[Hashable, _Line] | None:
         """The next line that has something to do; None at the end. The lock is held."""
@@ -123,15 +143,22 @@ class Lines:
             now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 _, _, key, task = heapq.heappop(self._later)
-                self._append(key, task)
+                if task is None:
+                    self._ready.append((key, self._lines[key]))
+                else:
+                    self._append(key, task)
             if self._ready:
                 return self._ready.popleft()
             self._changed.wait(self._later[0][0] - now if self._later else None)
         return None
 
-    @staticmethod
-    def _run(task: Task) -> None:
+    def _run(self, task: Task) -> bool:
+        """False when it is to be run again."""
         try:
             task()
+        except JournalError as error:
+            self._on_refusal(error)
+            return False
         except Exception:
             log.exception("a task of the automatic seller failed; others go on")
+        return True

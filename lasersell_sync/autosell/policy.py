@@ -49,9 +49,9 @@ class SellPolicy:
         refresh_wait_s: seconds to wait for the transaction that was asked for, then it is asked for again.
         max_unanswered: questions without an answer, then the exit is given up and told; while there is no link to the
             server, none is counted.
-        overlap_full_exit: ask for a fresh transaction of a whole-position exit ``overlap_after_s`` after sending, though
-            the old one may still land. Both can land only if the tokens come back in between; for parts of a position
-            it is never done. False: only when the old one is proven dead.
+        overlap_full_exit: ask for a fresh transaction of a whole-position exit ``overlap_after_s`` after sending,
+            though the old one may still land. Both can land only if the tokens come back in between; for parts of a
+            position it is never done. False: only when the old one is proven dead.
         overlap_after_s: seconds.
 
     Raises:

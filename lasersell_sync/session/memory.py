@@ -64,8 +64,15 @@ class EventMemory:
             self._error = error
             self._happened.notify_all()
 
-    def wait(self, wanted: Callable[[StreamEvent], bool], timeout_s: float | None) -> StreamEvent:
+    def wait(
+        self, wanted: Callable[[StreamEvent], bool], timeout_s: float | None, *, only_new: bool = False
+    ) -> StreamEvent:
         """The first event that ``wanted`` accepts, behind the last one that was returned.
+
+        Args:
+            wanted: called on this thread.
+            timeout_s: seconds; None for ever.
+            only_new: only what happens from now on, and other waiters' place is not moved.
 
         Raises:
             queue.Empty: none in time.
@@ -77,7 +84,8 @@ class EventMemory:
             self.lines.append(line)
             # Copied in one step, for the reader goes on adding.
             known = list(self._recent)
-            line.extend(item for item in known if item[0] > self._returned_serial)
+            if not only_new:
+                line.extend(item for item in known if item[0] > self._returned_serial)
         latest = 0
         try:
             while True:
@@ -86,8 +94,9 @@ class EventMemory:
                     continue
                 latest = serial
                 if wanted(event):
-                    with self._lock:
-                        self._returned_serial = max(self._returned_serial, serial)
+                    if not only_new:
+                        with self._lock:
+                            self._returned_serial = max(self._returned_serial, serial)
                     return event
         finally:
             with self._lock:

@@ -258,7 +258,13 @@ class StreamSession:
         while (event := self.recv()) is not None:
             yield event
 
-    def wait_for(self, wanted: str | type | Callable[[StreamEvent], bool], timeout: float | None = None) -> StreamEvent:
+    def wait_for(
+        self,
+        wanted: str | type | Callable[[StreamEvent], bool],
+        timeout: float | None = None,
+        *,
+        only_new: bool = False,
+    ) -> StreamEvent:
         """Wait until something happens, without consuming it; works beside every way to consume.
 
         High-lane events that happened before the call are found too (the latest 1 024), but none twice: each call goes
@@ -267,6 +273,7 @@ class StreamSession:
         Args:
             wanted: an event's name or class, or a predicate, called on this thread.
             timeout: seconds; None for ever.
+            only_new: only events from the call on, whatever happened before; other calls' places are not moved.
 
         Raises:
             queue.Empty: it did not happen in time.
@@ -274,9 +281,9 @@ class StreamSession:
         """
         self._guard.check()
         if callable(wanted) and not isinstance(wanted, type):
-            return self._state.memory.wait(wanted, timeout)
+            return self._state.memory.wait(wanted, timeout, only_new=only_new)
         name = event_type(wanted)
-        return self._state.memory.wait(lambda event: name in ("*", event.type), timeout)
+        return self._state.memory.wait(lambda event: name in ("*", event.type), timeout, only_new=only_new)
 
     def tap(self, listener: Callable[[StreamEvent], None]) -> Callable[[], None]:
         """Let ``listener(event)`` hear every high-lane event beside the session's consumer, whoever that is.
@@ -303,7 +310,7 @@ class StreamSession:
             for remove in removers:
                 remove()
 
-        # On the reader, so that no event falls between what is remembered and what comes, and the end follows the begin.
+        # On the reader: no event falls between what is remembered and what comes, and the end follows the beginning.
         reader.run_soon(begin)
         return lambda: reader.run_soon(end)
 

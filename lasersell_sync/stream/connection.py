@@ -222,6 +222,21 @@ class StreamConnection:
         """A sender and a receiver, to be handed to different threads."""
         return self.sender(), StreamReceiver(self)
 
+    @property
+    def send_mode(self) -> str | None:
+        """How exits are meant to be sent (``StreamConfigure.send_mode``); the server builds them for it."""
+        return self._desired.send_mode
+
+    @property
+    def tip_lamports(self) -> int | None:
+        """What exits pay to that sender (``StreamConfigure.tip_lamports``)."""
+        return self._desired.tip_lamports
+
+    def server_time_ms(self) -> float | None:
+        """Unix milliseconds now by the server's clock, which ``hello_ok`` told; None before the first one."""
+        hello = self._reader.hello
+        return None if hello is None else hello.server_time_ms + (time.monotonic() - self._reader.hello_at) * 1000
+
     def tap(self, tap: Tap) -> Callable[[], None]:
         """Let ``tap(payload, received_ns)`` hear every text message, readable or not, before it is decoded.
 

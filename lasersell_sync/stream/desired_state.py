@@ -51,8 +51,8 @@ class DesiredState:
         self._wallets = tuple(configure.wallet_pubkeys)
         self._watch_wallets = tuple(configure.watch_wallets)
         self._mirror_config = configure.mirror_config
-        self._send_mode = configure.send_mode
-        self._tip_lamports = configure.tip_lamports
+        self.send_mode = configure.send_mode
+        self.tip_lamports = configure.tip_lamports
         #: Token account to strategy: ids may change over a reconnect, accounts do not.
         self._overrides: dict[str, StrategyConfig] = {}
         self._id_of: dict[str, int] = {}
@@ -73,8 +73,8 @@ class DesiredState:
         return Configure(
             wallet_pubkeys=self._wallets,
             strategy=self.strategy,
-            send_mode=self._send_mode,
-            tip_lamports=self._tip_lamports,
+            send_mode=self.send_mode,
+            tip_lamports=self.tip_lamports,
             watch_wallets=self._watch_wallets,
             mirror_config=self._mirror_config,
         )

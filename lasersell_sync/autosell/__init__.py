@@ -1,0 +1,25 @@
+"""Selling by itself: from exit signals to landed sales, at most one live transaction of an exit (docs/selling.md)."""
+
+from __future__ import annotations
+
+from lasersell_sync.autosell.engine import AutoSeller
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.journal import Attempt, BuyRecord, ExitRecord, Journal, Step
+from lasersell_sync.autosell.legs import LegPlan, LegsReport
+from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.reports import BuyReport, SellReport
+
+__all__ = [
+    "Attempt",
+    "AutoSeller",
+    "BuyRecord",
+    "BuyReport",
+    "ExitKey",
+    "ExitRecord",
+    "Journal",
+    "LegPlan",
+    "LegsReport",
+    "SellPolicy",
+    "SellReport",
+    "Step",
+]

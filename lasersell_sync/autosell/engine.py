@@ -1,0 +1,471 @@
+"""The automatic seller: from a session's exit signals to landed sales."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.exits import ExitKey, part_of
+from lasersell_sync.autosell.journal import ExitRecord, Journal
+from lasersell_sync.autosell.legs import LegPlan, LegsReport, sell_in_legs
+from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.autosell.mirror import MirrorDesk
+from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.position import Position, PositionId
+from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.autosell.tools import ExitApi, Tools
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
+from lasersell_sync.positions import PositionHandle
+from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.session.events import StreamEvent
+from lasersell_sync.session.stream_session import StreamSession
+from lasersell_sync.stream.lifecycle import ConnectionState
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading.build_tx import SellOutput
+from lasersell_sync.trading.guard import SigningGuard
+from lasersell_sync.trading.guard.addresses import require_address, to_text, token_account
+from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from lasersell_sync.trading.tx_sender import TxSender
+
+__all__ = ["AutoSeller"]
+
+log = logger("autosell")
+
+_IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
+
+
+class AutoSeller:
+    """Sells what a session signals: journal, guard, sign, send, confirm, report.
+
+    At most one transaction of an exit is live. The session is heard beside its consumer. Exits of one position are sold
+    one after the other, those of different positions side by side. An exit is finished when its transaction is
+    confirmed, or when it is given up; a killed process takes unfinished ones up at its next start, by the journal and
+    the chain, before it sells anything else of those positions. See docs/selling.md.
+
+    Args:
+        session: whose signals are followed. Signals that came before ``start`` are followed too, as far as the session
+            remembers them (its latest 1 024 events).
+        signers: one for each wallet that is sold for; a signal for another wallet is reported ``REJECTED``.
+        sender: sends and confirms. It stays the caller's, who closes it after the seller.
+        journal: the record, or its path. One that is given stays the caller's.
+        guard: as for ``Signer.sign``. None: everything is signed, and each time a warning is logged.
+        policy: how an exit is pursued.
+        exit_api: builds sales of a part of a position (ladder levels, legs) anew when their transaction is dead;
+            without it such exits are given up then, because what the stream builds anew is always a sale of everything.
+        mirror_buys: follow ``mirror_buy_signal`` too. The guard then needs ``max_buy_lamports`` (or
+            ``max_buy_usd1_units``), without which it signs no purchase that the server asks for.
+        dry_run: nothing is signed for the chain, sent or recorded; each signal is reported with what the guard says.
+        workers: threads.
+
+    Threads: every method from any thread. Owns ``lasersell-autosell-N``; callbacks run on them.
+
+    Raises:
+        ConfigurationError: no signer, two for one wallet, or not a number of workers.
+        JournalError: the journal cannot be opened.
+    """
+
+    def __init__(
+        self,
+        session: StreamSession,
+        signers: Signer | Iterable[Signer],
+        *,
+        sender: TxSender,
+        journal: Journal | str | os.PathLike[str],
+        guard: SigningGuard | None = DEFAULT_GUARD,
+        policy: SellPolicy | None = None,
+        exit_api: ExitApi | None = None,
+        mirror_buys: bool = False,
+        dry_run: bool = False,
+        workers: int = 4,
+    ) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:
+            raise ConfigurationError("workers", "a whole number from 1 to 256 is needed")
+        self._session = session
+        self._guard = ProcessGuard("automatic seller")
+        self._follows_buys = mirror_buys
+        by_wallet = _by_wallet(signers)
+        self._own_journal = None if isinstance(journal, Journal) else Journal(":memory:" if dry_run else journal)
+        if isinstance(journal, Journal):
+            self._journal = Journal(":memory:") if dry_run else journal
+        else:
+            assert self._own_journal is not None
+            self._journal = self._own_journal
+        # Guards the callbacks, the life, and the table of positions.
+        self._lock = threading.Lock()
+        self._is_started = False
+        self._is_closed = False
+        self._positions: dict[PositionId, Position] = {}
+        #: Of legs that are being sold; cancelled when nobody will set them any more.
+        self._leg_ends: set[Future[SellReport]] = set()
+        self._on_outcome: tuple[Callable[[SellReport], object], ...] = ()
+        self._on_buy: tuple[Callable[[BuyReport], object], ...] = ()
+        self._on_problem: tuple[Callable[[Exception], object], ...] = ()
+        self._running = threading.Event()
+        self._running.set()
+        self._stop_hearing: Callable[[], None] = _nothing
+        self._lines = Lines(workers, self._refused)
+        self._tools = Tools(
+            stream=_Stream(session),
+            sender=sender,
+            journal=self._journal,
+            signers=by_wallet,
+            guard=guard,
+            policy=policy or SellPolicy(),
+            exit_api=exit_api,
+            lines=self._lines,
+            is_paused=lambda: not self._running.is_set(),
+            is_dry_run=dry_run,
+            report_sale=self._report_sale,
+            report_buy=self._report_buy,
+        )
+        self._mirror = MirrorDesk(self._tools)
+        self._hears: dict[type, Callable[[Any, StreamEvent], None]] = {
+            ExitSignalWithTx: self._hear_exit,
+            PositionOpened: self._hear_opened,
+            PositionClosed: self._hear_closed,
+            MirrorBuySignal: self._hear_buy,
+        }
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> Self:
+        """Take up what an earlier process left unfinished, then follow the session; returns at once.
+
+        Raises:
+            ConcurrencyError: it was started before, or closed.
+            ForkedProcessError: in a forked child.
+            JournalError: the journal cannot be read.
+        """
+        self._guard.check()
+        with self._lock:
+            if self._is_started or self._is_closed:
+                raise ConcurrencyError("an AutoSeller is started once: make a new one")
+            self._is_started = True
+        self._take_up()
+        self._lines.start()
+        self._stop_hearing = self._session.tap(self._hear)
+        return self
+
+    def _take_up(self) -> None:
+        """Put what is unfinished first into the lines of its positions."""
+        for record in self._journal.unreported():
+            self._lines.put(_line_of(record.key), partial(self._report_again, record))
+        unfinished: dict[PositionId, list[ExitRecord]] = {}
+        for record in self._journal.unfinished():
+            unfinished.setdefault(_line_of(record.key), []).append(record)
+        for line, records in unfinished.items():
+            log.info("token account %s: %d unfinished exits are taken up", line[1], len(records))
+            self._lines.put(line, partial(self._at(line).restore, records))
+        for buy in self._journal.buys(to_do=True):
+            self._lines.put(self._mirror.line_of(buy.wallet, buy.mint), partial(self._mirror.restore, buy))
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Follow nothing more. What may still land is reported ``UNKNOWN``; the journal knows how to go on.
+
+        Idempotent, from any thread, also from a callback.
+
+        Args:
+            timeout: seconds to wait for callbacks that run; one that still does is named in a warning and left behind.
+        """
+        self._guard.check()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._stop_hearing()
+        stuck = self._lines.close(TimeBudget(timeout).remaining_s())
+        if stuck:
+            log.warning("callbacks still run %s s after close() and are left behind: %s", timeout, ", ".join(stuck))
+        for position in list(self._positions.values()):
+            for sale in position.live_sales:
+                self._tell_user(self._on_outcome, position.unknown(sale))
+        for end in list(self._leg_ends):
+            end.cancel()
+        if self._own_journal is not None and not stuck:
+            self._own_journal.close()
+
+    def __enter__(self) -> Self:
+        return self if self._is_started else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pause(self) -> None:
+        """Sign nothing from now on. What was sent is still followed, and what is signalled waits."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Go on; signals that waited too long get a fresh transaction first."""
+        self._running.set()
+        for line, position in list(self._positions.items()):
+            self._lines.put(line, position.unpaused)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether ``pause`` was called last."""
+        return not self._running.is_set()
+
+    def sell_in_legs(
+        self, handle: PositionHandle, plan: LegPlan, *, output: SellOutput | str | None = None
+    ) -> LegsReport:
+        """Sell a position piece by piece: what the slippage bands absorb, wait for the balance, and again.
+
+        Each leg is an exit of its own, recorded and guarded as all are; a signal for the position (a stop loss) has its
+        turn between two legs. A leg that is proven dead is not repeated: the next one is smaller. Nothing is sold
+        before the first liquidity snapshot came; tier 0 gets none (PROTOCOL.md §8).
+
+        Args:
+            handle: the position.
+            plan: how.
+            output: what its market pays in, ``SOL`` or ``USD1``; None finds out.
+
+        Returns:
+            What came of it; all legs that were sent are settled by then, unless the seller was closed.
+
+        Raises:
+            ConfigurationError: there is no ``exit_api``, or no signer for the wallet.
+            ConcurrencyError: called on one of the seller's own threads (in a callback), which it would block; or the
+                seller does not run.
+
+        Threads: any but the seller's own; blocks for as long as it takes.
+        """
+        self._guard.check()
+        if self._tools.exit_api is None:
+            raise ConfigurationError("exit_api", "legs are built by AutoSeller(exit_api=ExitApiClient(...))")
+        if handle.wallet_pubkey not in self._tools.signers:
+            raise ConfigurationError("handle", f"there is no signer for its wallet {handle.wallet_pubkey}")
+        if self._lines.is_worker():
+            raise ConcurrencyError("selling in legs waits for results: not in a callback, start a thread for it")
+        if not self._is_started or self._is_closed:
+            raise ConcurrencyError("the seller does not run: start() comes first, and nothing after close()")
+        pays = None if output is None else SellOutput(output)
+
+        def sell(name: str, tokens: int) -> Future[SellReport]:
+            end: Future[SellReport] = Future()
+            with self._lock:
+                if self._is_closed:
+                    end.cancel()
+                self._leg_ends.add(end)
+            self._in_line(
+                (handle.wallet_pubkey, handle.token_account),
+                lambda position: position.sell_leg(
+                    name,
+                    handle.mint,
+                    position_id=handle.position_id,
+                    tokens=tokens,
+                    slippage_bps=plan.slippage_bps,
+                    pays=pays,
+                    on_end=end.set_result,
+                ),
+            )
+            end.add_done_callback(self._leg_ends.discard)
+            return end
+
+        return sell_in_legs(self._session, handle, plan, sell)
+
+    # ── what the user hears ──────────────────────────────────────────────────────────────────────────────────────
+
+    def on_outcome(self, callback: Callable[[SellReport], object]) -> Callable[[SellReport], object]:
+        """Call ``callback(report)`` when an exit ends; also a decorator.
+
+        After the death of a process, an outcome that may not have been told is told again by the next one: at least
+        once, never not at all. An exit that was given up and is signalled again ends, and is told, again.
+
+        Args:
+            callback: runs on a worker thread, with no lock held; what it raises is logged.
+        """
+        with self._lock:
+            self._on_outcome = (*self._on_outcome, callback)
+        return callback
+
+    def on_mirror_buy(self, callback: Callable[[BuyReport], object]) -> Callable[[BuyReport], object]:
+        """As ``on_outcome``, for copied purchases."""
+        with self._lock:
+            self._on_buy = (*self._on_buy, callback)
+        return callback
+
+    def on_problem(self, callback: Callable[[Exception], object]) -> Callable[[Exception], object]:
+        """Call ``callback(error)`` when the journal refuses to be written, once a second for as long as it does.
+
+        Exits wait meanwhile: without a record nothing is sold.
+        """
+        with self._lock:
+            self._on_problem = (*self._on_problem, callback)
+        return callback
+
+    def _report_sale(self, report: SellReport, exit_id: int) -> None:
+        log.info("%s: %s %s", report.key, report.outcome.value, report.detail)
+        self._tell_user(self._on_outcome, report)
+        try:
+            self._journal.reported(exit_id)
+        except JournalError as error:
+            # It is told once more at the next start.
+            log.warning("that %s was reported is not recorded: %s", report.key, error)
+
+    def _report_buy(self, report: BuyReport) -> None:
+        log.info("purchase of %s: %s %s", report.mint, report.outcome.value, report.detail)
+        self._tell_user(self._on_buy, report)
+
+    def _report_again(self, record: ExitRecord) -> None:
+        last = record.attempts[-1] if record.attempts else None
+        report = SellReport(
+            key=record.key, outcome=record.outcome or SellOutcome.UNKNOWN, reason=record.reason, tokens=record.tokens,
+            signature=None if last is None else last.signature, slot=None if last is None else last.slot,
+            transactions=len(record.attempts), detail=record.detail,
+        )  # fmt: skip
+        self._report_sale(report, record.id)
+
+    def _refused(self, error: JournalError) -> None:
+        log.error("exits wait for the journal: %s", error)
+        self._tell_user(self._on_problem, error)
+
+    @staticmethod
+    def _tell_user(callbacks: tuple[Callable[[Any], object], ...], told: object) -> None:
+        for callback in callbacks:
+            try:
+                callback(told)
+            except Exception:
+                log.exception("a callback of the automatic seller raised: %r", callback)
+
+    # ── what the session says: on the reader ─────────────────────────────────────────────────────────────────────
+
+    def _hear(self, event: StreamEvent) -> None:
+        hears = self._hears.get(type(event.message))
+        if hears is not None:
+            hears(event.message, event)
+
+    def _hear_exit(self, signal: ExitSignalWithTx, event: StreamEvent) -> None:
+        if signal.watched:
+            return  # somebody else's position
+        account = _account_of(signal, event.handle)
+        if account is None:
+            self._lines.put((signal.wallet_pubkey, ""), partial(self._refuse_nameless, signal))
+            return
+        self._in_line((signal.wallet_pubkey, account), lambda position: position.signalled(signal, event.received_ns))
+
+    def _hear_opened(self, message: PositionOpened, _event: StreamEvent) -> None:
+        if not message.watched and message.wallet_pubkey in self._tools.signers:
+            self._in_line(
+                (message.wallet_pubkey, message.token_account),
+                lambda position: position.opened(message.mint, message.entry_quote_units),
+            )
+
+    def _hear_closed(self, message: PositionClosed, event: StreamEvent) -> None:
+        account = message.token_account or (None if event.handle is None else event.handle.token_account)
+        if account is not None and not message.watched and message.wallet_pubkey in self._tools.signers:
+            self._in_line((message.wallet_pubkey, account), lambda position: position.closed())
+
+    def _hear_buy(self, signal: MirrorBuySignal, event: StreamEvent) -> None:
+        if self._follows_buys:
+            line = self._mirror.line_of(signal.user_wallet, signal.mint)
+            self._lines.put(line, partial(self._mirror.signalled, signal, event.received_ns))
+
+    # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _in_line(self, line: PositionId, task: Callable[[Position], None]) -> None:
+        def run() -> None:
+            position = self._at(line)
+            task(position)
+            if position.is_idle:
+                with self._lock:
+                    self._positions.pop(line, None)
+
+        self._lines.put(line, run)
+
+    def _at(self, line: PositionId) -> Position:
+        with self._lock:
+            position = self._positions.get(line)
+            if position is None:
+                position = self._positions[line] = Position(*line, self._tools)
+            return position
+
+    def _refuse_nameless(self, signal: ExitSignalWithTx) -> None:
+        key = ExitKey(signal.wallet_pubkey, "", signal.mint, part_of(signal), 0)
+        detail = "the signal names no token account, no position does, and no token program to derive it from"
+        report = SellReport(
+            key=key, outcome=SellOutcome.REJECTED, reason=signal.reason, tokens=signal.position_tokens, detail=detail
+        )
+        log.error("an exit signal of %s is not followed: %s", signal.wallet_pubkey, detail)
+        self._tell_user(self._on_outcome, report)
+
+
+class _Stream:
+    """The session, as the rules of selling see it."""
+
+    def __init__(self, session: StreamSession) -> None:
+        self._session = session
+        self._connection = session.connection
+
+    def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
+        self._session.sender().request_exit_signal(token_account, slippage_bps)
+
+    def tell_bought(self, mint: str, *, success: bool) -> None:
+        self._session.sender().mirror_buy_result(mint, success)
+
+    def server_time_ms(self) -> float | None:
+        return self._connection.server_time_ms()
+
+    @property
+    def is_linked(self) -> bool:
+        return self._session.status in _IN_SESSION
+
+    @property
+    def send_mode(self) -> str | None:
+        return self._connection.send_mode
+
+    @property
+    def tip_lamports(self) -> int | None:
+        return self._connection.tip_lamports
+
+
+def _by_wallet(signers: Signer | Iterable[Signer]) -> dict[str, Signer]:
+    listed = [signers] if isinstance(signers, Signer) else list(signers)
+    by_wallet: dict[str, Signer] = {}
+    for index, signer in enumerate(listed):
+        if not isinstance(signer, Signer):
+            raise ConfigurationError(f"signers[{index}]", f"a Signer is needed, not a {type(signer).__name__}")
+        if signer.wallet in by_wallet:
+            raise ConfigurationError(f"signers[{index}]", f"a second one for the wallet {signer.wallet}")
+        by_wallet[signer.wallet] = signer
+    if not by_wallet:
+        raise ConfigurationError("signers", "at least one is needed")
+    return by_wallet
+
+
+def _account_of(signal: ExitSignalWithTx, handle: PositionHandle | None) -> str | None:
+    """The token account: the signal's, else the position's, else the wallet's own for this mint; None: unknown."""
+    if signal.token_account is not None:
+        return signal.token_account
+    if handle is not None:
+        return handle.token_account
+    if signal.token_program is None:
+        return None
+    try:
+        wallet, mint, program = (
+            require_address(name, getattr(signal, name)) for name in ("wallet_pubkey", "mint", "token_program")
+        )
+    except ConfigurationError:
+        return None
+    return to_text(token_account(wallet, mint, program))
+
+
+def _line_of(key: ExitKey) -> PositionId:
+    return (key.wallet, key.token_account)
+
+
+def _nothing() -> None:
+    """No tap to take off."""

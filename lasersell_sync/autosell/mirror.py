@@ -1,0 +1,122 @@
+"""Copies of watched wallets' purchases: guard, sign, send, and tell the server what became of it (PROTOCOL.md §5)."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.journal import BuyRecord
+from lasersell_sync.autosell.reports import BuyReport
+from lasersell_sync.autosell.tools import Tools
+from lasersell_sync.exceptions import (
+    ConfigurationError,
+    JournalError,
+    StreamError,
+    TxSubmitError,
+    UnsafeTransactionError,
+)
+from lasersell_sync.messages import MirrorBuySignal
+from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.wire_tx import signature_and_blockhash
+
+__all__ = ["MirrorDesk"]
+
+log = logger("autosell")
+
+
+class MirrorDesk:
+    """Follows ``mirror_buy_signal``.
+
+    A purchase is sent once and never replaced: by the time its transaction is dead, so is its price.
+
+    Threads: every method in a task of the line that ``line_of`` names.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    @staticmethod
+    def line_of(wallet: str, mint: str) -> tuple[str, str, str]:
+        """The line in which one wallet's purchases of one token are dealt with."""
+        return ("buy", wallet, mint)
+
+    def signalled(self, signal: MirrorBuySignal, received_ns: int) -> None:
+        """The server wants a purchase copied."""
+        tools = self._tools
+        age_s = (time.monotonic_ns() - received_ns) / 1e9
+        if tools.is_paused():
+            self._refuse(signal, "the seller is paused")
+            return
+        if age_s > tools.policy.max_signal_age_s:
+            self._refuse(signal, f"the signal is {age_s:.1f} s old: its price is not today's")
+            return
+        try:
+            signer = tools.signers.get(signal.user_wallet)
+            if signer is None:
+                raise ConfigurationError("signers", f"none is the wallet {signal.user_wallet}")
+            signed = signer.sign(signal, guard=tools.guard)
+            signature, blockhash = signature_and_blockhash(signed)
+        except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
+            self._refuse(signal, f"nothing was signed: {error}", error)
+            return
+        if tools.is_dry_run:
+            self._tell(signal, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
+            return
+        is_new = tools.journal.buying(
+            signature=signature,
+            wallet=signal.user_wallet,
+            mint=signal.mint,
+            watched_wallet=signal.watched_wallet,
+            blockhash=blockhash,
+        )
+        if is_new:
+            bought = partial(self._hear_result, signal.user_wallet, signal.mint, signal.watched_wallet)
+            tools.sender.submit(signed, on_settled=bought)
+
+    def restore(self, record: BuyRecord) -> None:
+        """Take up a purchase that an earlier process left unreported."""
+        bought = partial(self._hear_result, record.wallet, record.mint, record.watched_wallet)
+        if record.outcome is None:
+            self._tools.sender.track(record.signature, blockhash=record.blockhash, on_settled=bought)
+        else:
+            bought(TxResult(signature=record.signature, outcome=record.outcome, slot=record.slot))
+
+    def _hear_result(self, wallet: str, mint: str, watched_wallet: str, result: TxResult) -> None:
+        """On the sender's thread."""
+        task = partial(self._settled, wallet, mint, watched_wallet, result)
+        self._tools.lines.put(self.line_of(wallet, mint), task)
+
+    def _settled(self, wallet: str, mint: str, watched_wallet: str, result: TxResult) -> None:
+        self._tools.journal.bought(result.signature, result.outcome, slot=result.slot)
+        self._tell_server(mint, success=result.outcome is SellOutcome.CONFIRMED)
+        self._tools.report_buy(
+            BuyReport(
+                wallet=wallet, mint=mint, watched_wallet=watched_wallet, outcome=result.outcome,
+                signature=result.signature, slot=result.slot, detail=result.detail,
+            )
+        )  # fmt: skip
+        try:
+            self._tools.journal.buy_reported(result.signature)
+        except JournalError as error:
+            # It is told once more at the next start.
+            log.warning("that the purchase of %s was reported is not recorded: %s", mint, error)
+
+    def _refuse(self, signal: MirrorBuySignal, detail: str, error: Exception | None = None) -> None:
+        if not self._tools.is_dry_run:
+            self._tell_server(signal.mint, success=False)
+        self._tell(signal, SellOutcome.REJECTED, detail, error)
+
+    def _tell(self, signal: MirrorBuySignal, outcome: SellOutcome, detail: str, error: Exception | None = None) -> None:
+        self._tools.report_buy(
+            BuyReport(
+                wallet=signal.user_wallet, mint=signal.mint, watched_wallet=signal.watched_wallet, outcome=outcome,
+                detail=detail, error=error, is_dry_run=self._tools.is_dry_run,
+            )
+        )  # fmt: skip
+
+    def _tell_server(self, mint: str, *, success: bool) -> None:
+        try:
+            self._tools.stream.tell_bought(mint, success=success)
+        except StreamError as error:
+            log.warning("the server was not told what became of the purchase of %s: %s", mint, error)

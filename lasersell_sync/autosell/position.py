@@ -1,0 +1,488 @@
+"""The rules of selling one position: one exit at a time, at most one live transaction of an exit, nothing signed blind.
+
+An exit goes this way; each arrow that leaves the process is in the journal first::
+
+    signal ─► WAITING ─► guard ─► sign ─► LIVE ─► confirmed ─► FINISHED
+                 ▲                          │
+                 └── fresh transaction ◄─ ASKING ◄─ proven dead (failed, expired, refused by everyone)
+
+Only what is proven dead is replaced. Whole positions get a fresh transaction from the stream
+(``request_exit_signal``); for a part of one that would sell everything, so the REST API builds the same amount anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
+from lasersell_sync.autosell.journal import ExitRecord
+from lasersell_sync.autosell.reports import SellReport
+from lasersell_sync.autosell.sale import Sale, SaleState
+from lasersell_sync.autosell.tools import Tools
+from lasersell_sync.exceptions import (
+    ConfigurationError,
+    ExitApiError,
+    StreamError,
+    TxSubmitError,
+    UnsafeTransactionError,
+)
+from lasersell_sync.messages import ExitSignalWithTx, MarketContext
+from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.guard.addresses import from_text
+from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.wire_tx import signature_and_blockhash
+
+__all__ = ["Position", "PositionId"]
+
+log = logger("autosell")
+
+#: (wallet, token account)
+PositionId = tuple[str, str]
+
+#: What could not be written or asked now is tried again after so long.
+_TRY_AGAIN_S = 1.0
+#: Transactions remembered to tell a repeated signal by.
+_REMEMBERED_TRANSACTIONS = 1024
+
+
+class Position:
+    """Everything about the exits of one token account.
+
+    Threads: every method in a task of this position's line, so nothing here needs a lock.
+    """
+
+    def __init__(self, wallet: str, token_account: str, tools: Tools) -> None:
+        self.id: PositionId = (wallet, token_account)
+        self._tools = tools
+        self._generation: int | None = None
+        self._is_closed = False
+        #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
+        self._current: Sale | None = None
+        self._waiting: dict[ExitKey, Sale] = {}
+        #: Hashes of transactions that were looked at: a signal with one of them says nothing new.
+        self._seen: dict[int, None] = {}
+        #: When the latest sale was confirmed, by ``time.monotonic_ns()``: older transactions say a wrong amount.
+        self._sold_ns = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True when there is nothing to remember that the journal does not know."""
+        return self._is_closed and self._current is None and not self._waiting
+
+    @property
+    def live_sales(self) -> list[Sale]:
+        """Exits that are not finished."""
+        return [*([] if self._current is None else [self._current]), *self._waiting.values()]
+
+    def unknown(self, sale: Sale) -> SellReport:
+        """What to tell of an exit when the seller closes."""
+        detail = "the seller was closed; the journal knows how to go on"
+        return self._report(sale, SellOutcome.UNKNOWN, detail, None, None)
+
+    # ── what the stream says ─────────────────────────────────────────────────────────────────────────────────────
+
+    def opened(self, mint: str, entry_quote_units: int) -> None:
+        """The position was announced, for the first time or again."""
+        wallet, token_account = self.id
+        self._generation = self._tools.journal.opened(wallet, token_account, mint, entry_quote_units)
+        self._is_closed = False
+
+    def closed(self) -> None:
+        """Nothing is left to sell, or the position is not tracked any more."""
+        self._tools.journal.closed(*self.id)
+        self._is_closed = True
+        # A transaction that may have landed tells by itself; what closed the position was probably it.
+        self._finish_all("the position was closed")
+
+    def _finish_all(self, detail: str) -> None:
+        """Every exit of which no transaction can land any more."""
+        for sale in self.live_sales:
+            if not sale.live:
+                self._finish(sale, sale.outcome_if_given_up(), detail)
+
+    def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+        """The server wants an exit."""
+        transaction = hash(signal.unsigned_tx_b64)
+        if transaction in self._seen:
+            return
+        key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
+        sale = self._sale_of(key) or self._begin(key, signal)
+        if sale is not None:
+            sale.offer(signal, received_ns)
+            if sale is self._current and sale.state is SaleState.ASKING:
+                self._use_signal(sale, is_answer=True)
+            else:
+                self._next_turn()
+        # Last: a task that the journal refuses is run again from its beginning.
+        self._remember(transaction)
+
+    def _remember(self, transaction: int) -> None:
+        self._seen[transaction] = None
+        if len(self._seen) > _REMEMBERED_TRANSACTIONS:
+            del self._seen[next(iter(self._seen))]
+
+    def _present_generation(self) -> int:
+        if self._generation is None:
+            # A token account of which no opening was seen is in its first one.
+            self._generation = self._tools.journal.generation(*self.id) or 1
+        return self._generation
+
+    def _sale_of(self, key: ExitKey) -> Sale | None:
+        if self._current is not None and self._current.key == key:
+            return self._current
+        return self._waiting.get(key)
+
+    def sell_leg(
+        self,
+        part: str,
+        mint: str,
+        *,
+        position_id: int,
+        tokens: int,
+        slippage_bps: int,
+        pays: SellOutput | None,
+        on_end: Callable[[SellReport], None],
+    ) -> None:
+        """Sell so many tokens at this slippage and no other; ``on_end`` is told what became of it."""
+        key = ExitKey(*self.id, mint, LEG + part, self._present_generation())
+        record = self._tools.journal.received(key, position_id=position_id, reason="leg", tokens=tokens)
+        self._line_up(Sale(record, slippage_bps=slippage_bps, pays=pays, on_end=on_end))
+        self._next_turn()
+
+    # ── which exit has its turn ──────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, key: ExitKey, signal: ExitSignalWithTx) -> Sale | None:
+        """Write the exit down and put it behind the others; None when it is sold already."""
+        if not key.is_whole and self._is_sold(key._replace(part=WHOLE)):
+            log.info("%s is signalled, and the position was sold as a whole", key)
+            return None
+        tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
+        record = self._received(key, signal, tokens)
+        if record.is_finished:
+            if not key.is_whole or not self._has_tokens():
+                log.info("%s is signalled again and was sold: nothing is done", key)
+                return None
+            # All was sold, and there is something again that no opening was announced of.
+            self._generation = self._tools.journal.next_generation(key)
+            record = self._received(key._replace(generation=self._generation), signal, tokens)
+        return self._line_up(Sale(record))
+
+    def _received(self, key: ExitKey, signal: ExitSignalWithTx, tokens: int) -> ExitRecord:
+        return self._tools.journal.received(key, position_id=signal.position_id, reason=signal.reason, tokens=tokens)
+
+    def _is_sold(self, key: ExitKey) -> bool:
+        record = self._tools.journal.find(key)
+        return record is not None and record.outcome is SellOutcome.CONFIRMED
+
+    def _has_tokens(self) -> bool:
+        """What the chain says; False when it says nothing: then the exit that was sold stays sold."""
+        token_account = self.id[1]
+        try:
+            return self._tools.sender.token_amounts([token_account])[token_account] > 0
+        except TxSubmitError as error:
+            log.warning("the balance of %s cannot be asked for: %s", token_account, error)
+            return False
+
+    def _line_up(self, sale: Sale) -> Sale:
+        self._waiting[sale.key] = sale
+        return sale
+
+    def _next_turn(self) -> None:
+        """The exit that waits longest has its turn, if none has it now."""
+        # In a task of its own, so that what led here is not done twice if the journal refuses what comes now.
+        self._tools.lines.put(self.id, self._take_turn)
+
+    def _take_turn(self) -> None:
+        if self._current is None and self._waiting:
+            self._current = self._waiting.pop(next(iter(self._waiting)))
+        sale = self._current
+        if sale is not None and sale.state is SaleState.WAITING:
+            self._use_signal(sale)
+
+    # ── at the start ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def restore(self, records: list[ExitRecord]) -> None:
+        """Take up what an earlier process left unfinished, before anything else is sold."""
+        for record in records:
+            self._restore(record)
+        for sale in self.live_sales:
+            self._finish_confirmed(sale)
+        self._resume()
+
+    def _restore(self, record: ExitRecord) -> None:
+        sale = self._sale_of(record.key)
+        if sale is None:  # else the journal refused in the middle, and this is the second time
+            sale = self._line_up(Sale(record))
+        for attempt in record.attempts:
+            if attempt.outcome is None and attempt.signature not in sale.live:
+                sale.live.add(attempt.signature)
+                self._tools.sender.track(
+                    attempt.signature, blockhash=attempt.blockhash, on_settled=partial(self._hear_result, sale)
+                )
+        if sale.live and sale.state is SaleState.WAITING:
+            sale.enter(SaleState.LIVE)
+            if self._current is None:
+                self._current = self._waiting.pop(sale.key)
+
+    def _finish_confirmed(self, sale: Sale) -> None:
+        """The process ended between the landing and its being told."""
+        for attempt in sale.record.attempts:
+            if attempt.outcome is SellOutcome.CONFIRMED and not sale.is_finished:
+                result = TxResult(signature=attempt.signature, outcome=SellOutcome.CONFIRMED, slot=attempt.slot)
+                self._finish(sale, SellOutcome.CONFIRMED, result=result)
+
+    def _resume(self) -> None:
+        """Go on with what was restored: ask the chain whether there is anything to sell, then for a transaction."""
+        if self._current is not None or not self._waiting:
+            return
+        token_account = self.id[1]
+        try:
+            amount = self._tools.sender.token_amounts([token_account])[token_account]
+        except TxSubmitError as error:
+            log.warning("%s: unfinished exits wait, the balance cannot be asked for: %s", token_account, error)
+            self._later(_TRY_AGAIN_S, self._resume)
+            return
+        if amount == 0:
+            self._finish_all("nothing is left in the token account")
+            return
+        for sale in self.live_sales:
+            if sale.key.is_leg:  # whoever sold in legs is gone
+                self._finish(sale, sale.outcome_if_given_up(), "the process that sold in legs has ended")
+        self._next_turn()
+
+    # ── signing and sending ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _use_signal(self, sale: Sale, *, is_answer: bool = False) -> None:
+        """Sell with the newest signal, or ask for one that can be used."""
+        if self._tools.is_paused():
+            sale.enter(SaleState.WAITING)
+            return
+        signal = sale.signal
+        if signal is None or (not is_answer and self._is_out_of_date(sale, signal)):
+            self._ask(sale)
+        else:
+            self._sign_and_send(sale, signal)
+
+    def unpaused(self) -> None:
+        """``resume`` was called: what waited may go on."""
+        self._take_turn()
+
+    def _is_out_of_date(self, sale: Sale, signal: ExitSignalWithTx) -> bool:
+        """An old price, or an amount from before another sale of this position."""
+        if sale.key.is_whole and sale.came_ns < self._sold_ns:
+            return True
+        age_s = (time.monotonic_ns() - sale.came_ns) / 1e9
+        now_ms = self._tools.stream.server_time_ms()
+        told_age_s = 0.0 if now_ms is None else (now_ms - signal.triggered_at_ms) / 1000
+        return max(age_s, told_age_s) > self._tools.policy.max_signal_age_s
+
+    def _sign_and_send(
+        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, request: BuildSellTxRequest | None = None
+    ) -> None:
+        tools = self._tools
+        signer = tools.signers.get(sale.key.wallet)
+        try:
+            if signer is None:
+                raise ConfigurationError("signers", f"none is the wallet {sale.key.wallet}")
+            signed = signer.sign(transaction, request=request, guard=tools.guard)
+            signature, blockhash = signature_and_blockhash(signed)
+        except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
+            self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+            return
+        if signature in sale.signatures:
+            # One that is live, or proven dead: of no use. The server builds another one for another block.
+            sale.enter(SaleState.WAITING)
+            sale.use_up_signal()
+            self._later(_TRY_AGAIN_S, self._take_turn)
+        elif tools.is_dry_run:
+            self._finish(sale, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
+        else:
+            tools.journal.signed(sale.record.id, signature=signature, blockhash=blockhash)
+            self._send(sale, signed, signature)
+
+    def _give_up(self, sale: Sale, outcome: SellOutcome, detail: str, *, error: Exception | None = None) -> None:
+        """No further transaction; the end, unless an earlier one may still land (``overlap_full_exit``)."""
+        if sale.live:
+            log.warning("%s: %s; an earlier transaction may still land", sale.key, detail)
+            sale.enter(SaleState.LIVE)
+        else:
+            self._finish(sale, outcome, detail, error=error)
+
+    def _send(self, sale: Sale, signed_tx_b64: str, signature: str) -> None:
+        turn = sale.enter(SaleState.LIVE)
+        sale.use_up_signal()
+        sale.live.add(signature)
+        sale.signatures.add(signature)
+        self._tools.sender.submit(signed_tx_b64, on_settled=partial(self._hear_result, sale))
+        policy = self._tools.policy
+        if policy.overlap_full_exit and sale.key.is_whole:
+            self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))
+
+    def _hear_result(self, sale: Sale, result: TxResult) -> None:
+        """On the sender's thread."""
+        self._tools.lines.put(self.id, partial(self._settled, sale, result))
+
+    # ── what became of it ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settled(self, sale: Sale, result: TxResult) -> None:
+        """It is proven what became of one transaction."""
+        self._tools.journal.settled(
+            sale.record.id, result.signature, result.outcome, slot=result.slot, detail=result.detail
+        )
+        sale.live.discard(result.signature)
+        if sale.is_finished:
+            return
+        if result.outcome is SellOutcome.CONFIRMED:
+            self._sold_ns = time.monotonic_ns()
+            self._finish(sale, SellOutcome.CONFIRMED, result=result)
+            return
+        sale.dead.add(result.signature)
+        sale.last = result
+        # Otherwise an overlapping one may still land, or was asked for.
+        if not sale.live and sale.state is SaleState.LIVE:
+            self._replace(sale, result)
+
+    def _replace(self, sale: Sale, result: TxResult) -> None:
+        """Every transaction of this exit is dead: the next one, or the end."""
+        if self._is_closed:
+            self._finish(sale, result.outcome, f"{result.detail}; the position was closed", result=result)
+        elif sale.key.is_leg:
+            self._finish(sale, result.outcome, result.detail, result=result)
+        elif len(sale.dead) > self._tools.policy.max_refreshes:
+            given_up = f"{result.detail}; given up after {len(sale.dead)} transactions"
+            self._finish(sale, result.outcome, given_up, result=result)
+        elif sale.signal is not None:
+            self._use_signal(sale)
+        else:
+            self._ask(sale)
+
+    # ── fresh transactions ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, sale: Sale) -> None:
+        """Ask for a fresh transaction."""
+        if self._tools.is_paused():
+            sale.enter(SaleState.WAITING)
+            return
+        slippage_bps = self._slippage_bps(sale)
+        self._tools.journal.asking(sale.record.id, slippage_bps=slippage_bps)
+        turn = sale.enter(SaleState.ASKING)
+        sale.use_up_signal()
+        sale.unanswered = 0
+        self._ask_again(sale, turn, slippage_bps)
+
+    def _slippage_bps(self, sale: Sale) -> int:
+        if sale.slippage_bps is not None:
+            return sale.slippage_bps
+        return self._tools.policy.slippage_bps(len(sale.dead) + len(sale.live))
+
+    def _ask_again(self, sale: Sale, turn: int, slippage_bps: int) -> None:
+        if sale.turn != turn:
+            return
+        if sale.unanswered >= self._tools.policy.max_unanswered:
+            given_up = f"no fresh transaction came, asked {sale.unanswered} times"
+            self._give_up(sale, sale.outcome_if_given_up(), given_up)
+        elif sale.key.is_whole:
+            self._ask_the_stream(sale, slippage_bps)
+            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
+        elif not self._ask_the_api(sale, slippage_bps):
+            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
+
+    def _ask_the_stream(self, sale: Sale, slippage_bps: int) -> None:
+        if self._tools.stream.is_linked:
+            sale.unanswered += 1
+        try:
+            self._tools.stream.ask_for_exit(sale.key.token_account, slippage_bps)
+        except StreamError as error:
+            log.warning("a fresh transaction for %s cannot be asked for now: %s", sale.key, error)
+
+    def _ask_the_api(self, sale: Sale, slippage_bps: int) -> bool:
+        """True when this exit goes on by itself."""
+        api = self._tools.exit_api
+        if api is None:
+            remedy = "a part of a position is built anew by AutoSeller(exit_api=ExitApiClient(...)) only"
+            self._finish(sale, sale.outcome_if_given_up(), remedy)
+            return True
+        request = self._request(sale, slippage_bps)
+        try:
+            built = api.build_sell_tx(request)
+        except ExitApiError as error:
+            sale.unanswered += 1
+            log.warning("a fresh transaction for %s could not be built: %s", sale.key, error)
+            return False
+        self._sign_and_send(sale, built, request)
+        return True
+
+    def _request(self, sale: Sale, slippage_bps: int) -> BuildSellTxRequest:
+        stream = self._tools.stream
+        # Where nobody said what the market pays in, every other question asks for the other currency.
+        guess = SellOutput.USD1 if sale.unanswered % 2 else SellOutput.SOL
+        pays = sale.pays or _pays_in(sale.market_context) or guess
+        return BuildSellTxRequest(
+            sale.key.mint, sale.key.wallet, sale.record.tokens, pays, slippage_bps,
+            market_context=sale.market_context, send_mode=stream.send_mode, tip_lamports=stream.tip_lamports,
+        )  # fmt: skip
+
+    def _overlap(self, sale: Sale, turn: int) -> None:
+        """The user wants a second transaction of a whole-position exit while the first may still land."""
+        if sale.turn == turn and len(sale.signatures) <= self._tools.policy.max_refreshes:
+            self._ask(sale)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(
+        self,
+        sale: Sale,
+        outcome: SellOutcome,
+        detail: str = "",
+        *,
+        result: TxResult | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Nothing more is done for this exit: write it down, tell it, and let the next one have its turn."""
+        if outcome is SellOutcome.CONFIRMED and sale.key.is_whole:
+            for other in self._others_of_its_generation(sale):
+                self._finish(other, SellOutcome.EXPIRED, "the position was sold as a whole before its turn came")
+        self._tools.journal.finished(sale.record.id, outcome, detail=detail)
+        sale.enter(SaleState.FINISHED)
+        self._waiting.pop(sale.key, None)
+        if sale is self._current:
+            self._current = None
+        report = self._report(sale, outcome, detail, result, error)
+        self._tools.report_sale(report, sale.record.id)
+        if sale.on_end is not None:
+            sale.on_end(report)
+        self._next_turn()
+
+    def _others_of_its_generation(self, sale: Sale) -> list[Sale]:
+        waiting = list(self._waiting.values())
+        return [other for other in waiting if other is not sale and other.key.generation == sale.key.generation]
+
+    def _report(
+        self, sale: Sale, outcome: SellOutcome, detail: str, result: TxResult | None, error: Exception | None
+    ) -> SellReport:
+        decided = result or sale.last
+        return SellReport(
+            key=sale.key, outcome=outcome, reason=sale.record.reason, tokens=sale.record.tokens,
+            signature=None if decided is None else decided.signature, slot=None if decided is None else decided.slot,
+            transactions=len(sale.signatures), detail=detail, error=error, is_dry_run=self._tools.is_dry_run,
+        )  # fmt: skip
+
+    def _later(self, delay_s: float, task: Callable[[], None]) -> None:
+        self._tools.lines.put_later(self.id, delay_s, task)
+
+
+def _pays_in(context: MarketContext | None) -> SellOutput | None:
+    """What the market pays in, where its context says so; None: it does not."""
+    if context is None:
+        return None
+    for place in (context.meteora_dbc, context.raydium_launchpad, context.raydium_cpmm):
+        if place is not None:
+            with contextlib.suppress(ValueError):
+                name = known_programs().currencies.get(from_text(place.quote_mint))
+                return None if name is None else SellOutput(name)
+    return None

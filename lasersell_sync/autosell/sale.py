@@ -1,0 +1,105 @@
+"""One exit under way: what is known of it between two events. No rules, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.journal import ExitRecord
+from lasersell_sync.autosell.reports import SellReport
+from lasersell_sync.messages import ExitSignalWithTx, MarketContext
+from lasersell_sync.trading.build_tx import SellOutput
+from lasersell_sync.trading.outcome import SellOutcome, TxResult
+
+__all__ = ["Sale", "SaleState"]
+
+
+class SaleState(Enum):
+    """Where an exit stands."""
+
+    #: It waits: for its turn, for ``resume``, or for the journal.
+    WAITING = "waiting"
+    #: A transaction was signed and may land.
+    LIVE = "live"
+    #: None can land; a fresh one was asked for.
+    ASKING = "asking"
+    FINISHED = "finished"
+
+
+class Sale:
+    """One exit's memory. Touched only in the tasks of its position's line."""
+
+    def __init__(
+        self,
+        record: ExitRecord,
+        *,
+        slippage_bps: int | None = None,
+        pays: SellOutput | None = None,
+        on_end: Callable[[SellReport], None] | None = None,
+    ) -> None:
+        self.record = record
+        self.key: ExitKey = record.key
+        self.state = SaleState.WAITING
+        #: What a fresh transaction may give away, in basis points; None: as the policy says.
+        self.slippage_bps = slippage_bps
+        #: What its market pays in; None: not known.
+        self.pays = pays
+        #: Told the end, in the position's line.
+        self.on_end = on_end
+        #: Signatures of transactions that may land.
+        self.live: set[str] = set()
+        #: Of all that were signed.
+        self.signatures = {attempt.signature for attempt in record.attempts}
+        #: Signatures of those that are proven dead, since the exit was begun or begun anew.
+        self.dead = {
+            attempt.signature
+            for attempt in record.attempts
+            if attempt.outcome is not None and attempt.outcome.is_dead and attempt.signed_ms >= record.began_ms
+        }
+        #: What became of the latest dead one.
+        self.last: TxResult | None = None
+        #: Questions for a fresh transaction that went without an answer in a row.
+        self.unanswered = 0
+        #: Rises with every change of state: a timer that was set before knows that it is out of date.
+        self.turn = 0
+        #: Where the token trades, if a signal said so.
+        self.market_context: MarketContext | None = None
+        self._signal: ExitSignalWithTx | None = None
+        self._received_ns = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing more is done for it."""
+        return self.state is SaleState.FINISHED
+
+    def enter(self, state: SaleState) -> int:
+        """Change state; the number of this turn."""
+        self.state = state
+        self.turn += 1
+        return self.turn
+
+    def offer(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+        """A transaction to use when none can land any more; the newest is the best."""
+        self._signal = signal
+        self._received_ns = received_ns
+        if signal.market_context is not None:
+            self.market_context = signal.market_context
+
+    @property
+    def signal(self) -> ExitSignalWithTx | None:
+        """The newest that was not used."""
+        return self._signal
+
+    def use_up_signal(self) -> None:
+        """Its transaction was sent, or is of no use."""
+        self._signal = None
+
+    @property
+    def came_ns(self) -> int:
+        """When the newest signal came, by ``time.monotonic_ns()``."""
+        return self._received_ns
+
+    def outcome_if_given_up(self) -> SellOutcome:
+        """What to call it when nothing more is tried: what became of the last transaction, if there was one."""
+        return SellOutcome.EXPIRED if self.last is None else self.last.outcome

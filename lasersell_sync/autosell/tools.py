@@ -1,0 +1,97 @@
+"""What the rules of selling work with; made once by the ``AutoSeller``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import attrs
+
+from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.guard import SigningGuard
+from lasersell_sync.trading.outcome import TxResult
+from lasersell_sync.trading.signer import Signer
+
+__all__ = ["ExitApi", "Sender", "StreamPort", "Tools"]
+
+
+class Sender(Protocol):
+    """What is needed of a ``TxSender``."""
+
+    def submit(self, signed_tx_b64: str, *, on_settled: Callable[[TxResult], None] | None = None) -> object:
+        """Send, and tell what became of it."""
+
+    def track(self, signature: str, *, blockhash: str, on_settled: Callable[[TxResult], None] | None = None) -> object:
+        """Tell what became of one that was sent before."""
+
+    def token_amounts(self, token_accounts: list[str]) -> dict[str, int]:
+        """Balances now, in atomic units."""
+
+
+class ExitApi(Protocol):
+    """What is needed of an ``ExitApiClient``."""
+
+    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
+        """An unsigned sale."""
+
+
+class StreamPort(Protocol):
+    """What is needed of a session."""
+
+    def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
+        """Ask the server for a fresh transaction that sells the whole position."""
+
+    def tell_bought(self, mint: str, *, success: bool) -> None:
+        """Tell the server what became of a copied purchase."""
+
+    def server_time_ms(self) -> float | None:
+        """The server's clock."""
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether a question would reach the server now."""
+
+    @property
+    def send_mode(self) -> str | None:
+        """What transactions are built for."""
+
+    @property
+    def tip_lamports(self) -> int | None:
+        """What they pay to the sender."""
+
+
+@attrs.frozen(kw_only=True)
+class Tools:
+    """Everything that the rules of selling work with.
+
+    Attributes:
+        stream: the session.
+        sender: sends, and learns what became of it.
+        journal: of a dry run, one in memory.
+        signers: by wallet.
+        guard: as for ``Signer.sign``; None: nothing is judged.
+        policy: how an exit is pursued.
+        exit_api: builds sales of a part anew; None: they are given up when their transaction is dead.
+        lines: where tasks run.
+        is_paused: asked before anything is signed.
+        is_dry_run: nothing is signed or sent.
+        report_sale: tell the user, and the journal by the exit's number in it.
+        report_buy: tell the user.
+    """
+
+    stream: StreamPort
+    sender: Sender
+    journal: Journal
+    signers: Mapping[str, Signer]
+    guard: SigningGuard | None
+    policy: SellPolicy
+    exit_api: ExitApi | None
+    lines: Lines
+    is_paused: Callable[[], bool]
+    is_dry_run: bool
+    report_sale: Callable[[SellReport, int], None]
+    report_buy: Callable[[BuyReport], None]

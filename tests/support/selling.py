@@ -1,0 +1,257 @@
+"""One position's rules without network, threads or clock: a sender, a stream and an API that do what a test says."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any
+
+import attrs
+from solders.hash import Hash
+from solders.message import MessageV0
+from solders.system_program import TransferParams, transfer
+
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.position import Position
+from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.autosell.tools import Tools
+from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
+from lasersell_sync.messages import ExitSignalWithTx
+from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
+from lasersell_sync.trading.wire_tx import signature_and_blockhash
+from tests.support.market_transactions import blank, desk, draft, stranger
+
+MARKET = "raydium_cpmm"
+_blocks = itertools.count(1)
+
+
+def on_another_block(tx_b64: str) -> str:
+    """The same transaction for another block: another signature, as from a server that builds it anew."""
+    taken = draft(tx_b64)
+    blockhash = Hash(next(_blocks).to_bytes(32, "big"))
+    return blank(MessageV0.try_compile(taken.payer, taken.instructions, [], blockhash))
+
+
+def that_also_pays_a_stranger(tx_b64: str) -> str:
+    """What no guard lets pass."""
+    taken = draft(tx_b64)
+    theft = transfer(TransferParams(from_pubkey=taken.payer, to_pubkey=stranger(), lamports=10**9))
+    return taken.with_more(theft).b64()
+
+
+@cache
+def exit_signal() -> ExitSignalWithTx:
+    return desk(MARKET).signals("rpc")[0]
+
+
+@cache
+def _sale_of(tokens: int) -> str:
+    return desk(MARKET).sell(tokens=tokens)
+
+
+class FakeLines:
+    """``Lines`` on a clock of the test's own, on the test's own thread."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self.refusals: list[JournalError] = []
+
+    def put(self, _key: Hashable, task: Callable[[], None]) -> None:
+        self._tasks.append(task)
+
+    def put_later(self, _key: Hashable, delay_s: float, task: Callable[[], None]) -> None:
+        heapq.heappush(self._later, (self.now + delay_s, next(self._numbers), task))
+
+    def run(self) -> None:
+        """Everything that waits now; one that the journal refuses is run again at the next call."""
+        while self._tasks:
+            try:
+                self._tasks[0]()
+            except JournalError as error:
+                self.refusals.append(error)
+                return
+            self._tasks.popleft()
+
+    def advance(self, seconds: float) -> None:
+        until = self.now + seconds
+        self.run()
+        while self._later and self._later[0][0] <= until:
+            self.now, _, task = heapq.heappop(self._later)
+            self._tasks.append(task)
+            self.run()
+        self.now = until
+
+
+class FakeSender:
+    """Remembers what was sent; the test says what became of it."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.tracked: list[str] = []
+        self.amount = 1
+        self.is_reachable = True
+        self._open: dict[str, Callable[[TxResult], None]] = {}
+
+    def submit(self, signed_tx_b64: str, *, on_settled: Any = None) -> None:
+        signature, _ = signature_and_blockhash(signed_tx_b64)
+        self.sent.append(signature)
+        self._open[signature] = on_settled
+
+    def track(self, signature: str, *, blockhash: str, on_settled: Any = None) -> None:
+        assert blockhash
+        self.tracked.append(signature)
+        self._open[signature] = on_settled
+
+    def token_amounts(self, token_accounts: list[str]) -> dict[str, int]:
+        if not self.is_reachable:
+            raise TxSubmitError("request_send", "nobody answers")
+        return dict.fromkeys(token_accounts, self.amount)
+
+    @property
+    def open(self) -> list[str]:
+        """Signatures of transactions that may land."""
+        return list(self._open)
+
+    def settle(self, outcome: SellOutcome, signature: str | None = None) -> str:
+        signature = signature or self.open[-1]
+        slot = 9 if outcome in {SellOutcome.CONFIRMED, SellOutcome.FAILED_ONCHAIN} else None
+        result = TxResult(signature=signature, outcome=outcome, slot=slot, detail=f"it {outcome.value}")
+        self._open.pop(signature)(result)
+        return signature
+
+
+class FakeStream:
+    """Remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.bought: list[tuple[str, bool]] = []
+        self.is_linked = True
+        self.clock_ms: float | None = None
+        self.send_mode: str | None = None
+        self.tip_lamports: int | None = None
+
+    def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
+        self.asked.append((token_account, slippage_bps))
+
+    def tell_bought(self, mint: str, *, success: bool) -> None:
+        self.bought.append((mint, success))
+
+    def server_time_ms(self) -> float | None:
+        return self.clock_ms
+
+
+class FakeApi:
+    """Builds sales as the sandbox's market does, each for another block."""
+
+    def __init__(self) -> None:
+        self.requests: list[BuildSellTxRequest] = []
+        self.failures = 0
+
+    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
+        self.requests.append(request)
+        if self.failures:
+            self.failures -= 1
+            raise ExitApiError("transport", "nobody answers")
+        return BuildTxResponse(on_another_block(_sale_of(request.amount_tokens)))
+
+
+class Rig:
+    """One position under its rules.
+
+    ``restart`` is what a killed process's successor does: everything but the journal is new.
+    """
+
+    def __init__(self, *, journal: Journal | None = None, with_api: bool = False, **options: Any) -> None:
+        self.signal = exit_signal()
+        self.journal = journal or Journal(":memory:")
+        self.stream = FakeStream()
+        self.sender = FakeSender()
+        self.api = FakeApi() if with_api else None
+        self.reports: list[SellReport] = []
+        self.buys: list[BuyReport] = []
+        self.is_paused = False
+        self.options = options
+        self._begin()
+
+    def _begin(self) -> None:
+        self.lines = FakeLines()
+        self.tools = Tools(
+            stream=self.stream,
+            sender=self.sender,
+            journal=self.journal,
+            signers={desk(MARKET).address: Signer(desk(MARKET).wallet)},
+            guard=self.options.get("guard", DEFAULT_GUARD),
+            policy=self.options.get("policy", SellPolicy()),
+            exit_api=self.api,
+            lines=self.lines,  # type: ignore[arg-type]
+            is_paused=lambda: self.is_paused,
+            is_dry_run=self.options.get("is_dry_run", False),
+            report_sale=self._report,
+            report_buy=self.buys.append,
+        )
+        account = self.signal.token_account
+        assert account is not None
+        self.position = Position(self.signal.wallet_pubkey, account, self.tools)
+
+    def _report(self, report: SellReport, exit_id: int) -> None:
+        self.reports.append(report)
+        self.journal.reported(exit_id)
+
+    def restart(self) -> None:
+        """A process dies between two tasks, and the next one takes up."""
+        self.sender._open.clear()
+        self._begin()
+        self.lines.put("", lambda: self.position.restore(self.journal.unfinished()))
+        self.lines.run()
+
+    # -- what the server says
+
+    def opened(self, entry_quote_units: int = 100) -> None:
+        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units))
+        self.lines.run()
+
+    def closed(self) -> None:
+        self.lines.put("", self.position.closed)
+        self.lines.run()
+
+    def exit(self, signal: ExitSignalWithTx | None = None, *, age_s: float = 0.0) -> ExitSignalWithTx:
+        """A signal of the whole position, with a transaction of its own unless one is given."""
+        if signal is None:
+            signal = attrs.evolve(self.signal, unsigned_tx_b64=on_another_block(self.signal.unsigned_tx_b64))
+        came_ns = time.monotonic_ns() - int(age_s * 1e9)
+        self.lines.put("", lambda: self.position.signalled(signal, came_ns))
+        self.lines.run()
+        return signal
+
+    def level(self, index: int, *, tokens: int = 1_000) -> ExitSignalWithTx:
+        return self.exit(
+            attrs.evolve(
+                self.signal, sell_tokens=tokens, level_index=index, unsigned_tx_b64=on_another_block(_sale_of(tokens))
+            )
+        )
+
+    def settle(self, outcome: SellOutcome, signature: str | None = None) -> None:
+        self.sender.settle(outcome, signature)
+        self.lines.run()
+
+    # -- what came of it
+
+    @property
+    def outcomes(self) -> list[tuple[str, SellOutcome]]:
+        return [(report.key.part, report.outcome) for report in self.reports]
+
+    def key(self, part: str = "whole", generation: int = 1) -> ExitKey:
+        assert self.signal.token_account is not None
+        return ExitKey(self.signal.wallet_pubkey, self.signal.token_account, self.signal.mint, part, generation)

@@ -1,0 +1,146 @@
+"""Lines: order within a key, side by side between keys, later, again, and the end."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.exceptions import JournalError
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def refusals() -> list[JournalError]:
+    return []
+
+
+@pytest.fixture
+def lines(refusals: list[JournalError]) -> Iterator[Lines]:
+    made = Lines(4, refusals.append)
+    made.start()
+    yield made
+    assert made.close(PATIENCE_S) == []
+
+
+def test_tasks_of_a_key_keep_their_order_and_never_meet(lines: Lines, rand: random.Random):
+    """Eight threads put; each key's tasks run one at a time, each putter's in the order it put them."""
+    done: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    inside: dict[int, int] = defaultdict(int)
+    left = threading.Semaphore(0)
+
+    def task(key: int, putter: int, number: int) -> None:
+        inside[key] += 1
+        assert inside[key] == 1
+        done[key].append((putter, number))
+        inside[key] -= 1
+        left.release()
+
+    def put(putter: int, keys: list[int]) -> None:
+        for number, key in enumerate(keys):
+            lines.put(key, lambda key=key, number=number: task(key, putter, number))
+
+    putters = [
+        threading.Thread(target=put, args=(putter, [rand.randrange(5) for _ in range(200)])) for putter in range(8)
+    ]
+    for thread in putters:
+        thread.start()
+    for _ in range(8 * 200):
+        assert left.acquire(timeout=PATIENCE_S)
+    for runs in done.values():
+        for putter in range(8):
+            numbers = [number for who, number in runs if who == putter]
+            assert numbers == sorted(numbers)
+
+
+def test_one_key_does_not_hold_up_another(lines: Lines):
+    release, done = threading.Event(), threading.Event()
+    lines.put("slow", lambda: release.wait(PATIENCE_S) and None)
+    lines.put("quick", done.set)
+    assert done.wait(PATIENCE_S)
+    release.set()
+
+
+def test_later_is_not_sooner(lines: Lines):
+    order: list[str] = []
+    done = threading.Event()
+    began = time.monotonic()
+    lines.put_later("a", 0.2, lambda: order.append("second") or done.set())
+    lines.put_later("a", 0.1, lambda: order.append("first"))
+    lines.put("a", lambda: order.append("now"))
+    assert done.wait(PATIENCE_S)
+    assert order == ["now", "first", "second"]
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_refused_task_is_run_again_before_what_is_behind_it(lines: Lines, refusals: list[JournalError]):
+    order: list[str] = []
+    done = threading.Event()
+    left = [JournalError("full", "file", "no room")] * 2
+
+    def task() -> None:
+        order.append("try")
+        if left:
+            raise left.pop()
+
+    lines.put("a", task)
+    lines.put("a", lambda: order.append("behind") or done.set())
+    assert done.wait(PATIENCE_S)
+    assert order == ["try", "try", "try", "behind"]
+    assert len(refusals) == 2
+
+
+def test_what_a_task_raises_ends_nothing(lines: Lines, caplog: pytest.LogCaptureFixture):
+    done = threading.Event()
+    lines.put("a", lambda: 1 / 0)
+    lines.put("a", done.set)
+    assert done.wait(PATIENCE_S)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_after_close_nothing_begins():
+    lines = Lines(2, lambda _error: None)
+    ran = threading.Event()
+    lines.put("before start", ran.set)
+    lines.start()
+    assert ran.wait(PATIENCE_S)
+    lines.put_later("a", 0.05, lambda: pytest.fail("it ran"))
+    assert lines.close(PATIENCE_S) == []
+    lines.put("b", lambda: pytest.fail("it ran"))
+    time.sleep(0.1)  # nothing is waited for: that nothing comes is the point
+
+
+def test_close_from_a_task_and_beside_one_that_hangs():
+    """A callback may close the seller; one that hangs is named and left behind."""
+    lines = Lines(2, lambda _error: None)
+    lines.start()
+    hangs, told = threading.Event(), threading.Event()
+    stuck: list[list[str]] = []
+
+    def close() -> None:
+        stuck.append(lines.close(0.2))
+        told.set()
+
+    lines.put("hangs", lambda: hangs.wait(PATIENCE_S) and None)
+    lines.put("closes", close)
+    assert told.wait(PATIENCE_S)
+    assert len(stuck[0]) == 1
+    assert stuck[0][0].startswith("lasersell-autosell-")
+    hangs.set()
+    assert lines.close(PATIENCE_S) == []
+
+
+def test_waiting_costs_nothing():
+    """Idle workers use no processor time."""
+    lines = Lines(4, lambda _error: None)
+    lines.start()
+    began = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - began < 0.25
+    lines.close(PATIENCE_S)
