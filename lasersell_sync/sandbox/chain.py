@@ -457,15 +457,20 @@ class Chain:
 
     # -- history
 
-    def status(self, signature: Signature, *, search_history: bool = True) -> dict[str, object] | None:
+    def status(
+        self, signature: Signature, *, search_history: bool = True, lag_slots: int = 0
+    ) -> dict[str, object] | None:
         """The ``getSignatureStatuses`` entry of a landed transaction; None for one that has not landed.
 
-        Without ``search_history`` also None for one that landed more than ``STATUS_CACHE_SLOTS`` ago.
+        Without ``search_history`` also None for one that landed more than ``STATUS_CACHE_SLOTS`` ago. With
+        ``lag_slots`` as it was so many slots ago.
         """
         record = self._landed.get(signature)
         if record is None:
             return None
-        age_slots = self.slots.slot() - record.slot
+        age_slots = self.slots.slot() - lag_slots - record.slot
+        if age_slots < 0:
+            return None
         if age_slots > STATUS_CACHE_SLOTS and not search_history:
             return None
         stage = commitment_after(age_slots)

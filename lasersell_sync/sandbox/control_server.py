@@ -43,6 +43,7 @@ class ControlServer:
             "latency": lambda faults, fields: faults.latency(fields.number("ms")),
             "restart": _restart,
             "rpc": _rpc,
+            "rpc-lag": lambda faults, fields: faults.rpc_lag(fields.integer("slots")),
             "api": _api,
             "transactions": _transactions,
             "chain": _chain,

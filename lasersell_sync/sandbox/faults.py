@@ -135,6 +135,8 @@ class Faults:
         self._plan = _Plan()
         #: what every stream connection's link is like
         self.conditions = LinkConditions()
+        #: how far the JSON-RPC node is behind the chain
+        self.lag_slots = 0
 
     # -- the stream
 
@@ -250,6 +252,19 @@ class Faults:
         )
         self._plan_answer(fault, times)
 
+    def rpc_lag(self, slots: int) -> None:
+        """Let the JSON-RPC node lag behind the chain; 0: it does not. Until changed or cleared.
+
+        Slots, block heights, blockhashes, whether they are valid, and statuses are told as of so many slots ago.
+        Transactions that it takes go to the chain all the same; balances, accounts and preflights are of now.
+
+        Args:
+            slots: From 0 to a million.
+        """
+        if isinstance(slots, bool) or not isinstance(slots, int) or not 0 <= slots <= 10**6:
+            raise ValueError(f"slots must be a whole number from 0 to a million, not {slots!r}")
+        self.lag_slots = slots
+
     def api(
         self,
         path: str | None = None,
@@ -348,6 +363,7 @@ class Faults:
             "transactions": fates,
             "latency_ms": self.conditions.latency_s * 1000,
             "bytes_per_s": self.conditions.bytes_per_s,
+            "rpc_lag_slots": self.lag_slots,
         }
 
     def clear(self) -> None:
@@ -355,6 +371,7 @@ class Faults:
         with self._plan.lock:
             self._plan.planned.clear()
         self.conditions.latency_s, self.conditions.bytes_per_s = 0.0, None
+        self.lag_slots = 0
         self._stream().set_muted(muted=False)
 
         def order(chain: Chain) -> None:

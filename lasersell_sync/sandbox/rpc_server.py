@@ -45,7 +45,7 @@ from lasersell_sync.sandbox.rpc_params import (
     unsigned,
     watched_accounts,
 )
-from lasersell_sync.sandbox.slots import COMMITMENT_SLOTS
+from lasersell_sync.sandbox.slots import COMMITMENT_SLOTS, SLOTS_IN_EPOCH
 
 #: Which sender a path belongs to, by ``send_mode``.
 _SENDER_PATHS = {"/fast": "helius_sender", "/iris": "astralane"}
@@ -66,10 +66,15 @@ class RpcServer:
     """
 
     def __init__(
-        self, exchange: Exchange, ordered_error: Callable[[str], AnswerFault | None] = lambda _method: None
+        self,
+        exchange: Exchange,
+        ordered_error: Callable[[str], AnswerFault | None] = lambda _method: None,
+        lag_slots: Callable[[], int] = lambda: 0,
     ) -> None:
         self._exchange = exchange
         self._ordered_error = ordered_error
+        #: how far this node is behind the chain
+        self._lag_slots = lag_slots
         self._methods: dict[str, Callable[[Params], object]] = {
             "sendTransaction": self._send_transaction,
             "simulateTransaction": self._simulate_transaction,
@@ -78,6 +83,7 @@ class RpcServer:
             "isBlockhashValid": self._is_blockhash_valid,
             "getBlockHeight": self._get_block_height,
             "getSlot": self._get_slot,
+            "getEpochInfo": self._get_epoch_info,
             "getSignatureStatuses": self._get_signature_statuses,
             "getBalance": self._get_balance,
             "getAccountInfo": self._get_account_info,
@@ -147,7 +153,8 @@ class RpcServer:
         return {"context": {"apiVersion": _API_VERSION, "slot": slot}, "value": value}
 
     def _slot(self, commitment: str) -> int:
-        return self._exchange.ask_chain(lambda chain: chain.slots.slot(commitment))
+        lag_slots = self._lag_slots()
+        return self._exchange.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
 
     def _commitment(self, config: dict[str, object], *, key: str = "commitment", default: str = "finalized") -> str:
         """The commitment asked for, once the chain has reached ``minContextSlot`` at it."""
@@ -216,11 +223,13 @@ class RpcServer:
             raise invalid_params(f"Too many inputs provided; max {_MAX_SIGNATURES}")
         search = flag(config_of(params, 1), "searchTransactionHistory")
         signatures = [signature_of(text) for text in texts]
-        return self._in_context(
-            self._exchange.ask_chain(
-                lambda chain: [chain.status(signature, search_history=search) for signature in signatures]
-            )
-        )
+        lag_slots = self._lag_slots()
+
+        def look(chain: Chain) -> tuple[list[dict[str, object] | None], int]:
+            statuses = [chain.status(signature, search_history=search, lag_slots=lag_slots) for signature in signatures]
+            return statuses, chain.slots.slot() - lag_slots
+
+        return self._in_context(*self._exchange.ask_chain(look))
 
     def _get_fee_for_message(self, params: Params) -> object:
         """The fee, or null for a message whose blockhash is dead."""
@@ -246,15 +255,30 @@ class RpcServer:
         return self._slot(self._commitment(config_of(params, 0)))
 
     def _get_block_height(self, params: Params) -> int:
-        commitment = self._commitment(config_of(params, 0))
-        return self._exchange.ask_chain(lambda chain: chain.slots.block_height(chain.slots.slot(commitment)))
+        slot = self._slot(self._commitment(config_of(params, 0)))
+        return self._exchange.ask_chain(lambda chain: chain.slots.block_height(slot))
+
+    def _get_epoch_info(self, params: Params) -> object:
+        slot = self._slot(self._commitment(config_of(params, 0)))
+        epoch, slot_index = divmod(slot, SLOTS_IN_EPOCH)
+        return {
+            "absoluteSlot": slot,
+            "blockHeight": self._exchange.ask_chain(lambda chain: chain.slots.block_height(slot)),
+            "epoch": epoch,
+            "slotIndex": slot_index,
+            "slotsInEpoch": SLOTS_IN_EPOCH,
+            "transactionCount": None,
+        }
 
     def _get_latest_blockhash(self, params: Params) -> object:
         commitment = self._commitment(config_of(params, 0))
         return self._in_context(self._latest_blockhash(commitment), self._slot(commitment))
 
     def _latest_blockhash(self, commitment: str) -> dict[str, object]:
-        blockhash, last_height = self._exchange.ask_chain(lambda chain: chain.slots.latest_blockhash(commitment))
+        lag_slots = self._lag_slots()
+        blockhash, last_height = self._exchange.ask_chain(
+            lambda chain: chain.slots.latest_blockhash(commitment, lag_slots=lag_slots)
+        )
         return {"blockhash": str(blockhash), "lastValidBlockHeight": last_height}
 
     def _is_blockhash_valid(self, params: Params) -> object:
@@ -265,8 +289,8 @@ class RpcServer:
             blockhash = None
         if blockhash is None:
             raise invalid_params("not a blockhash")
-        self._commitment(config_of(params, 1))
-        return self._in_context(self._exchange.accepts_blockhash(blockhash))
+        slot = self._slot(self._commitment(config_of(params, 1)))
+        return self._in_context(self._exchange.ask_chain(lambda chain: chain.slots.accepted(blockhash, slot)), slot)
 
     # -- accounts
 

@@ -210,7 +210,8 @@ class Sandbox:
         self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
         control = ControlServer(self, self._exchange.keys.match)
         api = mounted(control, self._faults.disturb("api", ApiServer(self._exchange)))
-        rpc = self._faults.disturb("rpc", RpcServer(self._exchange, self._faults.rpc_error))
+        node = RpcServer(self._exchange, self._faults.rpc_error, lambda: self._faults.lag_slots)
+        rpc = self._faults.disturb("rpc", node)
         self._say_who_can_connect(sockets)
         for service, application in (("api", api), ("rpc", rpc)):
             sockets = listen(service, self._ports[f"{service}_port"], self._host)

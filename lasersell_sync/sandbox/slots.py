@@ -15,6 +15,7 @@ from solders.hash import Hash
 SLOT_S = 0.4
 #: A blockhash is accepted for this many slots.
 BLOCKHASH_LIFE_SLOTS = 150
+SLOTS_IN_EPOCH = 432_000
 #: How many slots old a block must be to have each commitment, in rising order. Here no block is ever abandoned.
 COMMITMENT_SLOTS = {"processed": 0, "confirmed": 1, "finalized": 32}
 _FIRST_SLOT = 300_000_000
@@ -61,10 +62,14 @@ class SlotClock:
         """Blocks up to a slot (default: now)."""
         return (self.slot() if slot is None else slot) - _SKIPPED_SLOTS
 
-    def latest_blockhash(self, commitment: str = "processed") -> tuple[Hash, int]:
+    def latest_blockhash(self, commitment: str = "processed", *, lag_slots: int = 0) -> tuple[Hash, int]:
         """The newest blockhash at a commitment, and the last block height at which it is accepted."""
-        slot = self.slot(commitment)
+        slot = self.slot(commitment) - lag_slots
         return self._blockhash(slot), self.block_height(slot) + BLOCKHASH_LIFE_SLOTS
+
+    def accepted(self, blockhash: Hash, slot: int) -> bool:
+        """Whether a blockhash was known and young enough in a slot of the past."""
+        return any(self._blockhash(slot - age) == blockhash for age in range(BLOCKHASH_LIFE_SLOTS + 1))
 
     def accepts(self, blockhash: Hash) -> bool:
         """Whether a blockhash is known and young enough."""

@@ -357,6 +357,9 @@ def test_chain_conditions_can_be_changed(make_sandbox: Any, make_trader: Any) ->
         (lambda faults: faults.transactions("gone"), "fate"),
         (lambda faults: faults.transactions("lost", times=0), "times"),
         (lambda faults: faults.chain(loss_probability=1.5), "loss_probability"),
+        (lambda faults: faults.rpc_lag(-1), "slots"),
+        (lambda faults: faults.rpc_lag(True), "slots"),
+        (lambda faults: faults.rpc_lag(2.0), "slots"),
     ],
 )
 def test_senseless_orders_are_named(sandbox: Sandbox, order: Callable[[Any], object], named: str) -> None:
@@ -365,6 +368,51 @@ def test_senseless_orders_are_named(sandbox: Sandbox, order: Callable[[Any], obj
     with pytest.raises(ValueError, match=named):
         order(sandbox.faults)
     assert sandbox.faults.pending == before
+
+
+def test_a_node_that_lags_tells_the_past(make_sandbox: Any, make_trader: Any) -> None:
+    """Slots, heights, blockhashes and statuses are as old as ordered, and fit each other; the chain goes on."""
+    sandbox = make_sandbox(clock="manual", landing_delay_ms=0)
+    trader = make_trader(sandbox).register()
+    newest = {"commitment": "processed"}
+    sandbox.skip_slots(500)
+    slot, info = trader.rpc("getSlot", newest)["result"], trader.rpc("getEpochInfo", newest)["result"]
+    assert (info["absoluteSlot"], info["epoch"] * info["slotsInEpoch"] + info["slotIndex"]) == (slot, slot)
+    blockhash = trader.rpc("getLatestBlockhash", newest)["result"]["value"]["blockhash"]
+    transaction = gift(trader, Keypair().pubkey())
+
+    sandbox.faults.rpc_lag(200)
+    assert sandbox.faults.pending["rpc_lag_slots"] == 200
+    assert trader.rpc("getSlot", newest)["result"] == slot - 200
+    old = trader.rpc("getEpochInfo", newest)["result"]
+    assert (old["absoluteSlot"], old["blockHeight"]) == (slot - 200, info["blockHeight"] - 200)
+    assert trader.rpc("getBlockHeight", newest)["result"] == old["blockHeight"]
+    told = trader.rpc("getLatestBlockhash", newest)["result"]
+    assert (told["context"]["slot"], told["value"]["lastValidBlockHeight"]) == (slot - 200, old["blockHeight"] + 150)
+    assert told["value"]["blockhash"] != blockhash
+
+    def valid(text: str) -> Any:
+        return trader.rpc("isBlockhashValid", text, newest)["result"]
+
+    assert valid(told["value"]["blockhash"])["value"] is True
+    assert valid(blockhash) == {"context": valid(blockhash)["context"], "value": False}
+    signature = trader.send(transaction, skipPreflight=True)  # it still goes to the chain
+    sandbox.advance(0)
+    assert [record.signature for record in sandbox.transactions()] == [signature]
+
+    def status() -> Any:
+        return trader.rpc("getSignatureStatuses", [signature])["result"]
+
+    assert status() == {"context": {"apiVersion": "2.3.0", "slot": slot - 200}, "value": [None]}
+    sandbox.skip_slots(199)
+    assert status()["value"] == [None]
+    assert valid(blockhash)["value"] is False
+    sandbox.skip_slots(1)
+    assert status()["value"][0]["confirmationStatus"] == "processed"
+    assert valid(blockhash) == {"context": {"apiVersion": "2.3.0", "slot": slot}, "value": True}
+    sandbox.faults.clear()
+    assert status()["value"][0]["confirmationStatus"] == "finalized"
+    assert valid(blockhash)["value"] is False
 
 
 # -- the control API
@@ -405,7 +453,13 @@ def test_the_stream_is_disturbed_over_http(trader: Trader, control: Control) -> 
     control("latency", ms=50)
     control("slow-link", bytes_per_s=10_000)
     faults = trader.http.get(trader.sandbox.api_url + "/sandbox/faults", headers=trader.headers, timeout=PATIENCE_S)
-    assert faults.json() == {"answers": [], "transactions": [], "latency_ms": 50, "bytes_per_s": 10_000}
+    assert faults.json() == {
+        "answers": [],
+        "transactions": [],
+        "latency_ms": 50,
+        "bytes_per_s": 10_000,
+        "rpc_lag_slots": 0,
+    }
     control("slow-link", bytes_per_s=None)
     control("latency", ms=0)
     control("mute")
@@ -446,6 +500,9 @@ def test_answers_and_chain_are_disturbed_over_http(trader: Trader, control: Cont
     codes = [trader.http.get(url, headers=trader.headers, timeout=PATIENCE_S).status_code for _ in range(2)]
     assert codes == [503, 200]
     control("chain", landing_delay_ms=0, loss_probability=0)
+    control("rpc-lag", slots=7)
+    assert trader.sandbox.faults.pending["rpc_lag_slots"] == 7
+    control("rpc-lag", slots=0)
     control("clear")
     assert trader.rpc("getSlot")["result"] > 0
     assert trader.landed(trader.send(gift(trader, friend, 5))).err is None

@@ -281,7 +281,9 @@ def test_simulations_show_what_would_be(trader: Trader) -> None:
     assert simulate()["result"]["value"]["err"] == "BlockhashNotFound"
     replaced = simulate(replaceRecentBlockhash=True)["result"]["value"]
     assert replaced["err"] is None
-    assert trader.rpc("isBlockhashValid", replaced["replacementBlockhash"]["blockhash"])["result"]["value"] is True
+    replacement = replaced["replacementBlockhash"]["blockhash"]
+    assert trader.rpc("isBlockhashValid", replacement, {"commitment": "processed"})["result"]["value"] is True
+    assert trader.rpc("isBlockhashValid", replacement)["result"]["value"] is False, "finalized states do not know it"
     for config in ({"accounts": 5}, {"accounts": {"addresses": ["x"]}}, {"sigVerify": 1}):
         assert simulate(**config)["error"]["code"] == -32602
 
