@@ -1,0 +1,157 @@
+"""When a transaction can no longer land, and what proves it. A rule without sockets, threads or a clock.
+
+A block takes a transaction when the transaction's blockhash is at most 150 blocks old (Solana's
+``MAX_PROCESSING_AGE``; PROTOCOL.md §9). The server chose the blockhash and does not tell of which block it is, so the
+last height at which it is good can only be bounded from above:
+
+- A node that calls the blockhash valid has the block in its chain. Whatever node is asked afterwards: a confirmed block
+  in a slot not older than that answer's stands on it, so its height is the block's or more. How far the nodes lag
+  behind does not matter, nor whether one URL stands for several of them; the lowest such bound counts.
+- A blockhash that no node ever called valid (it was dead already, or every node lags) is at most as high as the
+  highest block that any of them reported after the transaction arrived, plus what such a node may lag behind.
+
+A transaction is dead when, beyond that bound, its status was asked for twice and there was none. An answer counts only
+when it comes from a state that is not older than a confirmed block at the bound: ``getEpochInfo`` tells the slot of
+such a block, and the answer of ``getSignatureStatuses`` tells its own. It counts only from nodes that know the
+blockhash, where any does: another cluster's node knows nothing of this one's transactions, and says so politely.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = ["BLOCKHASH_LIFE_BLOCKS", "FORK_BLOCKS", "MAX_LAG_BLOCKS", "READS_NEEDED", "ExpiryRule", "Tip"]
+
+#: A blockhash is good while it is at most 150 blocks old, as seen from the block *before* the one that takes the
+#: transaction: that one may be 151 blocks higher.
+BLOCKHASH_LIFE_BLOCKS: Final = 151
+#: How far a node may lag behind the cluster and still be believed to know nothing of a newer blockhash: two minutes. A
+#: node that is 128 slots behind calls itself unhealthy (agave: ``DELINQUENT_VALIDATOR_SLOT_DISTANCE``), and providers
+#: take it out.
+MAX_LAG_BLOCKS: Final = 300
+#: A block that is not confirmed may stand on a branch that is given up. No branch grows longer than this: then the
+#: other one is final.
+FORK_BLOCKS: Final = 32
+#: One answer may come from a node that has just lost its way.
+READS_NEEDED: Final = 2
+
+
+class Tip(NamedTuple):
+    """A block of a node's chain, as ``getEpochInfo`` tells it.
+
+    Attributes:
+        slot: its slot.
+        height: how many blocks stand below it; never more than the slots.
+    """
+
+    slot: int
+    height: int
+
+
+class ExpiryRule:
+    """What is known of one transaction's end. Nodes are told apart by any number.
+
+    Threads: none; the caller guards it.
+    """
+
+    __slots__ = ("_bounds", "_first_heights", "_highest", "_reads", "_valid_at")
+
+    def __init__(self) -> None:
+        #: Slot of each node's first word that the blockhash is valid.
+        self._valid_at: dict[int, int] = {}
+        #: Height of the first block that each node reported.
+        self._first_heights: dict[int, int] = {}
+        #: The lowest height, by node, from which on no block takes the transaction; True: from a confirmed block.
+        self._bounds: dict[int, tuple[int, bool]] = {}
+        self._highest = 0
+        self._reads = 0
+
+    def is_known_to(self, node: int) -> bool:
+        """Whether the node has called the blockhash valid; it need not be asked again."""
+        return node in self._valid_at
+
+    def is_bounded_by(self, node: int, *, confirmed: bool = True) -> bool:
+        """Whether a block of this node, a confirmed one, has given a bound that needs no guess."""
+        bound = self._bounds.get(node)
+        return bound is not None and (bound[1] or not confirmed)
+
+    @property
+    def bound(self) -> int | None:
+        """From this height on no block takes the transaction; None: not known yet."""
+        if self._bounds:
+            return min(height for height, _ in self._bounds.values())
+        if self._valid_at or not self._first_heights:
+            return None
+        return max(self._first_heights.values()) + BLOCKHASH_LIFE_BLOCKS + MAX_LAG_BLOCKS
+
+    def wants_tip(self, node: int, newest_height: int, height: int) -> bool:
+        """Whether the node's newest confirmed block would tell something.
+
+        Args:
+            node: who would be asked.
+            newest_height: of the newest confirmed block that it has told.
+            height: what that may have grown to.
+        """
+        if node not in self._first_heights or (node in self._valid_at and not self.is_bounded_by(node)):
+            return True
+        bound = self.bound
+        return bound is not None and newest_height < bound <= height
+
+    def saw_valid(self, node: int, slot: int) -> None:
+        """``isBlockhashValid`` said true.
+
+        Args:
+            node: who said it.
+            slot: of the state it was said of (``context.slot``), whatever its commitment.
+        """
+        self._valid_at.setdefault(node, slot)
+
+    def saw_tip(self, node: int, tip: Tip, *, confirmed: bool = True) -> None:
+        """``getEpochInfo`` answered, asked after the transaction was there.
+
+        Args:
+            node: who answered.
+            tip: what it said.
+            confirmed: the commitment asked for was ``confirmed``, not ``processed``.
+        """
+        self._first_heights.setdefault(node, tip.height)
+        if confirmed:
+            self._highest = max(self._highest, tip.height)
+        valid_at = self._valid_at.get(node)
+        # A block of an older slot may stand below the blockhash's: another node behind the same URL told it.
+        if valid_at is None or tip.slot < valid_at:
+            return
+        height = tip.height + BLOCKHASH_LIFE_BLOCKS + (0 if confirmed else FORK_BLOCKS)
+        known = self._bounds.get(node)
+        self._bounds[node] = (height, confirmed) if known is None else (min(height, known[0]), confirmed or known[1])
+
+    def saw_status(self) -> None:
+        """Some node knows the transaction: what was not found before says little."""
+        self._reads = 0
+
+    def saw_no_status(self, node: int, tip: Tip | None, slot: int) -> bool:
+        """``getSignatureStatuses``, which searched the history, found nothing.
+
+        Args:
+            node: who answered.
+            tip: a confirmed block that this node reported before it was asked; None without one.
+            slot: of the state that was searched (``context.slot``).
+
+        Returns:
+            True when it is proven that the transaction will not land.
+        """
+        bound = self.bound
+        if bound is None or tip is None or tip.height < bound or slot < tip.slot:
+            return False
+        if self._valid_at and node not in self._valid_at:
+            return False
+        self._reads += 1
+        return self._reads >= READS_NEEDED
+
+    def explain(self) -> str:
+        """What is missing for a proof, in words."""
+        bound = self.bound
+        if bound is None:
+            return "no node has told yet how long its blockhash is good"
+        seen = f"; the highest confirmed block seen is {self._highest}" if self._highest else ""
+        return f"no block from height {bound} on takes it{seen}"
