@@ -1,4 +1,4 @@
-"""Base58 public keys: checked without loading solders, which costs more than the rest of the library."""
+"""Base58 public keys and signatures: checked without loading solders, which costs more than the rest of the library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ _DIGIT = {character: value for value, character in enumerate(_ALPHABET)}
 _PUBKEY_BYTES = 32
 # 32 bytes are 32 characters (all zero) to 44 characters (PROTOCOL.md §3).
 _MAX_CHARACTERS = 44
+_SIGNATURE_BYTES = 64
+_MAX_SIGNATURE_CHARACTERS = 88
 
 
 def is_pubkey(text: object) -> bool:
     """True when ``text`` is the base58 form of exactly 32 bytes."""
-    if not isinstance(text, str) or not 0 < len(text) <= _MAX_CHARACTERS:
+    return _is_base58_of(_PUBKEY_BYTES, text, _MAX_CHARACTERS)
+
+
+def is_signature(text: object) -> bool:
+    """True when ``text`` is the base58 form of exactly 64 bytes."""
+    return _is_base58_of(_SIGNATURE_BYTES, text, _MAX_SIGNATURE_CHARACTERS)
+
+
+def _is_base58_of(byte_count: int, text: object, max_characters: int) -> bool:
+    if not isinstance(text, str) or not 0 < len(text) <= max_characters:
         return False
     number = 0
     for character in text:
@@ -22,7 +33,7 @@ def is_pubkey(text: object) -> bool:
             return False
         number = number * 58 + digit
     leading_zero_bytes = len(text) - len(text.lstrip("1"))
-    return leading_zero_bytes + (number.bit_length() + 7) // 8 == _PUBKEY_BYTES
+    return leading_zero_bytes + (number.bit_length() + 7) // 8 == byte_count
 
 
 def require_pubkey(field: str, text: object) -> str:

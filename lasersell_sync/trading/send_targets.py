@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, ClassVar, Final, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 
@@ -51,6 +52,11 @@ def _readable_ca_file(_: object, attribute: attrs.Attribute[Any], value: object)
     tls.require_ca_file(attribute.name, value, beside=None)
 
 
+def _lamports(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigurationError(attribute.name, "a whole number of lamports, 0 or more, is needed, or None")
+
+
 @attrs.frozen(kw_only=True)
 class _Target:
     """What all targets share: how they are reached, and what ``sendTransaction`` asks of them.
@@ -64,6 +70,8 @@ class _Target:
     send_options: ClassVar[dict[str, object]] = {"maxRetries": 0}
     #: What answers a GET, for ``warm_send_target``; None: it is asked for its health.
     warm_up_path: ClassVar[str | None] = None
+    #: Whose tip accounts it wants a tip in (``guard/programs.json``); None: it takes none.
+    tip_accounts_of: ClassVar[str | None] = None
 
     allow_insecure: bool = False
     proxy: Proxy | None = attrs.field(default=None, converter=to_proxy, repr=False)
@@ -84,6 +92,11 @@ class _Target:
             ConfigurationError, ImportError: the environment names a proxy that cannot be used.
         """
         return route_to(self.endpoint, proxy=self.proxy, trust_env=self.trust_env, ca_file=self.ca_file)
+
+    @property
+    def tip_service(self) -> str | None:
+        """Under which name ``guard/programs.json`` has its minimum tip; None: it takes none."""
+        return self.tip_accounts_of
 
     def _address(self) -> str:
         raise NotImplementedError
@@ -120,7 +133,9 @@ class SendTargetHeliusSender(_Target):
     """Helius Sender. It only sends: confirm through an RPC node.
 
     Args:
-        url: another address of it, a regional one for example.
+        url: another address of it, a regional one for example; ``?swqos_only=true`` is its cheaper service.
+        minimum_tip_lamports: ``TxSender`` warns of transactions that tip less; default: what the service was seen to
+            want, 1 000 000, or 5 000 with ``swqos_only``.
         allow_insecure: ``http://`` to another machine.
         proxy, trust_env, ca_file: as ``SendTargetRpc``.
 
@@ -130,8 +145,16 @@ class SendTargetHeliusSender(_Target):
 
     label = "helius sender"
     warm_up_path = "/ping"
+    tip_accounts_of = "helius_sender"
 
     url: str = attrs.field(default=HELIUS_SENDER_FAST_URL, repr=_shown_url)
+    minimum_tip_lamports: int | None = attrs.field(default=None, kw_only=True, validator=_lamports)
+
+    @property
+    def tip_service(self) -> str:
+        """Under which name ``guard/programs.json`` has its minimum tip."""
+        options = parse_qs(urlsplit(self.url).query)
+        return "helius_sender_swqos_only" if options.get("swqos_only") == ["true"] else "helius_sender"
 
     def _address(self) -> str:
         return self.url
@@ -145,6 +168,8 @@ class SendTargetAstralane(_Target):
         api_key: goes into ``x-api-key``, and into no text.
         region: default ``ASTRALANE_DEFAULT_REGION``; see ``astralane_iris_url``.
         url: in place of a region's.
+        minimum_tip_lamports: ``TxSender`` warns of transactions that tip less; default: what the service was seen to
+            want, 10 000.
         allow_insecure: ``http://`` to another machine; the key travels in clear then.
         proxy, trust_env, ca_file: as ``SendTargetRpc``.
 
@@ -153,10 +178,12 @@ class SendTargetAstralane(_Target):
     """
 
     label = "astralane"
+    tip_accounts_of = "astralane"
 
     api_key: str = attrs.field(repr=False)
     region: str | None = None
     url: str | None = attrs.field(default=None, repr=_shown_url)
+    minimum_tip_lamports: int | None = attrs.field(default=None, kw_only=True, validator=_lamports)
 
     def __attrs_post_init__(self) -> None:
         require_api_key(self.api_key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -18,6 +18,7 @@ from lasersell_sync.trading.wire_tx import SIGNATURE_BYTES, SIGNED, UNSIGNED, de
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
+    from solders.message import VersionedMessage
     from solders.pubkey import Pubkey
     from solders.signature import Signature
     from solders.transaction import VersionedTransaction
@@ -35,6 +36,8 @@ __all__ = [
 _ONE_SIGNATURE = b"\x01"
 _HEAD_CHARACTERS = 88
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+_SYSTEM_PROGRAM = bytes(32)
+_ADVANCE_NONCE = b"\x04\x00\x00\x00"
 
 
 @attrs.frozen
@@ -161,6 +164,45 @@ def signature_of(signed_tx_b64: str) -> str:
     parsed, layout = parse(raw, SIGNED)
     _require_signed(raw, layout)
     return str(parsed.signatures[0])
+
+
+class SignedTx(NamedTuple):
+    """A signed transaction, read.
+
+    Attributes:
+        signature: base58; names it.
+        blockhash: base58; how long it is good depends on it.
+        never_expires: it stands on a durable nonce instead: what looks like a blockhash does not age.
+        parsed: what solders made of it.
+    """
+
+    signature: str
+    blockhash: str
+    never_expires: bool
+    parsed: VersionedTransaction
+
+
+def read_signed_tx(signed_tx_b64: str) -> SignedTx:
+    """What must be known of a signed transaction to follow it.
+
+    Raises:
+        TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction, or a signature is missing.
+
+    Threads: any.
+    """
+    raw = decode_base64(signed_tx_b64, SIGNED)
+    parsed, layout = parse(raw, SIGNED)
+    _require_signed(raw, layout)
+    message = parsed.message
+    return SignedTx(str(parsed.signatures[0]), str(message.recent_blockhash), _advances_nonce(message), parsed)
+
+
+def _advances_nonce(message: VersionedMessage) -> bool:
+    """Solana takes a transaction for one on a durable nonce when its first instruction advances one."""
+    instructions = message.instructions
+    if not instructions or not bytes(instructions[0].data).startswith(_ADVANCE_NONCE):
+        return False
+    return bytes(message.account_keys[instructions[0].program_id_index]) == _SYSTEM_PROGRAM
 
 
 # ── keypairs ─────────────────────────────────────────────────────────────────────────────────────────────────────
