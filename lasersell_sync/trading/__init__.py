@@ -15,6 +15,7 @@ from lasersell_sync.trading.exit_api import (
     ExitApiClientOptions,
 )
 from lasersell_sync.trading.guard import GuardReport, SigningGuard
+from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.send_targets import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
@@ -41,6 +42,7 @@ from lasersell_sync.trading.tx import (
     sign_unsigned_tx,
     sign_unsigned_tx_b64,
 )
+from lasersell_sync.trading.tx_sender import PendingTx, TxSender
 
 __all__ = [
     "ASTRALANE_DEFAULT_REGION",
@@ -57,6 +59,8 @@ __all__ = [
     "ExitApiClient",
     "ExitApiClientOptions",
     "GuardReport",
+    "PendingTx",
+    "SellOutcome",
     "SellOutput",
     "SendTarget",
     "SendTargetAstralane",
@@ -64,6 +68,8 @@ __all__ = [
     "SendTargetRpc",
     "Signer",
     "SigningGuard",
+    "TxResult",
+    "TxSender",
     "WalletProof",
     "astralane_iris_url",
     "close_rpc_connections",

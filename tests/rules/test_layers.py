@@ -45,7 +45,7 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint", "wire_tx"],
+        ["_endpoint", "wire_tx", "outcome", "expiry"],
         ["_http", "account", "build_tx", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "solana_rpc"],
@@ -56,7 +56,10 @@ INNER_LAYERS = {
         ["guard.report"],
         ["guard.signing_guard"],
         ["guard"],
-        ["signer"],
+        ["signer", "tips", "rpc_node"],
+        ["pending_txs", "token_amounts"],
+        ["send_lane", "settled_calls", "status_poller"],
+        ["tx_sender"],
     ],
     "session": [
         ["events", "market_view", "table", "deadlines", "exits", "health"],

@@ -1,0 +1,157 @@
+"""The questions that are put to a Solana node about transactions, and answers that mean what they should.
+
+A node may answer anything: every answer is looked at, and one that is not of the documented shape is an error
+(``TxSubmitError``, ``decode_response``), never a "no". See solana.com/docs/rpc for the methods.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeGuard
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import TxSubmitError
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._json_rpc import RpcClient
+from lasersell_sync.trading.expiry import Tip
+
+__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Landing", "RpcNode", "Statuses"]
+
+#: ``getSignatureStatuses`` takes so many signatures, ``getMultipleAccounts`` so many addresses.
+MAX_STATUSES: Final = 256
+MAX_ACCOUNTS: Final = 100
+
+_LEVELS = {"processed", "confirmed", "finalized"}
+
+
+class Landing(NamedTuple):
+    """What a node knows of a transaction.
+
+    Attributes:
+        slot: where it stands.
+        is_sure: at commitment ``confirmed`` or ``finalized``.
+        error: the chain's error as JSON, shortened; None when there is none.
+    """
+
+    slot: int
+    is_sure: bool
+    error: str | None
+
+
+class Statuses(NamedTuple):
+    """An answer of ``getSignatureStatuses``.
+
+    Attributes:
+        slot: of the state that was searched.
+        landings: one for each signature, in order; None where there is none.
+    """
+
+    slot: int
+    landings: list[Landing | None]
+
+
+class AccountData(NamedTuple):
+    """An account's owner (base58) and bytes."""
+
+    owner: str
+    data: bytes
+
+
+class RpcNode:
+    """One node's answers.
+
+    Every method is one attempt within ``budget``, and raises ``TxSubmitError``: ``request_send response_read
+    http_status decode_response rpc_error``.
+
+    Threads: any.
+    """
+
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
+
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+        return self._client.label
+
+    def is_blockhash_valid(self, blockhash: str, *, budget: TimeBudget) -> tuple[bool, int]:
+        """Whether the node's newest state takes transactions with this blockhash, and that state's slot."""
+        params = [blockhash, {"commitment": "processed"}]
+        slot, value = self._in_context(self._client.call("isBlockhashValid", params, budget=budget))
+        if not isinstance(value, bool):
+            raise self._senseless("isBlockhashValid")
+        return value, slot
+
+    def tip(self, commitment: str, *, budget: TimeBudget) -> Tip:
+        """The newest block of a commitment."""
+        answer = self._client.call("getEpochInfo", [{"commitment": commitment}], budget=budget)
+        slot, height = (answer.get(name) for name in ("absoluteSlot", "blockHeight")) if _is_object(answer) else (0, -1)
+        # Every block has a slot of its own: a height above its slot is no height.
+        if not _is_count(slot) or not _is_count(height) or height > slot:
+            raise self._senseless("getEpochInfo")
+        return Tip(slot, height)
+
+    def statuses(self, signatures: Sequence[str], *, budget: TimeBudget) -> Statuses:
+        """What is known of up to ``MAX_STATUSES`` transactions, the whole history searched."""
+        params = [list(signatures), {"searchTransactionHistory": True}]
+        slot, values = self._in_context(self._client.call("getSignatureStatuses", params, budget=budget))
+        if not isinstance(values, list) or len(values) != len(signatures):
+            raise self._senseless("getSignatureStatuses")
+        return Statuses(slot, [None if value is None else self._landing(value) for value in values])
+
+    def _landing(self, status: Any) -> Landing:
+        if not _is_object(status) or not _is_count(status.get("slot")) or "err" not in status:
+            raise self._senseless("getSignatureStatuses")
+        level = status.get("confirmationStatus")
+        if level is None:  # nodes of before 2020 tell a finalized one by null confirmations
+            level = "finalized" if status.get("confirmations", 0) is None else "processed"
+        if level not in _LEVELS:
+            raise self._senseless("getSignatureStatuses")
+        error = status["err"]
+        words = None if error is None else _log.shorten(json.dumps(error))
+        return Landing(status["slot"], level != "processed", words)
+
+    def accounts(self, addresses: Sequence[str], *, budget: TimeBudget) -> list[AccountData | None]:
+        """Up to ``MAX_ACCOUNTS`` accounts at commitment ``confirmed``; None where there is none."""
+        params = [list(addresses), {"encoding": "base64", "commitment": "confirmed"}]
+        _, values = self._in_context(self._client.call("getMultipleAccounts", params, budget=budget))
+        if not isinstance(values, list) or len(values) != len(addresses):
+            raise self._senseless("getMultipleAccounts")
+        return [None if value is None else self._account(value) for value in values]
+
+    def _account(self, value: Any) -> AccountData:
+        if _is_object(value) and isinstance(value.get("owner"), str):
+            data = value.get("data")
+            if isinstance(data, list) and len(data) == 2 and isinstance(data[0], str) and data[1] == "base64":
+                try:
+                    return AccountData(value["owner"], base64.b64decode(data[0], validate=True))
+                except (binascii.Error, ValueError):
+                    pass
+        raise self._senseless("getMultipleAccounts")
+
+    def warm(self, *, budget: TimeBudget) -> None:
+        """Opens a connection and leaves it ready."""
+        self._client.warm(None, budget=budget)
+
+    def _in_context(self, answer: Any) -> tuple[int, Any]:
+        """The slot and the value of an answer that has a context."""
+        context = answer.get("context") if isinstance(answer, dict) else None
+        slot = context.get("slot") if isinstance(context, dict) else None
+        if not _is_count(slot) or "value" not in answer:
+            raise TxSubmitError("decode_response", "the answer has no context and value", target=self.label)
+        return slot, answer["value"]
+
+    def _senseless(self, method: str) -> TxSubmitError:
+        # Not quoted: whoever answers may send our key back.
+        return TxSubmitError("decode_response", f"the answer is not one to {method}", target=self.label)
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,147 @@
+"""One thread asks one node what became of the transactions under way, as long as there are any."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading.expiry import Tip
+from lasersell_sync.trading.pending_txs import FIRST_LOOK_S, PendingTxs, TrackedTx
+from lasersell_sync.trading.rpc_node import MAX_STATUSES, RpcNode
+
+__all__ = ["StatusPoller"]
+
+log = _log.logger("trading")
+
+#: For one question. A node that takes longer would tell stale news.
+_ASK_S: Final = 3.0
+#: Between rounds while a node fails, at most.
+_LONGEST_PAUSE_S: Final = 2.0
+#: A node's newest block is asked for at least this often while something is under way: its slots may tell nothing.
+_TIP_LIFE_S: Final = 5.0
+
+
+class StatusPoller:
+    """One node's thread: ``lasersell-confirm-<number>``.
+
+    It asks in rounds, ``poll_s`` apart and more when the node fails: whether blockhashes are valid until it says so;
+    for the newest confirmed block where that could tell something; and for the statuses of all at once. Nodes do not
+    wait for each other, and without a transaction under way nothing is asked.
+
+    Args:
+        number: of the node, from 0.
+        node: the node.
+        pending: what it is asked about, and where its answers go.
+        poll_s: seconds between rounds.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        node: RpcNode,
+        pending: PendingTxs,
+        *,
+        poll_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._number = number
+        self._node = node
+        self._pending = pending
+        self._poll_s = poll_s
+        self._clock = clock
+        self._thread = threading.Thread(target=self._run, name=f"lasersell-confirm-{number + 1}", daemon=True)
+        self._tip: Tip | None = None
+        self._tip_read_at = 0.0
+        #: The newest slot that any answer told.
+        self._slot = 0
+        self._failures = 0
+        #: Monotonic seconds.
+        self.last_used_at = 0.0
+
+    @property
+    def thread(self) -> threading.Thread:
+        """To be joined."""
+        return self._thread
+
+    def start(self) -> None:
+        """Once."""
+        self._thread.start()
+
+    def warm(self, *, timeout_s: float) -> None:
+        """Opens a connection, on this thread; a failure is logged."""
+        self.last_used_at = self._clock()
+        try:
+            self._node.warm(budget=TimeBudget(timeout_s))
+        except (TxSubmitError, ConcurrencyError) as error:
+            log.warning("warming %s failed: %s", self._node.label, error)
+
+    def _run(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while (under_way := self._pending.wait_for_some(pause_s)) is not None:
+            pause_s = self._pause_after(under_way)
+
+    def _pause_after(self, under_way: list[TrackedTx]) -> float:
+        """One round; seconds to wait after it."""
+        self.last_used_at = self._clock()
+        try:
+            self._look(under_way)
+        except (TxSubmitError, ConcurrencyError) as error:
+            self._failures += 1
+            level = logging.WARNING if self._failures == 1 else logging.DEBUG
+            log.log(level, "%s: a question about %d transactions failed: %s", self._node.label, len(under_way), error)
+        except Exception:
+            # Whatever an answer was that nobody thought of: the next one may be better, and the thread must live.
+            self._failures += 1
+            log.exception("%s: asking for statuses failed", self._node.label)
+        else:
+            self._failures = 0
+        return min(max(_LONGEST_PAUSE_S, self._poll_s), self._poll_s * 2.0 ** min(self._failures, 16))
+
+    def _look(self, under_way: list[TrackedTx]) -> None:
+        # Each question for itself: a node that tells no heights may still tell that a transaction has landed.
+        problem: Exception | None = None
+        for ask in (self._ask_about_blockhashes, self._ask_for_the_tip, self._ask_for_statuses):
+            if self._pending.closed:
+                return
+            try:
+                ask(under_way)
+            except (TxSubmitError, ConcurrencyError) as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def _ask_about_blockhashes(self, under_way: list[TrackedTx]) -> None:
+        for blockhash in self._pending.unknown_blockhashes(self._number, under_way):
+            if self._pending.closed:
+                return
+            is_valid, slot = self._node.is_blockhash_valid(blockhash, budget=TimeBudget(_ASK_S))
+            self._slot = max(self._slot, slot)
+            if is_valid:
+                self._pending.saw_valid(self._number, blockhash, slot)
+
+    def _ask_for_the_tip(self, under_way: list[TrackedTx]) -> None:
+        is_old = self._clock() - self._tip_read_at > _TIP_LIFE_S
+        if not is_old and not self._pending.wants_tip(self._number, under_way, self._tip, self._slot):
+            return
+        tip = self._node.tip("confirmed", budget=TimeBudget(_ASK_S))
+        self._tip, self._tip_read_at = tip, self._clock()
+        self._slot = max(self._slot, tip.slot)
+        if self._pending.saw_tip(self._number, tip, under_way, confirmed=True):
+            # The blockhash is younger than anything confirmed: a bound that is a little too high comes at once.
+            newest = self._node.tip("processed", budget=TimeBudget(_ASK_S))
+            self._pending.saw_tip(self._number, newest, under_way, confirmed=False)
+
+    def _ask_for_statuses(self, under_way: list[TrackedTx]) -> None:
+        for start in range(0, len(under_way), MAX_STATUSES):
+            if self._pending.closed:
+                return
+            batch = under_way[start : start + MAX_STATUSES]
+            statuses = self._node.statuses([tracked.signature for tracked in batch], budget=TimeBudget(_ASK_S))
+            self._slot = max(self._slot, statuses.slot)
+            self._pending.saw_statuses(self._number, batch, statuses, self._tip)

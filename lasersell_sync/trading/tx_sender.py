@@ -1,0 +1,411 @@
+"""Sends signed transactions, the same bytes again until each is settled, and finds out what became of them.
+
+Accepted is not landed, and not accepted is not lost: a transaction is settled when the chain says so, when it is proven
+that it never will land (``expiry``), or when everybody it was sent to refused it. Until then it may land, and nobody
+should build another one in its place.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lasersell_sync import _log
+from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.processes import ProcessGuard, refuse_late_patching
+from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading.outcome import TxResult
+from lasersell_sync.trading.pending_txs import OnSettled, PendingTx, PendingTxs
+from lasersell_sync.trading.rpc_node import RpcNode
+from lasersell_sync.trading.send_lane import SendLane, client_for
+from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
+from lasersell_sync.trading.settled_calls import SettledCalls
+from lasersell_sync.trading.status_poller import StatusPoller
+from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
+from lasersell_sync.trading.token_amounts import ask_token_amounts
+from lasersell_sync.trading.tx import SignedTx, read_signed_tx
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["PendingTx", "TxSender"]
+
+log = _log.logger("trading")
+
+_WARM_S = 5.0
+
+
+class TxSender:
+    """Sends signed transactions to one or several targets, and follows each until it is settled.
+
+    - The first target gets its copy on the caller's own thread, the others theirs at the same moment from threads of
+      their own; all get the same bytes, which the signature deduplicates. A target that hangs delays nothing else.
+    - The same bytes go to every target again every ``rebroadcast_s`` until the transaction is settled.
+    - The nodes are asked every ``poll_s`` for all transactions at once; each node on a thread of its own.
+    - The outcome is ``CONFIRMED`` or ``FAILED_ONCHAIN`` when a node says so at commitment ``confirmed``; ``EXPIRED``
+      with the proof of ``trading.expiry``; ``REJECTED`` when every copy that was sent, to every target, was refused by
+      a JSON-RPC error that says so for certain (``send_lane.NOT_TAKEN_CODES``). Everything else, 429, 5xx, garbage,
+      time-outs and broken connections among it, leaves it open.
+
+    Nothing runs before the first ``warm``, ``submit`` or ``track``, and nothing is asked while nothing is under way.
+    All nodes must belong to the cluster that the targets send to.
+
+    Args:
+        targets: where transactions go; the first is served first.
+        rpcs: the nodes that are asked what became of transactions: ``SendTargetRpc``, or URLs; default: those of the
+            targets that are nodes. Two from different providers are better than one.
+        rebroadcast_s: seconds between two copies to one target.
+        poll_s: seconds between two rounds of questions to one node; up to 2 s while it fails.
+        send_timeout_s: seconds that one copy may take, and a caller may have to wait; host name look-ups come on top.
+        keep_warm_s: a connection that was not used for so many seconds is used once, from the first ``warm``,
+            ``submit`` or ``track`` on, so that the next sale does not begin with a handshake; None: never.
+
+    Raises:
+        ConfigurationError: no target, no node (the senders answer no questions), or a number out of range.
+        ConcurrencyError: gevent or eventlet came too late.
+
+    Threads: every method from any. Its own: ``lasersell-confirm`` (when copies are due, and keeping warm),
+    ``lasersell-confirm-1`` and so on (one for each node), ``lasersell-confirm-calls`` (``on_settled``),
+    ``lasersell-send-0_0`` and so on (copies, up to 8 for each target). They end with ``close``.
+    """
+
+    def __init__(
+        self,
+        targets: SendTarget | Sequence[SendTarget],
+        *,
+        rpcs: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None = None,
+        rebroadcast_s: float = 2.0,
+        poll_s: float = 0.4,
+        send_timeout_s: float = 5.0,
+        keep_warm_s: float | None = 30.0,
+    ) -> None:
+        refuse_late_patching()
+        self._targets = _targets(targets)
+        nodes = _nodes(rpcs, self._targets)
+        self._keep_warm_s = None if keep_warm_s is None else _seconds("keep_warm_s", keep_warm_s)
+        self._guard = ProcessGuard("TxSender")
+        self._calls = SettledCalls()
+        self._pending = PendingTxs(
+            self._guard,
+            [target.label for target in self._targets],
+            resend_s=_seconds("rebroadcast_s", rebroadcast_s),
+            run=self._calls.run,
+        )
+        send_timeout_s = _seconds("send_timeout_s", send_timeout_s)
+        self._lanes = [
+            SendLane(number, target, self._pending, send_timeout_s=send_timeout_s)
+            for number, target in enumerate(self._targets)
+        ]
+        self._nodes = [RpcNode(client_for(node)) for node in nodes]
+        self._pollers = [
+            StatusPoller(number, node, self._pending, poll_s=_seconds("poll_s", poll_s))
+            for number, node in enumerate(self._nodes)
+        ]
+        self._places: list[SendLane | StatusPoller] = [*self._lanes, *self._pollers]
+        self._warmers = concurrent.futures.ThreadPoolExecutor(
+            len(self._pollers), thread_name_prefix="lasersell-confirm-warm"
+        )
+        self._thread = threading.Thread(target=self._run, name="lasersell-confirm", daemon=True)
+        #: Guards the start of the threads.
+        self._life = threading.Lock()
+        self._started = False
+        self._tips_told: set[tuple[int, int]] = set()
+
+    def __repr__(self) -> str:
+        targets = ", ".join(target.label for target in self._targets)
+        return f"<TxSender to {targets}{' (closed)' if self._pending.closed else ''}>"
+
+    # ── what users do ──
+
+    def warm(self, *, timeout_s: float = 5.0) -> None:
+        """Opens a connection to every target and node, all at once; what fails is logged, not raised.
+
+        Args:
+            timeout_s: seconds in all.
+
+        Raises:
+            ConfigurationError: not a time limit.
+            ConcurrencyError: closed.
+            ForkedProcessError: in a forked child.
+
+        Threads: any; blocks the caller.
+        """
+        timeout_s = _seconds("timeout_s", timeout_s)
+        self._guard.check()
+        self._pending.require_open()
+        self._start()
+        futures = [lane.hand_over_warming(timeout_s=timeout_s) for lane in self._lanes]
+        futures += [self._hand_over_warming(poller, timeout_s) for poller in self._pollers]
+        concurrent.futures.wait([future for future in futures if future is not None], timeout_s)
+
+    def submit(self, signed_tx_b64: str, *, on_settled: OnSettled | None = None) -> PendingTx:
+        """Sends a signed transaction to all targets, and has it followed until it is settled.
+
+        It returns when the first target has answered, or after ``send_timeout_s``; whatever that answer was, the
+        transaction is followed. One that is under way already (the same signature) is not sent anew by this, and is
+        one and the same pending transaction.
+
+        Args:
+            signed_tx_b64: standard base64, as ``sign_unsigned_tx_b64`` and ``encode_signed_tx`` return it.
+            on_settled: called once with its result, on the thread ``lasersell-confirm-calls``, maybe before this
+                returns. Not called when the sender is closed before. It should be quick: others wait behind it.
+
+        Raises:
+            TxSubmitError: ``serialize_tx``: not one signed transaction; nothing was sent.
+            ConcurrencyError: closed.
+            ForkedProcessError: in a forked child.
+
+        Threads: any; the first target's copy is sent on the calling one.
+        """
+        self._guard.check()
+        signed = read_signed_tx(signed_tx_b64)
+        # Known before the first byte leaves, so that no answer finds nobody waiting for it.
+        tracked, is_to_send = self._pending.add(
+            signed.signature,
+            signed.blockhash,
+            tx_b64=signed_tx_b64,
+            never_expires=signed.never_expires,
+            on_settled=on_settled,
+        )
+        if is_to_send:
+            for lane in self._lanes[1:]:
+                lane.hand_over(tracked)
+            self._start()
+            self._lanes[0].send(tracked)
+            self._warn_of_small_tips(signed)
+        return PendingTx(tracked, self._pending)
+
+    def track(self, signature: str, *, blockhash: str, on_settled: OnSettled | None = None) -> PendingTx:
+        """Follows a transaction that was sent before, by an earlier process for example: its bytes are not here.
+
+        It is only watched: never sent again, and never ``REJECTED``.
+
+        Args:
+            signature: base58.
+            blockhash: base58, its own: how long it may land depends on it.
+            on_settled: as for ``submit``.
+
+        Raises:
+            ConfigurationError: not a signature or a blockhash.
+            ConcurrencyError: closed.
+            ForkedProcessError: in a forked child.
+
+        Threads: any; returns at once.
+        """
+        self._guard.check()
+        # Not repeated: the base58 form of a keypair looks the same, and people mix them up.
+        if not is_signature(signature):
+            raise ConfigurationError("signature", "the base58 form of 64 bytes is needed")
+        if not is_pubkey(blockhash):
+            raise ConfigurationError("blockhash", "the base58 form of 32 bytes is needed")
+        tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, on_settled=on_settled)
+        self._start()
+        return PendingTx(tracked, self._pending)
+
+    def send(self, signed_tx_b64: str, *, timeout_s: float = 120.0) -> TxResult:
+        """``submit``, and the result of it.
+
+        Args:
+            signed_tx_b64: standard base64.
+            timeout_s: seconds in all. A blockhash lives for 60 to 90 s, and the proof takes a few more.
+
+        Returns:
+            The result; ``UNKNOWN`` when the time is over. The transaction is followed and sent further then: the same
+            bytes again, or ``submit``, wait for it anew.
+
+        Raises:
+            TxSubmitError, ConcurrencyError, ForkedProcessError: as ``submit``.
+            ConfigurationError: not a time limit.
+
+        Threads: any; blocks the caller.
+        """
+        budget = TimeBudget(_seconds("timeout_s", timeout_s))
+        return self.submit(signed_tx_b64).result(budget.remaining_s())
+
+    def token_amounts(self, token_accounts: Sequence[str], *, timeout_s: float = 5.0) -> dict[str, int]:
+        """What token accounts hold now, at commitment ``confirmed``, by the first node that answers.
+
+        A node that lags tells the past; it is asked like any other.
+
+        Args:
+            token_accounts: base58 addresses, any number.
+            timeout_s: seconds in all; every node gets a share.
+
+        Returns:
+            Atomic units by address, 0 for an account that does not exist.
+
+        Raises:
+            TxSubmitError: no node answered, or there is something else at an address (``decode_response``).
+            ConfigurationError: not an address, or not a time limit.
+            ForkedProcessError: in a forked child.
+
+        Threads: any; blocks the caller.
+        """
+        self._guard.check()
+        timeout_s = _seconds("timeout_s", timeout_s)
+        if isinstance(token_accounts, str):
+            raise ConfigurationError("token_accounts", "a list of addresses is needed, not one text")
+        accounts = [require_pubkey(f"token_accounts[{index}]", account) for index, account in enumerate(token_accounts)]
+        return ask_token_amounts(self._nodes, accounts, timeout_s=timeout_s) if accounts else {}
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Ends it: nothing is sent or asked any more. Idempotent.
+
+        Transactions under way may still land. Their ``result()`` returns ``UNKNOWN``, and their ``on_settled`` is not
+        called; ``track`` of another sender takes them up again. Callbacks of those that were settled before are still
+        called. The process's kept connections stay open (``close_rpc_connections``).
+
+        Args:
+            timeout: seconds to wait for the threads. One that is in the middle of a request ends with it, after
+                ``send_timeout_s`` at most; if that is later, a warning names it.
+
+        Raises:
+            ForkedProcessError: in a forked child.
+
+        Threads: any, a callback's too.
+        """
+        self._guard.check()
+        budget = TimeBudget(timeout)
+        self._pending.close()
+        self._calls.close()
+        for lane in self._lanes:
+            lane.close()
+        self._warmers.shutdown(wait=False, cancel_futures=True)
+        busy = [thread.name for thread in self._threads() if not _joined(thread, budget)]
+        waits = [(lane.number, lane.wait_closed(budget.remaining_s() or 0.0)) for lane in self._lanes]
+        busy += [f"lasersell-send-{number}" for number, is_closed in waits if not is_closed]
+        if busy:
+            log.warning("closed, and still busy after %g s: %s", timeout, ", ".join(busy))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ── threads ──
+
+    def _start(self) -> None:
+        """Starts them once. After ``close`` they end at once."""
+        if self._started:
+            return
+        with self._life:
+            started, self._started = self._started, True
+            if not started:
+                for place in self._places:
+                    place.last_used_at = time.monotonic()
+                for poller in self._pollers:
+                    poller.start()
+                self._thread.start()
+
+    def _threads(self) -> list[threading.Thread]:
+        with self._life:
+            threads = [self._thread, *(poller.thread for poller in self._pollers)] if self._started else []
+        return threads if self._calls.thread is None else [*threads, self._calls.thread]
+
+    def _run(self) -> None:
+        while self._pending.wait_for_copies(self._keep_warm()):
+            try:
+                for tracked, number in self._pending.due_copies():
+                    self._lanes[number].hand_over(tracked)
+            except Exception:
+                log.exception("sending again failed")
+
+    def _keep_warm(self) -> float | None:
+        """Has connections used that were idle for long; the moment at which the next one will have been."""
+        if self._keep_warm_s is None:
+            return None
+        now = time.monotonic()
+        moments = []
+        for place in self._places:
+            if now - place.last_used_at >= self._keep_warm_s:
+                if isinstance(place, SendLane):
+                    place.hand_over_warming(timeout_s=_WARM_S)
+                else:
+                    self._hand_over_warming(place, _WARM_S)
+                moments.append(now + self._keep_warm_s)
+            else:
+                moments.append(place.last_used_at + self._keep_warm_s)
+        return min(moments)
+
+    def _hand_over_warming(self, poller: StatusPoller, timeout_s: float) -> concurrent.futures.Future[None] | None:
+        poller.last_used_at = time.monotonic()
+        try:
+            return self._warmers.submit(poller.warm, timeout_s=timeout_s)
+        except RuntimeError:  # closed meanwhile
+            return None
+
+    # ── tips ──
+
+    def _warn_of_small_tips(self, signed: SignedTx) -> None:
+        for lane in self._lanes:
+            target = lane.target
+            least = minimum_tip_lamports(target)
+            if least is None or target.tip_accounts_of is None:
+                continue
+            tip = tip_lamports(signed.parsed, target.tip_accounts_of)
+            if tip is None or tip >= least or (lane.number, tip) in self._tips_told:
+                continue
+            self._tips_told.add((lane.number, tip))
+            log.warning(
+                "a transaction tips %s %d lamports, which takes %d or more: it may be ignored there; raise "
+                "tip_lamports, or set the target's minimum_tip_lamports",
+                target.label, tip, least,
+            )  # fmt: skip
+
+
+def _joined(thread: threading.Thread, budget: TimeBudget) -> bool:
+    if thread is not threading.current_thread():
+        thread.join(budget.remaining_s())
+        return not thread.is_alive()
+    return True
+
+
+# ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _targets(targets: SendTarget | Sequence[SendTarget]) -> list[SendTarget]:
+    several = [targets] if isinstance(targets, SendTarget) else targets
+    if not isinstance(several, Sequence) or not several or not all(isinstance(one, SendTarget) for one in several):
+        raise ConfigurationError("targets", "a SendTarget, or a list of at least one, is needed")
+    return list(several)
+
+
+def _nodes(
+    rpcs: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None, targets: Sequence[SendTarget]
+) -> list[SendTargetRpc]:
+    if rpcs is None:
+        nodes = [target for target in targets if isinstance(target, SendTargetRpc)]
+        if not nodes:
+            raise ConfigurationError(
+                "rpcs",
+                "at least one Solana node is needed: the senders take transactions and answer no questions, so nobody "
+                "would know what became of them",
+            )
+        return nodes
+    several = [rpcs] if isinstance(rpcs, (str, SendTargetRpc)) else rpcs
+    if not isinstance(several, Sequence) or not several:
+        raise ConfigurationError("rpcs", "a SendTargetRpc, a node's URL, or a list of at least one, is needed")
+    return [_node(index, rpc) for index, rpc in enumerate(several)]
+
+
+def _node(index: int, rpc: object) -> SendTargetRpc:
+    if isinstance(rpc, SendTargetRpc):
+        return rpc
+    if isinstance(rpc, str):
+        return SendTargetRpc(rpc)
+    raise ConfigurationError(f"rpcs[{index}]", f"{type(rpc).__name__} answers no questions: give a node")
+
+
+def _seconds(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(field, "a positive, finite number of seconds is needed")
+    return float(value)
