@@ -26,6 +26,7 @@ from lasersell_sync.exceptions import (
     ExitApiError,
     ForkedProcessError,
     HandshakeError,
+    JournalError,
     LaserSellError,
     ProtocolError,
     SendBufferFull,
@@ -147,6 +148,20 @@ from lasersell_sync.stream.stats import (
 )
 
 if _typing.TYPE_CHECKING:
+    from lasersell_sync.autosell import (
+        Attempt,
+        AutoSeller,
+        BuyRecord,
+        BuyReport,
+        ExitKey,
+        ExitRecord,
+        Journal,
+        LegPlan,
+        LegsReport,
+        SellPolicy,
+        SellReport,
+        Step,
+    )
     from lasersell_sync.recording import (
         RecordedFrame,
         Recorder,
@@ -193,14 +208,29 @@ if _typing.TYPE_CHECKING:
         warm_send_target,
     )
 else:
+    #: Whatever is in neither of these is of trading.
     _OF_RECORDING = ("RecordedFrame", "Recorder", "Recording", "RecordingError", "replay")
+    _OF_SELLING = (
+        "Attempt",
+        "AutoSeller",
+        "BuyRecord",
+        "BuyReport",
+        "ExitKey",
+        "ExitRecord",
+        "Journal",
+        "LegPlan",
+        "LegsReport",
+        "SellPolicy",
+        "SellReport",
+        "Step",
+    )
 
     def __getattr__(name: str) -> object:
         """What ``__all__`` lists and nobody has named yet."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = _importlib.import_module(f"{__name__}.{'recording' if name in _OF_RECORDING else 'trading'}")
-        value = globals()[name] = getattr(module, name)
+        package = "recording" if name in _OF_RECORDING else "autosell" if name in _OF_SELLING else "trading"
+        value = globals()[name] = getattr(_importlib.import_module(f"{__name__}.{package}"), name)
         return value
 
     def __dir__() -> list[str]:
@@ -217,6 +247,7 @@ __all__ = [
     "ExitApiError",
     "ForkedProcessError",
     "HandshakeError",
+    "JournalError",
     "LaserSellError",
     "ProtocolError",
     "SendBufferFull",
@@ -327,6 +358,19 @@ __all__ = [
     "Health",
     # session.stream_session
     "StreamSession",
+    # autosell
+    "Attempt",
+    "AutoSeller",
+    "BuyRecord",
+    "BuyReport",
+    "ExitKey",
+    "ExitRecord",
+    "Journal",
+    "LegPlan",
+    "LegsReport",
+    "SellPolicy",
+    "SellReport",
+    "Step",
     # recording
     "RecordedFrame",
     "Recorder",

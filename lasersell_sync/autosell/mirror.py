@@ -18,7 +18,7 @@ from lasersell_sync.exceptions import (
 )
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.wire_tx import signature_and_blockhash
+from lasersell_sync.trading.tx import read_signed_tx
 
 __all__ = ["MirrorDesk"]
 
@@ -56,7 +56,7 @@ class MirrorDesk:
             if signer is None:
                 raise ConfigurationError("signers", f"none is the wallet {signal.user_wallet}")
             signed = signer.sign(signal, guard=tools.guard)
-            signature, blockhash = signature_and_blockhash(signed)
+            read = read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return
@@ -64,11 +64,11 @@ class MirrorDesk:
             self._tell(signal, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
             return
         is_new = tools.journal.buying(
-            signature=signature,
+            signature=read.signature,
             wallet=signal.user_wallet,
             mint=signal.mint,
             watched_wallet=signal.watched_wallet,
-            blockhash=blockhash,
+            blockhash=read.blockhash,
         )
         if is_new:
             bought = partial(self._hear_result, signal.user_wallet, signal.mint, signal.watched_wallet)

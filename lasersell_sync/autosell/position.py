@@ -35,7 +35,7 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse,
 from lasersell_sync.trading.guard.addresses import from_text
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.wire_tx import signature_and_blockhash
+from lasersell_sync.trading.tx import read_signed_tx
 
 __all__ = ["Position", "PositionId"]
 
@@ -290,11 +290,11 @@ class Position:
             if signer is None:
                 raise ConfigurationError("signers", f"none is the wallet {sale.key.wallet}")
             signed = signer.sign(transaction, request=request, guard=tools.guard)
-            signature, blockhash = signature_and_blockhash(signed)
+            read = read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
             return
-        if signature in sale.signatures:
+        if read.signature in sale.signatures:
             # One that is live, or proven dead: of no use. The server builds another one for another block.
             sale.enter(SaleState.WAITING)
             sale.use_up_signal()
@@ -302,8 +302,8 @@ class Position:
         elif tools.is_dry_run:
             self._finish(sale, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
         else:
-            tools.journal.signed(sale.record.id, signature=signature, blockhash=blockhash)
-            self._send(sale, signed, signature)
+            tools.journal.signed(sale.record.id, signature=read.signature, blockhash=read.blockhash)
+            self._send(sale, signed, read.signature)
 
     def _give_up(self, sale: Sale, outcome: SellOutcome, detail: str, *, error: Exception | None = None) -> None:
         """No further transaction; the end, unless an earlier one may still land (``overlap_full_exit``)."""

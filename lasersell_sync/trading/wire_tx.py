@@ -19,17 +19,7 @@ from lasersell_sync.exceptions import TxSubmitError
 if TYPE_CHECKING:
     from solders.transaction import VersionedTransaction
 
-__all__ = [
-    "SIGNATURE_BYTES",
-    "SIGNED",
-    "UNSIGNED",
-    "Layout",
-    "Origin",
-    "decode_base64",
-    "encode_base64",
-    "parse",
-    "signature_and_blockhash",
-]
+__all__ = ["SIGNATURE_BYTES", "SIGNED", "UNSIGNED", "Layout", "Origin", "decode_base64", "encode_base64", "parse"]
 
 SIGNATURE_BYTES: Final = 64
 _PUBKEY_BYTES = 32
@@ -221,13 +211,3 @@ def _with_blanks(parsed: VersionedTransaction, missing: int) -> VersionedTransac
     from solders.transaction import VersionedTransaction
 
     return VersionedTransaction.populate(parsed.message, [*parsed.signatures, *[Signature.default()] * missing])
-
-
-def signature_and_blockhash(signed_tx_b64: str) -> tuple[str, str]:
-    """What the chain knows a signed transaction by, and what its life depends on; both base58.
-
-    Raises:
-        TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction.
-    """
-    parsed, _ = parse(decode_base64(signed_tx_b64, SIGNED), SIGNED)
-    return str(parsed.signatures[0]), str(parsed.message.recent_blockhash)

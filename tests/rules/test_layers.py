@@ -22,7 +22,7 @@ LAYERS = [
     ["codec"],
     ["stream", "trading"],
     ["session"],
-    ["recording"],
+    ["autosell", "recording"],
     ["integrations"],
     ["cli"],
 ]
@@ -60,6 +60,13 @@ INNER_LAYERS = {
         ["pending_txs", "token_amounts"],
         ["send_lane", "settled_calls", "status_poller"],
         ["tx_sender"],
+    ],
+    "autosell": [
+        ["exits", "policy", "lines"],
+        ["journal", "reports"],
+        ["sale", "tools", "legs"],
+        ["position", "mirror"],
+        ["engine"],
     ],
     "session": [
         ["events", "market_view", "table", "deadlines", "exits", "health"],

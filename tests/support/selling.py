@@ -26,7 +26,7 @@ from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
-from lasersell_sync.trading.wire_tx import signature_and_blockhash
+from lasersell_sync.trading.tx import read_signed_tx
 from tests.support.market_transactions import blank, desk, draft, stranger
 
 MARKET = "raydium_cpmm"
@@ -104,7 +104,7 @@ class FakeSender:
         self._open: dict[str, Callable[[TxResult], None]] = {}
 
     def submit(self, signed_tx_b64: str, *, on_settled: Any = None) -> None:
-        signature, _ = signature_and_blockhash(signed_tx_b64)
+        signature = read_signed_tx(signed_tx_b64).signature
         self.sent.append(signature)
         self._open[signature] = on_settled
 

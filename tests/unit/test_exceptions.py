@@ -17,6 +17,7 @@ from lasersell_sync.exceptions import (
     ExitApiError,
     ForkedProcessError,
     HandshakeError,
+    JournalError,
     LaserSellError,
     ProtocolError,
     SendBufferFull,
@@ -50,6 +51,7 @@ EXAMPLES = [
     ExitApiError("http_status", "rate limit exceeded", status=429, body="{}", retry_after_s=1.0),
     TxSubmitError("rpc_error", "Blockhash not found", target="rpc", code=-32002, signature="5x"),
     UnsafeTransactionError("destination", "7 lamports to a stranger", account="1" * 32, remedy="do not sign it"),
+    JournalError("full", "sales.journal", "no room is left on the disk"),
 ]
 
 

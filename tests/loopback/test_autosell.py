@@ -1,0 +1,197 @@
+"""From exit signal to landed sale against the sandbox: what is sold is what was meant, once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lasersell_sync as ls
+from lasersell_sync.sandbox import Sandbox
+from lasersell_sync.sandbox.assertions import LedgerAssertions
+from lasersell_sync.trading import close_rpc_connections
+from tests.support.sellers import Trader
+from tests.support.waiting import PATIENCE_S
+
+CONFIRMED = ls.SellOutcome.CONFIRMED
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as running:
+        yield running
+        close_rpc_connections()
+
+
+@pytest.fixture
+def trader(sandbox: Sandbox, tmp_path: Path) -> Trader:
+    made = Trader(sandbox, tmp_path)
+    made.register()
+    return made
+
+
+@pytest.fixture
+def ledger(sandbox: Sandbox) -> LedgerAssertions:
+    return LedgerAssertions(sandbox, timeout_s=PATIENCE_S)
+
+
+def test_an_exit_is_sold_confirmed_and_told(trader: Trader, ledger: LedgerAssertions):
+    """The whole way, beside a consumer that gets every event as well."""
+    consumed: list[str] = []
+    with trader.session() as session, trader.seller(session):
+        session.on("*", lambda event: consumed.append(event.type))
+        session.start()
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        trader.exit_positions()
+        (report,) = trader.wait_for_reports()
+        trade = ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+        session.wait_for("position_closed", PATIENCE_S)
+    assert (report.outcome, report.signature, report.slot) == (CONFIRMED, trade.signature, trade.slot)
+    assert (report.tokens, report.reason, report.transactions) == (trade.tokens, "manual", 1)
+    assert {"exit_signal_with_tx", "position_closed"} <= set(consumed)
+    with ls.Journal(trader.folder / "sales.journal") as journal:
+        (record,) = journal.exits()
+    assert (record.outcome, record.is_reported) == (CONFIRMED, True)
+
+
+def test_a_ladder_sells_each_level_once(trader: Trader, ledger: LedgerAssertions):
+    """Level by level, the amounts the server named, and nothing twice."""
+    levels = tuple(ls.TakeProfitLevel(profit_pct=profit, sell_pct=50) for profit in (10, 20, 30))
+    with trader.session(take_profit_levels=levels) as session, trader.seller(session):
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        reports = trader.wait_for_reports(3)
+    assert sorted(report.key.part for report in reports) == ["level 0", "level 1", "level 2"]
+    assert [report.outcome for report in reports] == [CONFIRMED] * 3
+    sales = ledger.sales(trader.wallet)
+    assert sorted(trade.tokens for trade in sales) == sorted(report.tokens for report in reports)
+
+
+def test_signals_from_before_the_start_are_followed(trader: Trader, ledger: LedgerAssertions):
+    with trader.session() as session:
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        trader.exit_positions()
+        session.wait_for("exit_signal_with_tx", PATIENCE_S)
+        with trader.seller(session):
+            trader.wait_for_reports()
+    ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+
+
+def test_a_lost_transaction_is_replaced_once_it_is_proven_dead(trader: Trader, ledger: LedgerAssertions):
+    """The first one never lands; the slots that prove it pass quickly here."""
+    with trader.session() as session, trader.seller(session):
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        trader.sandbox.faults.transactions("never")
+        trader.exit_positions()
+        stop = threading.Event()
+
+        def let_slots_pass() -> None:
+            while not stop.wait(0.5):
+                trader.sandbox.skip_slots(40)
+
+        thread = threading.Thread(target=let_slots_pass)
+        thread.start()
+        try:
+            (report,) = trader.wait_for_reports()
+        finally:
+            stop.set()
+            thread.join()
+    assert (report.outcome, report.transactions) == (CONFIRMED, 2)
+    ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+
+
+def test_a_sale_that_fails_on_the_chain_is_made_anew(trader: Trader, ledger: LedgerAssertions):
+    """The price leaves the signed limit before it lands."""
+    with trader.session() as session, trader.seller(session):
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        trader.sandbox.faults.transactions("late", landing_delay_ms=3_000)
+        trader.exit_positions()
+        session.wait_for("exit_signal_with_tx", PATIENCE_S)
+        trader.sandbox.set_price_multiplier(trader.sandbox.mints[0], 0.4)
+        (report,) = trader.wait_for_reports()
+    assert (report.outcome, report.transactions) == (CONFIRMED, 2)
+    assert len(ledger.failed_transactions(trader.wallet)) == 1
+    ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+
+
+def test_a_restart_in_the_middle_sells_once(trader: Trader, ledger: LedgerAssertions):
+    """Closed while the sale is on its way: reported unknown, found confirmed by the next seller, sold once."""
+    with trader.session() as session:
+        trader.buy()
+        session.wait_for("position_opened", PATIENCE_S)
+        trader.sandbox.faults.transactions("late", landing_delay_ms=30_000)
+        with trader.seller(session):
+            trader.exit_positions()
+            with ls.Journal(trader.folder / "sales.journal", read_only=True) as journal:
+                assert trader.sandbox.wait_for(lambda: [r for r in journal.exits() if r.state == "signed"], PATIENCE_S)
+        assert [report.outcome for report in trader.reports] == [ls.SellOutcome.UNKNOWN]
+    with trader.session() as session, trader.seller(session):
+        reports = trader.wait_for_reports(2)
+    assert reports[1].outcome is CONFIRMED
+    ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+
+
+def test_copies_are_bought_and_the_server_is_told(trader: Trader, tmp_path: Path):
+    """A watched wallet buys; ours follows within the guard's cap, and the position is known as a copy."""
+    with Sandbox(scenario="mirror", seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:
+        copier = Trader(sandbox, tmp_path / "..")
+        copier.folder = tmp_path
+        copier.register()
+        whale = next(str(keypair.pubkey()) for name, keypair in sandbox.wallets.items() if "whale" in name)
+        watch = ls.WatchWallet(
+            pubkey=whale,
+            auto_buy=ls.AutoBuyConfig(wallet_pubkey=copier.wallet, amount_quote_units=10**8, amount_usd1_units=10**7),
+        )
+        guard = ls.SigningGuard(max_buy_lamports=2 * 10**8, max_buy_usd1_units=2 * 10**7)
+        with (
+            copier.session(watch_wallets=[watch]) as session,
+            copier.seller(session, guard=guard, mirror_buys=True),
+        ):
+            (report,) = copier.wait_for_buys()[:1]
+            assert report.outcome is CONFIRMED, report
+            opened = session.wait_for(
+                lambda event: event.type == "position_opened" and event.message.mirror_source == whale, PATIENCE_S
+            )
+        assert opened.message.mint == report.mint
+        assert sandbox.token_balance(copier.wallet, report.mint) > 0
+        close_rpc_connections()
+
+
+def test_copies_need_a_cap(trader: Trader, tmp_path: Path):
+    """Without one the guard signs no purchase that the server asks for; the server is told, and so is the user."""
+    with Sandbox(scenario="mirror", seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:
+        copier = Trader(sandbox, tmp_path)
+        copier.register()
+        whale = next(str(keypair.pubkey()) for name, keypair in sandbox.wallets.items() if "whale" in name)
+        auto_buy = ls.AutoBuyConfig(wallet_pubkey=copier.wallet, amount_quote_units=10**8, amount_usd1_units=10**7)
+        watch = ls.WatchWallet(pubkey=whale, auto_buy=auto_buy)
+        with copier.session(watch_wallets=[watch]) as session, copier.seller(session, mirror_buys=True):
+            (report,) = copier.wait_for_buys()[:1]
+        assert report.outcome is ls.SellOutcome.REJECTED
+        assert isinstance(report.error, ls.UnsafeTransactionError)
+        close_rpc_connections()
+
+
+def test_a_position_is_sold_in_legs(tmp_path: Path):
+    """More than the band absorbs is sold piece by piece, to the last token."""
+    with Sandbox(scenario="thin-liquidity", seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:
+        trader = Trader(sandbox, tmp_path)
+        trader.register()
+        mint = next(info.mint for info in sandbox.mint_info.values() if info.quote == "SOL")
+        with trader.session() as session, trader.seller(session) as seller:
+            trader.buy(mint, sol=0.5)
+            handle = session.wait_for("position_opened", PATIENCE_S).handle
+            plan = ls.LegPlan(slippage_bps=1_000, timeout_s=PATIENCE_S)
+            result = seller.sell_in_legs(handle, plan)
+        assert result.tokens_left == 0, result
+        assert len(result.legs) > 1
+        assert sum(leg.tokens for leg in result.legs if leg.outcome is CONFIRMED) == handle.tokens
+        ledger = LedgerAssertions(sandbox, timeout_s=PATIENCE_S)
+        assert sum(trade.tokens for trade in ledger.sales(trader.wallet)) == handle.tokens
+        close_rpc_connections()
