@@ -8,9 +8,12 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lasersell_sync import Journal, SellOutcome
+from lasersell_sync.sandbox.assertions import LedgerAssertions
 from tests.examples.trading import EXAMPLES, Account
 from tests.support.processes import Program
 from tests.support.waiting import until
@@ -58,6 +61,55 @@ def test_a_bot_with_a_wrong_key_fails_at_once(name: str, account: Account):
     assert code == 1
     assert "another-key" not in output
     assert "401" in output or "403" in output
+
+
+# ── the bot that sells by itself ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_selling_bot_buys_and_sells(account: Account, tmp_path: Path):
+    """Its journal knows what the ledger knows."""
+    mint, journal = account.sandbox.mints[0], str(tmp_path / "sales.journal")
+    with bot("autosell_bot.py", account, "--buy", mint, "--journal", journal, "--once") as program:
+        code, output, _ = program.end()
+    assert code == 0, output
+    assert account.sold(mint)
+    with Journal(journal) as read:
+        (record,) = read.exits()
+    assert (record.reason, record.outcome) == ("target_profit", SellOutcome.CONFIRMED)
+    assert account.disconnected()
+
+
+def test_the_selling_bot_is_killed_and_sells_once(account: Account, tmp_path: Path):
+    """kill -9 with a sale under way; the next start finds it and sells nothing twice."""
+    mint, journal = account.sandbox.mints[0], str(tmp_path / "sales.journal")
+    with bot("autosell_bot.py", account, "--buy", mint, "--journal", journal) as program:
+        program.line_with("bought: confirmed")
+        account.sandbox.faults.transactions("late", landing_delay_ms=20_000)
+        assert account.sandbox.wait_for(lambda: [p for p in account.sandbox.positions() if p.exit_reason], 60)
+
+        def is_signed() -> bool:
+            with Journal(journal, read_only=True) as read:
+                return any(record.state == "signed" for record in read.exits())
+
+        until(is_signed)
+        program.process.kill()
+        program.process.wait()
+    with bot("autosell_bot.py", account, "--journal", journal, "--once") as program:
+        code, output, _ = program.end()
+    assert code == 0, output
+    assert "taken up" in output
+    LedgerAssertions(account.sandbox).assert_sold_exactly_once(account.wallet, mint)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_selling_bot_stops_in_good_order(number: signal.Signals, account: Account, tmp_path: Path):
+    mint, journal = account.sandbox.mints[0], str(tmp_path / "sales.journal")
+    with bot("autosell_bot.py", account, "--buy", mint, "--journal", journal) as program:
+        program.line_with("bought: confirmed")
+        code, output, _ = program.stop(number)
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert account.disconnected()
 
 
 # ── the Flask app ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
+from lasersell_sync import Journal, SellOutcome
 from tests.examples.trading import ROOT, Account
 from tests.support.processes import Program
 
@@ -46,6 +48,22 @@ def test_a_way_to_consume_sells_a_position(way: str, account: Account):
     assert "closed: target_profit" in output
     assert account.sold(mint)
     assert account.disconnected()
+
+
+def test_the_page_on_selling_sells(account: Account, tmp_path: Path):
+    """Its first program, with nothing added, in a folder of its own; the second way to the same end is its journal."""
+    page = (ROOT / "docs" / "selling.md").read_text(encoding="utf-8")
+    program_text = next(iter(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+    mint = account.sandbox.mints[0]
+    account.register()
+    with Program("-c", program_text, env=account.environment, cwd=tmp_path) as program:
+        assert account.connected()
+        account.buy(mint)
+        program.line_with("SellOutcome.CONFIRMED")
+        program.stop(signal.SIGINT)
+    assert account.sold(mint)
+    with Journal(tmp_path / "sales.journal") as journal:
+        assert [record.outcome for record in journal.exits()] == [SellOutcome.CONFIRMED]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Account:
     def on(cls, sandbox: Sandbox, folder: Path) -> Account:
         keypair = Keypair()
         path = folder / "wallet.json"
+        path.touch(mode=0o600)  # a key that others can read is refused
         path.write_text(json.dumps(list(bytes(keypair))))
         environment = {
             "LASERSELL_API_KEY": sandbox.api_key,
@@ -50,14 +51,22 @@ class Account:
     def wallet(self) -> str:
         return str(self.keypair.pubkey())
 
+    def register(self) -> None:
+        """As its owner does once."""
+        with self._api() as api:
+            api.register_wallet(prove_ownership(self.keypair))
+
     def buy(self, mint: str) -> None:
         """Open a position, as another program with the same wallet would."""
-        options = ExitApiClientOptions(connect_timeout_s=5.0, attempt_timeout_s=20.0)
-        with ExitApiClient(self.sandbox.api_key, options).with_base_url(self.sandbox.api_url) as api:
-            api.register_wallet(prove_ownership(self.keypair))
+        self.register()
+        with self._api() as api:
             order = BuildBuyTxRequest(mint, self.wallet, slippage_bps=2_000, amount=0.1)
             signed = sign_unsigned_tx_b64(api.build_buy_tx(order).tx, self.keypair)
             send_transaction_b64_to(SendTargetRpc(self.sandbox.rpc_url), signed)
+
+    def _api(self) -> ExitApiClient:
+        options = ExitApiClientOptions(connect_timeout_s=5.0, attempt_timeout_s=20.0)
+        return ExitApiClient(self.sandbox.api_key, options).with_base_url(self.sandbox.api_url)
 
     # ── what the exchange knows; each waits for it ───────────────────────────────────────────────────────────────
 

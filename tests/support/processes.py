@@ -34,7 +34,13 @@ def surroundings() -> dict[str, str]:
 class Program:
     """A child process whose output is text; both streams together, unless ``stderr`` is given."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, stderr: int = subprocess.STDOUT) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        stderr: int = subprocess.STDOUT,
+        cwd: Path | None = None,
+    ) -> None:
         # A shell's background jobs ignore SIGINT and hand that on; a handler does not survive exec, and that is wanted.
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,6 +51,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            cwd=cwd,
             env={**surroundings(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})},
         )
 
