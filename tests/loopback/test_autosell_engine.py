@@ -1,0 +1,344 @@
+"""The automatic seller around a scripted stream: what it hears, whose it is, pauses, callbacks, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from solders.keypair import Keypair
+
+import lasersell_sync as ls
+from lasersell_sync.autosell.engine import AutoSeller
+from lasersell_sync.codec import message_to_dict
+from lasersell_sync.exceptions import JournalError
+from lasersell_sync.trading.outcome import TxResult
+from tests.support.market_transactions import desk
+from tests.support.selling import MARKET, FakeSender, exit_signal, on_another_block
+from tests.support.stream_server import Peer, ScriptedServer, opened
+from tests.support.waiting import PATIENCE_S, until
+
+CONFIRMED, REJECTED, UNKNOWN = ls.SellOutcome.CONFIRMED, ls.SellOutcome.REJECTED, ls.SellOutcome.UNKNOWN
+WALLET = desk(MARKET).address
+
+
+def signal(**changes: Any) -> dict[str, Any]:
+    """The exit of a whole position, with a transaction of its own; None takes a field away."""
+    one = message_to_dict(exit_signal())
+    one |= {"unsigned_tx_b64": on_another_block(exit_signal().unsigned_tx_b64), **changes}
+    return {name: value for name, value in one.items() if value is not None}
+
+
+def announced(**changes: Any) -> dict[str, Any]:
+    one = exit_signal()
+    return opened(one.position_id, account=one.token_account, **{"wallet_pubkey": WALLET, "mint": one.mint, **changes})
+
+
+class Stage:
+    """A seller, its session, and what it told."""
+
+    def __init__(self, session: ls.StreamSession, to_send: queue.Queue[Any], peers: list[Peer]) -> None:
+        self.session = session
+        self.to_send = to_send
+        self.peers = peers
+        self.sender = FakeSender()
+        self.told: queue.Queue[ls.SellReport] = queue.Queue()
+
+    def seller(self, **options: Any) -> AutoSeller:
+        options.setdefault("journal", ":memory:")
+        options.setdefault("sender", self.sender)
+        seller = AutoSeller(self.session, ls.Signer(desk(MARKET).wallet), **options)
+        seller.on_outcome(self.told.put)
+        return seller
+
+    def say(self, *messages: dict[str, Any]) -> None:
+        self.to_send.put(messages)
+
+    def report(self) -> ls.SellReport:
+        return self.told.get(timeout=PATIENCE_S)
+
+    def wait_for_sent(self, count: int) -> None:
+        until(lambda: len(self.sender.sent) >= count)
+        assert len(self.sender.sent) == count
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    to_send: queue.Queue[Any] = queue.Queue()
+    peers: list[Peer] = []
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peers.append(peer)
+        listens = threading.Thread(target=peer.serve, daemon=True)
+        listens.start()
+        while (messages := to_send.get()) is not None:
+            peer.send(*messages)
+        listens.join(PATIENCE_S)
+
+    with ScriptedServer(script) as server:
+        client = ls.StreamClient("key").with_endpoint(server.url)
+        configure = ls.StreamConfigure([WALLET], ls.StrategyConfig(target_profit_pct=5.0, stop_loss_pct=1.0))
+        with ls.StreamSession.connect(client, configure) as session:
+            yield Stage(session, to_send, peers)
+        to_send.put(None)
+
+
+# ── which account, whose wallet ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_signal_without_a_token_account_takes_the_positions(stage: Stage):
+    with stage.seller():
+        stage.say(announced(), signal(token_account=None))
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        assert stage.report().key.token_account == exit_signal().token_account
+
+
+def test_without_a_position_it_is_derived(stage: Stage):
+    """The wallet's own account for this mint and token program."""
+    token = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
+    with stage.seller():
+        stage.say(signal(token_account=None, token_program=token, position_id=99))
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        assert stage.report().key.token_account == exit_signal().token_account
+
+
+def test_what_cannot_be_derived_is_refused_and_told(stage: Stage):
+    with stage.seller():
+        stage.say(signal(token_account=None, token_program=None, position_id=99))
+        report = stage.report()
+        stage.say(signal(token_account=None, token_program="no address", position_id=99))
+        assert stage.report().outcome is REJECTED
+    assert report.outcome is REJECTED
+    assert "no token account" in report.detail
+    assert stage.sender.sent == []
+
+
+def test_watched_positions_are_never_sold(stage: Stage):
+    """A foreign position's exit is somebody else's; the next one is ours."""
+    with stage.seller():
+        stage.say(signal(watched=True), signal())
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        stage.report()
+    assert stage.told.empty()
+
+
+def test_a_wallet_without_a_signer_is_told(stage: Stage):
+    with stage.seller():
+        stage.say(signal(wallet_pubkey=str(Keypair().pubkey())))
+        report = stage.report()
+    assert report.outcome is REJECTED
+    assert isinstance(report.error, ls.ConfigurationError)
+
+
+def test_every_wallet_has_its_signer(stage: Stage):
+    for signers, field in (
+        ([], "signers"),
+        ([ls.Signer(desk(MARKET).wallet)] * 2, "signers[1]"),
+        (["key"], "signers[0]"),
+    ):
+        with pytest.raises(ls.ConfigurationError) as caught:
+            AutoSeller(stage.session, signers, sender=stage.sender, journal=":memory:")
+        assert caught.value.field == field
+
+
+# ── pauses, callbacks, dry runs ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pause_and_resume(stage: Stage):
+    with stage.seller() as seller:
+        seller.pause()
+        assert seller.is_paused
+        stage.say(announced(), signal())
+        stage.session.wait_for("exit_signal_with_tx", PATIENCE_S)
+        seller.resume()
+        stage.wait_for_sent(1)
+
+
+def test_a_callback_that_raises_harms_nothing(stage: Stage, caplog: pytest.LogCaptureFixture):
+    seller = stage.seller()
+    seller.on_outcome(lambda report: 1 / 0)
+    with seller:
+        stage.say(signal())
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        stage.report()
+        stage.say(announced(entry_quote_units=9), signal())
+        stage.wait_for_sent(2)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_callback_may_close_the_seller(stage: Stage):
+    closed = threading.Event()
+    seller = stage.seller()
+
+    @seller.on_outcome
+    def close(report: ls.SellReport) -> None:
+        seller.close()
+        closed.set()
+
+    seller.start()
+    stage.say(signal())
+    stage.wait_for_sent(1)
+    stage.sender.settle(CONFIRMED)
+    assert closed.wait(PATIENCE_S)
+    assert stage.report().outcome is CONFIRMED
+
+
+def test_a_dry_run_writes_nothing_into_the_journal(stage: Stage, tmp_path):
+    """A later, real run must not take the exit for sold."""
+    with ls.Journal(tmp_path / "sales.journal") as journal:
+        with stage.seller(journal=journal, dry_run=True):
+            stage.say(signal())
+            report = stage.report()
+        assert journal.exits() == []
+    assert (report.outcome, report.is_dry_run) == (UNKNOWN, True)
+    assert stage.sender.sent == []
+
+
+def test_a_journal_that_refuses_is_told_and_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    problems: queue.Queue[Exception] = queue.Queue()
+    seller = stage.seller()
+    seller.on_problem(problems.put)
+    refusing = threading.Event()
+    refusing.set()
+    real = seller._journal.signed
+
+    def signed(*args: Any, **kwargs: Any) -> None:
+        if refusing.is_set():
+            raise JournalError("full", "sales.journal", "no room")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(seller._journal, "signed", signed)
+    with seller:
+        stage.say(signal())
+        error = problems.get(timeout=PATIENCE_S)
+        assert stage.sender.sent == []
+        refusing.clear()
+        stage.wait_for_sent(1)
+    assert isinstance(error, JournalError)
+    assert error.kind == "full"
+
+
+# ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_close_tells_what_may_still_land(stage: Stage):
+    with stage.seller() as seller:
+        stage.say(signal())
+        stage.wait_for_sent(1)
+        seller.close()
+        seller.close()
+        report = stage.report()
+        assert (report.outcome, report.transactions) == (UNKNOWN, 1)
+        # What comes now is nobody's business.
+        stage.sender._open.popitem()[1](TxResult(signature=stage.sender.sent[0], outcome=CONFIRMED))
+        stage.say(signal())
+        stage.session.wait_for("exit_signal_with_tx", PATIENCE_S)
+    assert stage.told.empty()
+    with pytest.raises(ls.ConcurrencyError):
+        seller.start()
+
+
+def test_a_legs_caller_is_released_by_close(stage: Stage):
+    """It waits for a leg that will never end."""
+
+    class Api:
+        def build_sell_tx(self, request: ls.BuildSellTxRequest) -> ls.BuildTxResponse:
+            return ls.BuildTxResponse(desk(MARKET).sell(tokens=request.amount_tokens))
+
+    with stage.seller(exit_api=Api()) as seller:
+        one = exit_signal()
+        bands = [{"slippage_bps": 500, "max_tokens": 10, "coverage_pct": 1.0}]
+        liquidity = {"type": "liquidity_snapshot", "position_id": one.position_id, "bands": bands}
+        stage.say(announced(), liquidity | {"liquidity_trend": "draining", "server_time_ms": 1})
+        handle = stage.session.wait_for("position_opened", PATIENCE_S).handle
+        results: queue.Queue[ls.LegsReport] = queue.Queue()
+
+        def sell() -> None:
+            results.put(seller.sell_in_legs(handle, ls.LegPlan(slippage_bps=600)))
+
+        thread = threading.Thread(target=sell)
+        thread.start()
+        stage.wait_for_sent(1)
+        seller.close()
+        result = results.get(timeout=PATIENCE_S)
+        thread.join(PATIENCE_S)
+    assert result.detail == "the seller was closed"
+    # Half of what the band absorbs, because liquidity drains.
+    assert [leg.tokens for leg in result.legs] in ([], [5])
+
+
+def test_legs_are_refused_where_they_cannot_work(stage: Stage):
+    handle = ls.PositionHandle(
+        position_id=1, token_account="A", wallet_pubkey=WALLET, mint="M", tokens=1, entry_quote_units=1
+    )
+    plan = ls.LegPlan(slippage_bps=500)
+    with stage.seller() as seller, pytest.raises(ls.ConfigurationError, match="exit_api"):
+        seller.sell_in_legs(handle, plan)
+    told: queue.Queue[Exception] = queue.Queue()
+    seller = stage.seller(exit_api=object())
+    with pytest.raises(ls.ConcurrencyError, match="does not run"):
+        seller.sell_in_legs(handle, plan)
+
+    @seller.on_outcome
+    def in_a_callback(report: ls.SellReport) -> None:
+        with contextlib.suppress(queue.Full):
+            try:
+                seller.sell_in_legs(handle, plan)
+            except ls.ConcurrencyError as error:
+                told.put(error)
+
+    with seller:
+        stage.say(signal())
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        assert "start a thread" in str(told.get(timeout=PATIENCE_S))
+
+
+def _start_in_child(seller: AutoSeller, journal: ls.Journal, answers: Any) -> None:
+    for use in (seller.start, seller.close, journal.unfinished):
+        try:
+            use()
+        except ls.ForkedProcessError:
+            answers.put("refused")
+        else:
+            answers.put("accepted")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_is_refused(stage: Stage, tmp_path):
+    """Two processes with one seller would sell twice."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with ls.Journal(tmp_path / "sales.journal") as journal:
+        seller = stage.seller(journal=journal)
+        child = context.Process(target=_start_in_child, args=(seller, journal, answers))
+        child.start()
+        assert [answers.get(timeout=PATIENCE_S) for _ in range(3)] == ["refused"] * 3
+        child.join(PATIENCE_S)
+        seller.close()
+
+
+def test_what_is_asked_for_reaches_the_server(stage: Stage):
+    """By token account, with the policy's slippage."""
+    with stage.seller():
+        stage.say(announced(), signal())
+        stage.wait_for_sent(1)
+        stage.sender.settle(ls.SellOutcome.EXPIRED)
+        until(lambda: any(message["type"] == "request_exit_signal" for message in stage.peers[0].received))
+    (asked,) = [message for message in stage.peers[0].received if message["type"] == "request_exit_signal"][:1]
+    expected = {
+        "type": "request_exit_signal",
+        "token_account": exit_signal().token_account,
+        "slippage_bps": 2_020,
+    }
+    assert json.loads(json.dumps(asked)) == expected
