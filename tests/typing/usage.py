@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing_extensions import assert_type
 
 from lasersell_sync import (
+    AutoSeller,
     ExitSignalWithTx,
+    Journal,
+    LegPlan,
     PnlUpdate,
     PositionHandle,
+    SellOutcome,
+    SellPolicy,
+    SellReport,
+    SendTargetRpc,
     ServerMessage,
+    Signer,
     SlippageBand,
     StrategyConfig,
     StreamClient,
@@ -18,6 +26,8 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
     TakeProfitLevel,
+    TxResult,
+    TxSender,
     server_message_from_text,
 )
 
@@ -60,3 +70,24 @@ assert_type(connection.recv(), ServerMessage | None)
 connection.sender().request_exit_signal("account", 200)
 connection.sender().request_exit_signal(1.5)  # type: ignore[arg-type]
 assert_type(server_message_from_text(b"{}"), ServerMessage)
+
+signer = Signer.from_json_file("id.json")
+with (
+    TxSender(SendTargetRpc("https://rpc.example"), rpcs=["https://other.example"]) as sender,
+    AutoSeller(session, [signer], sender=sender, journal="sales.journal", policy=SellPolicy(max_refreshes=3)) as seller,
+):
+
+    @seller.on_outcome
+    def on_outcome(report: SellReport) -> None:
+        assert_type(report.outcome, SellOutcome)
+        assert_type(report.key.part, str)
+
+    result: TxResult = sender.send("AAAA")
+    assert_type(result.slot, int | None)
+    assert_type(result.outcome is SellOutcome.CONFIRMED, bool)
+    legs = seller.sell_in_legs(session.positions()[0], LegPlan(slippage_bps=500))
+    assert_type(legs.legs, tuple[SellReport, ...])
+
+with Journal("sales.journal", read_only=True) as journal:
+    for record in journal.unfinished():
+        assert_type(record.outcome, SellOutcome | None)
