@@ -208,29 +208,18 @@ if _typing.TYPE_CHECKING:
         warm_send_target,
     )
 else:
-    #: Whatever is in neither of these is of trading.
     _OF_RECORDING = ("RecordedFrame", "Recorder", "Recording", "RecordingError", "replay")
-    _OF_SELLING = (
-        "Attempt",
-        "AutoSeller",
-        "BuyRecord",
-        "BuyReport",
-        "ExitKey",
-        "ExitRecord",
-        "Journal",
-        "LegPlan",
-        "LegsReport",
-        "SellPolicy",
-        "SellReport",
-        "Step",
-    )
 
     def __getattr__(name: str) -> object:
         """What ``__all__`` lists and nobody has named yet."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        package = "recording" if name in _OF_RECORDING else "autosell" if name in _OF_SELLING else "trading"
-        value = globals()[name] = getattr(_importlib.import_module(f"{__name__}.{package}"), name)
+        # What sells needs what trades in any case, so that is asked first.
+        for package in ("recording",) if name in _OF_RECORDING else ("trading", "autosell"):
+            module = _importlib.import_module(f"{__name__}.{package}")
+            if hasattr(module, name):
+                break
+        value = globals()[name] = getattr(module, name)
         return value
 
     def __dir__() -> list[str]:
