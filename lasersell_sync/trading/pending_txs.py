@@ -69,7 +69,10 @@ class TrackedTx:
         "settled",
         "signature",
         "tx_b64",
+        "view",
     )
+    #: What its user holds, one for all who submit it.
+    view: PendingTx
 
     def __init__(self, signature: str, blockhash: str, rule: ExpiryRule | None) -> None:
         self.signature = signature
@@ -81,7 +84,7 @@ class TrackedTx:
         #: Targets whose answer to a copy is awaited.
         self.in_flight: set[int] = set()
         self.refused_by: set[int] = set()
-        #: Some target may have a copy.
+        #: Some target may have a copy, of this sender or of an earlier one.
         self.maybe_taken = False
         self.accepted_by: str | None = None
         #: The newest complaint of each target, by its number.
@@ -120,7 +123,12 @@ class PendingTx:
         return f"<PendingTx {self.signature} {'under way' if result is None else result.outcome.value}>"
 
     def done(self) -> bool:
-        """Whether nothing more will come: its outcome is known, or its sender is closed."""
+        """Whether nothing more will come: its outcome is known, or its sender is closed.
+
+        Raises:
+            ForkedProcessError: in a forked child.
+        """
+        self._all.guard.check()
         return self._tracked.settled.is_set()
 
     def result(self, timeout_s: float | None = None) -> TxResult:
@@ -197,6 +205,8 @@ class PendingTxs:
             tracked = self._under_way.get(signature) or self._settled.get(signature)
             if tracked is None:
                 tracked = TrackedTx(signature, blockhash, None if never_expires else ExpiryRule())
+                tracked.view = PendingTx(tracked, self)
+                tracked.maybe_taken = tx_b64 is None  # somebody sent it before
                 self._under_way[signature] = tracked
                 self._changed.notify_all()
             if tracked.result is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,10 @@ log = _log.logger("trading")
 _ASK_S: Final = 3.0
 #: Between rounds while a node fails, at most.
 _LONGEST_PAUSE_S: Final = 2.0
+#: A blockhash that a node does not know is dead, mostly: not every round is worth the question.
+_ASK_AGAIN_S: Final = 1.0
+#: After a restart many old ones may have to be asked about; statuses must not wait for all of them.
+_BLOCKHASHES_A_ROUND: Final = 16
 #: A node's newest block is asked for at least this often while something is under way: its slots may tell nothing.
 _TIP_LIFE_S: Final = 5.0
 
@@ -60,6 +65,8 @@ class StatusPoller:
         self._tip_read_at = 0.0
         #: The newest slot that any answer told.
         self._slot = 0
+        #: When the node was last asked about a blockhash that it does not know; monotonic seconds.
+        self._asked_at: dict[str, float] = {}
         self._failures = 0
         #: Monotonic seconds.
         self.last_used_at = 0.0
@@ -94,7 +101,9 @@ class StatusPoller:
         except (TxSubmitError, ConcurrencyError) as error:
             self._failures += 1
             level = logging.WARNING if self._failures == 1 else logging.DEBUG
-            log.log(level, "%s: a question about %d transactions failed: %s", self._node.label, len(under_way), error)
+            log.log(
+                level, "%s: asking about %d transactions failed: %s", self._node.label, len(under_way), _kind(error)
+            )
         except Exception:
             # Whatever an answer was that nobody thought of: the next one may be better, and the thread must live.
             self._failures += 1
@@ -117,13 +126,22 @@ class StatusPoller:
             raise problem
 
     def _ask_about_blockhashes(self, under_way: list[TrackedTx]) -> None:
-        for blockhash in self._pending.unknown_blockhashes(self._number, under_way):
+        for blockhash in self._blockhashes_to_ask_about(under_way):
             if self._pending.closed:
                 return
+            self._asked_at[blockhash] = self._clock()
             is_valid, slot = self._node.is_blockhash_valid(blockhash, budget=TimeBudget(_ASK_S))
             self._slot = max(self._slot, slot)
             if is_valid:
                 self._pending.saw_valid(self._number, blockhash, slot)
+
+    def _blockhashes_to_ask_about(self, under_way: list[TrackedTx]) -> list[str]:
+        """Some of those that the node has not called valid; new ones first, then those that were asked long ago."""
+        unknown = self._pending.unknown_blockhashes(self._number, under_way)
+        self._asked_at = {blockhash: self._asked_at.get(blockhash, -math.inf) for blockhash in unknown}
+        due_before = self._clock() - _ASK_AGAIN_S
+        due = [blockhash for blockhash in unknown if self._asked_at[blockhash] <= due_before]
+        return sorted(due, key=self._asked_at.__getitem__)[:_BLOCKHASHES_A_ROUND]
 
     def _ask_for_the_tip(self, under_way: list[TrackedTx]) -> None:
         is_old = self._clock() - self._tip_read_at > _TIP_LIFE_S
@@ -145,3 +163,11 @@ class StatusPoller:
             statuses = self._node.statuses([tracked.signature for tracked in batch], budget=TimeBudget(_ASK_S))
             self._slot = max(self._slot, statuses.slot)
             self._pending.saw_statuses(self._number, batch, statuses, self._tip)
+
+
+def _kind(error: TxSubmitError | ConcurrencyError) -> str:
+    """What failed, without the node's words: it may quote transactions that it was sent before."""
+    if isinstance(error, ConcurrencyError):
+        return error.problem
+    numbers = [str(number) for number in (error.status, error.code) if number is not None]
+    return " ".join([error.kind, *numbers])

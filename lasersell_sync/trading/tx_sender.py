@@ -148,8 +148,9 @@ class TxSender:
         """Sends a signed transaction to all targets, and has it followed until it is settled.
 
         It returns when the first target has answered, or after ``send_timeout_s``; whatever that answer was, the
-        transaction is followed. One that is under way already (the same signature) is not sent anew by this, and is
-        one and the same pending transaction.
+        transaction is followed. One that is under way already (the same signature) is not sent anew by this: it is one
+        and the same ``PendingTx``. So is one that was settled lately, unless it was ``REJECTED``, which says something
+        about the copies that this sender sent, and is worth another try.
 
         Args:
             signed_tx_b64: standard base64, as ``sign_unsigned_tx_b64`` and ``encode_signed_tx`` return it.
@@ -179,7 +180,7 @@ class TxSender:
             self._start()
             self._lanes[0].send(tracked)
             self._warn_of_small_tips(signed)
-        return PendingTx(tracked, self._pending)
+        return tracked.view
 
     def track(self, signature: str, *, blockhash: str, on_settled: OnSettled | None = None) -> PendingTx:
         """Follows a transaction that was sent before, by an earlier process for example: its bytes are not here.
@@ -206,7 +207,7 @@ class TxSender:
             raise ConfigurationError("blockhash", "the base58 form of 32 bytes is needed")
         tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, on_settled=on_settled)
         self._start()
-        return PendingTx(tracked, self._pending)
+        return tracked.view
 
     def send(self, signed_tx_b64: str, *, timeout_s: float = 120.0) -> TxResult:
         """``submit``, and the result of it.
