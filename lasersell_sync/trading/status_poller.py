@@ -67,7 +67,10 @@ class StatusPoller:
         self._slot = 0
         #: When the node was last asked about a blockhash that it does not know; monotonic seconds.
         self._asked_at: dict[str, float] = {}
+        #: Rounds in which nothing was answered, since the last in which something was.
         self._failures = 0
+        #: What failed in the last round: told once.
+        self._complaint = ""
         #: Monotonic seconds.
         self.last_used_at = 0.0
 
@@ -100,40 +103,46 @@ class StatusPoller:
             self._look(under_way)
         except (TxSubmitError, ConcurrencyError) as error:
             self._failures += 1
-            level = logging.WARNING if self._failures == 1 else logging.DEBUG
-            log.log(
-                level, "%s: asking about %d transactions failed: %s", self._node.label, len(under_way), _kind(error)
-            )
+            kind = _kind(error)
+            level = logging.DEBUG if kind == self._complaint else logging.WARNING
+            log.log(level, "%s: asking about %d transactions failed: %s", self._node.label, len(under_way), kind)
+            self._complaint = kind
         except Exception:
             # Whatever an answer was that nobody thought of: the next one may be better, and the thread must live.
             self._failures += 1
             log.exception("%s: asking for statuses failed", self._node.label)
         else:
-            self._failures = 0
+            self._failures, self._complaint = 0, ""
         return min(max(_LONGEST_PAUSE_S, self._poll_s), self._poll_s * 2.0 ** min(self._failures, 16))
 
     def _look(self, under_way: list[TrackedTx]) -> None:
-        # Each question for itself: a node that tells no heights may still tell that a transaction has landed.
+        # Each question for itself: a node that tells no heights may still tell that a transaction has landed, and is
+        # asked for that as often as any other.
         problem: Exception | None = None
         for ask in (self._ask_about_blockhashes, self._ask_for_the_tip, self._ask_for_statuses):
             if self._pending.closed:
                 return
             try:
-                ask(under_way)
+                if ask(under_way):
+                    self._failures = 0
             except (TxSubmitError, ConcurrencyError) as error:
                 problem = error
         if problem is not None:
             raise problem
 
-    def _ask_about_blockhashes(self, under_way: list[TrackedTx]) -> None:
+    def _ask_about_blockhashes(self, under_way: list[TrackedTx]) -> bool:
+        """This and the next two: whether anything was asked."""
+        asked = False
         for blockhash in self._blockhashes_to_ask_about(under_way):
             if self._pending.closed:
-                return
-            self._asked_at[blockhash] = self._clock()
+                break
+            asked = True
             is_valid, slot = self._node.is_blockhash_valid(blockhash, budget=TimeBudget(_ASK_S))
+            self._asked_at[blockhash] = self._clock()
             self._slot = max(self._slot, slot)
             if is_valid:
                 self._pending.saw_valid(self._number, blockhash, slot)
+        return asked
 
     def _blockhashes_to_ask_about(self, under_way: list[TrackedTx]) -> list[str]:
         """Some of those that the node has not called valid; new ones first, then those that were asked long ago."""
@@ -143,10 +152,10 @@ class StatusPoller:
         due = [blockhash for blockhash in unknown if self._asked_at[blockhash] <= due_before]
         return sorted(due, key=self._asked_at.__getitem__)[:_BLOCKHASHES_A_ROUND]
 
-    def _ask_for_the_tip(self, under_way: list[TrackedTx]) -> None:
+    def _ask_for_the_tip(self, under_way: list[TrackedTx]) -> bool:
         is_old = self._clock() - self._tip_read_at > _TIP_LIFE_S
         if not is_old and not self._pending.wants_tip(self._number, under_way, self._tip, self._slot):
-            return
+            return False
         tip = self._node.tip("confirmed", budget=TimeBudget(_ASK_S))
         self._tip, self._tip_read_at = tip, self._clock()
         self._slot = max(self._slot, tip.slot)
@@ -154,15 +163,17 @@ class StatusPoller:
             # The blockhash is younger than anything confirmed: a bound that is a little too high comes at once.
             newest = self._node.tip("processed", budget=TimeBudget(_ASK_S))
             self._pending.saw_tip(self._number, newest, under_way, confirmed=False)
+        return True
 
-    def _ask_for_statuses(self, under_way: list[TrackedTx]) -> None:
+    def _ask_for_statuses(self, under_way: list[TrackedTx]) -> bool:
         for start in range(0, len(under_way), MAX_STATUSES):
             if self._pending.closed:
-                return
+                break
             batch = under_way[start : start + MAX_STATUSES]
             statuses = self._node.statuses([tracked.signature for tracked in batch], budget=TimeBudget(_ASK_S))
             self._slot = max(self._slot, statuses.slot)
             self._pending.saw_statuses(self._number, batch, statuses, self._tip)
+        return True
 
 
 def _kind(error: TxSubmitError | ConcurrencyError) -> str:

@@ -411,7 +411,7 @@ def test_in_bad_weather_every_outcome_is_what_the_ledger_says(
         while not done.wait(0.1):
             method = rand.choice(["sendTransaction", "getSignatureStatuses", "getEpochInfo", "isBlockhashValid"])
             fault = rand.choice([{"status": 500}, {"hang_up": True}, {"body": "x"}, {"error_code": -32005}])
-            if len(sandbox.faults.pending["answers"]) < 4:
+            if len(sandbox.faults.pending["answers"]) < 3:
                 sandbox.faults.rpc(method, handled=rand.random() < 0.7, **fault)
             sandbox.faults.rpc_lag(rand.choice([0, 0, 0, 5, 40]))
 
