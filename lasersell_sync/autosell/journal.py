@@ -44,7 +44,7 @@ _BUSY_S = 5.0
 _SCHEMA = f"""
 CREATE TABLE openings (
     wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL,
-    generation INTEGER NOT NULL, entry_quote_units TEXT NOT NULL, is_closed INTEGER NOT NULL,
+    generation INTEGER NOT NULL, entry_quote_units TEXT NOT NULL, opened_at_ms INTEGER, is_closed INTEGER NOT NULL,
     PRIMARY KEY (wallet, token_account)
 ) WITHOUT ROWID;
 CREATE TABLE exits (
@@ -233,20 +233,30 @@ class Journal:
 
     # ── openings: which generation of a token account is this? ───────────────────────────────────────────────────
 
-    def opened(self, wallet: str, token_account: str, mint: str, entry_quote_units: int) -> int:
+    def opened(
+        self, wallet: str, token_account: str, mint: str, entry_quote_units: int, opened_at_ms: int | None = None
+    ) -> int:
         """A position was announced; its generation, which rises with each opening that is not the one known before.
 
-        The one known before: its entry is the same, and no close was seen since. A server announces a position again
-        after every reconnect (PROTOCOL.md §2), and that is no new opening.
+        The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same. A
+        server announces a position again after every reconnect (PROTOCOL.md §2), which is no new opening; after the sale
+        of a part with a smaller entry, which is none either.
         """
         with self._transaction(durable=False) as db:
             row = db.execute(
-                "SELECT generation, entry_quote_units, is_closed FROM openings WHERE wallet = ? AND token_account = ?",
+                "SELECT generation, entry_quote_units, opened_at_ms, is_closed FROM openings"
+                " WHERE wallet = ? AND token_account = ?",
                 (wallet, token_account),
             ).fetchone()
-            if row is not None and row[1] == str(entry_quote_units) and not row[2]:
-                return int(row[0])
-            return _set_opening(db, wallet, token_account, mint, entry_quote_units, 1 if row is None else row[0] + 1)
+            generation = 0 if row is None else int(row[0])
+            if row is not None and not row[3]:
+                if row[1] == str(entry_quote_units):
+                    return generation
+                if opened_at_ms is not None and row[2] == opened_at_ms:
+                    return generation
+            return _set_opening(
+                db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms
+            )
 
     def closed(self, wallet: str, token_account: str) -> None:
         """A position was closed; the next opening of its token account is another one."""
@@ -557,12 +567,19 @@ def _immediate(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _set_opening(
-    db: sqlite3.Connection, wallet: str, token_account: str, mint: str, entry_quote_units: int | str, generation: int
+    db: sqlite3.Connection,
+    wallet: str,
+    token_account: str,
+    mint: str,
+    entry_quote_units: int | str,
+    generation: int,
+    *,
+    opened_at_ms: int | None = None,
 ) -> int:
     db.execute(
-        "INSERT OR REPLACE INTO openings (wallet, token_account, mint, generation, entry_quote_units, is_closed)"
-        " VALUES (?,?,?,?,?,0)",
-        (wallet, token_account, mint, generation, str(entry_quote_units)),
+        "INSERT OR REPLACE INTO openings (wallet, token_account, mint, generation, entry_quote_units, opened_at_ms,"
+        " is_closed) VALUES (?,?,?,?,?,?,0)",
+        (wallet, token_account, mint, generation, str(entry_quote_units), opened_at_ms),
     )
     return generation
 

@@ -86,11 +86,12 @@ class Position:
 
     # ── what the stream says ─────────────────────────────────────────────────────────────────────────────────────
 
-    def opened(self, mint: str, entry_quote_units: int) -> None:
+    def opened(self, mint: str, entry_quote_units: int, opened_at_ms: int | None = None) -> None:
         """The position was announced, for the first time or again."""
-        wallet, token_account = self.id
-        self._generation = self._tools.journal.opened(wallet, token_account, mint, entry_quote_units)
+        self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms)
         self._is_closed = False
+        # What belongs to an earlier opening has nothing left to sell: its close was missed.
+        self._finish_all("the position was closed, and opened again", but_of_generation=self._generation)
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""
@@ -99,10 +100,10 @@ class Position:
         # A transaction that may have landed tells by itself; what closed the position was probably it.
         self._finish_all("the position was closed")
 
-    def _finish_all(self, detail: str) -> None:
+    def _finish_all(self, detail: str, *, but_of_generation: int | None = None) -> None:
         """Every exit of which no transaction can land any more."""
         for sale in self.live_sales:
-            if not sale.live:
+            if not sale.live and sale.key.generation != but_of_generation:
                 self._finish(sale, sale.outcome_if_given_up(), detail)
 
     def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
@@ -349,7 +350,7 @@ class Position:
 
     def _replace(self, sale: Sale, result: TxResult) -> None:
         """Every transaction of this exit is dead: the next one, or the end."""
-        if self._is_closed:
+        if self._is_closed or sale.key.generation != self._present_generation():
             self._finish(sale, result.outcome, f"{result.detail}; the position was closed", result=result)
         elif sale.key.is_leg:
             self._finish(sale, result.outcome, result.detail, result=result)

@@ -218,8 +218,8 @@ class Rig:
 
     # -- what the server says
 
-    def opened(self, entry_quote_units: int = 100) -> None:
-        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units))
+    def opened(self, entry_quote_units: int = 100, opened_at_ms: int | None = None) -> None:
+        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms))
         self.lines.run()
 
     def closed(self) -> None:

@@ -239,6 +239,38 @@ def test_an_exit_that_was_sold_stays_sold_and_the_next_opening_is_another(rig: R
     assert [report.key.generation for report in rig.reports] == [1, 2]
 
 
+def test_an_announcement_with_a_smaller_entry_is_no_other_opening(rig: Rig):
+    """A level was sold, the stream reconnects in the middle of the next one, and the server tells it once more."""
+    rig.opened(100, opened_at_ms=7)
+    rig.closed()
+    rig.opened(100, opened_at_ms=8)
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    rig.level(1)
+    rig.opened(70, opened_at_ms=8)
+    rig.level(1)
+    rig.settle(CONFIRMED)
+    assert rig.outcomes == [("level 0", CONFIRMED), ("level 1", CONFIRMED)]
+    assert len(rig.sender.sent) == 2
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_what_an_earlier_opening_left_unfinished_ends_with_the_next_one(rig: Rig, is_live: bool):
+    """Its close was missed: the answer to its question would be a sale of the new position."""
+    rig.opened(100, opened_at_ms=7)
+    rig.exit()
+    if not is_live:
+        rig.settle(EXPIRED)
+    rig.opened(55, opened_at_ms=8)
+    if is_live:
+        assert rig.reports == []
+        rig.settle(EXPIRED)
+    assert rig.outcomes == [("whole", EXPIRED)]
+    rig.exit()
+    rig.settle(CONFIRMED)
+    assert [report.key.generation for report in rig.reports] == [1, 2]
+
+
 def test_tokens_that_are_there_again_are_sold_though_no_opening_was_seen(rig: Rig):
     """All was sold, the close and the next opening were missed, and the chain says that there is something to sell."""
     rig.exit()
