@@ -61,6 +61,10 @@ class Position:
         self._tools = tools
         self._generation: int | None = None
         self._is_closed = False
+        #: When it was opened, by the server's word; None: it did not say.
+        self._opened_at_ms: int | None = None
+        #: Exits of earlier generations than this have nothing left to sell.
+        self._ended_below = 0
         #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
         self._current: Sale | None = None
         self._waiting: dict[ExitKey, Sale] = {}
@@ -90,8 +94,12 @@ class Position:
         """The position was announced, for the first time or again."""
         self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms)
         self._is_closed = False
-        # What belongs to an earlier opening has nothing left to sell: its close was missed.
-        self._finish_all("the position was closed, and opened again", but_of_generation=self._generation)
+        if self._opened_at_ms is not None and opened_at_ms not in (None, self._opened_at_ms):
+            # Its close was missed, and nothing of it is left to sell. A changed entry alone does not say so: the sale of
+            # a part changes it, too.
+            self._ended_below = self._generation
+            self._finish_all("the position was closed, and opened again", below=self._generation)
+        self._opened_at_ms = opened_at_ms
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""
@@ -100,10 +108,10 @@ class Position:
         # A transaction that may have landed tells by itself; what closed the position was probably it.
         self._finish_all("the position was closed")
 
-    def _finish_all(self, detail: str, *, but_of_generation: int | None = None) -> None:
-        """Every exit of which no transaction can land any more."""
+    def _finish_all(self, detail: str, *, below: int | None = None) -> None:
+        """Every exit of which no transaction can land any more; with ``below``, of earlier generations than this."""
         for sale in self.live_sales:
-            if not sale.live and sale.key.generation != but_of_generation:
+            if not sale.live and (below is None or sale.key.generation < below):
                 self._finish(sale, sale.outcome_if_given_up(), detail)
 
     def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
@@ -350,7 +358,7 @@ class Position:
 
     def _replace(self, sale: Sale, result: TxResult) -> None:
         """Every transaction of this exit is dead: the next one, or the end."""
-        if self._is_closed or sale.key.generation != self._present_generation():
+        if self._is_closed or sale.key.generation < self._ended_below:
             self._finish(sale, result.outcome, f"{result.detail}; the position was closed", result=result)
         elif sale.key.is_leg:
             self._finish(sale, result.outcome, result.detail, result=result)
