@@ -25,7 +25,7 @@ class ExitKey(NamedTuple):
         token_account: where the tokens lie, base58.
         mint: the token, base58.
         part: ``whole``, ``level 2`` (a ladder level), or ``leg …`` (of a sale in legs).
-        generation: how often this token account was opened, as far as it was seen: at another moment with another entry.
+        generation: how often this token account was opened, as far as it was seen.
     """
 
     wallet: str

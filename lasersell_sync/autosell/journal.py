@@ -238,9 +238,9 @@ class Journal:
     ) -> int:
         """A position was announced; its generation, which rises with each opening that is not the one known before.
 
-        The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same. A
-        server announces a position again after every reconnect (PROTOCOL.md §2), which is no new opening; after the sale
-        of a part with a smaller entry, which is none either.
+        The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same.
+        A server announces a position again after every reconnect (PROTOCOL.md §2), and after the sale of a part with
+        another entry; neither is a new opening.
         """
         with self._transaction(durable=False) as db:
             row = db.execute(

@@ -95,8 +95,8 @@ class Position:
         self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms)
         self._is_closed = False
         if self._opened_at_ms is not None and opened_at_ms not in (None, self._opened_at_ms):
-            # Its close was missed, and nothing of it is left to sell. A changed entry alone does not say so: the sale of
-            # a part changes it, too.
+            # Its close was missed, and nothing of it is left to sell. A changed entry alone does not say so: the sale
+            # of a part changes it, too.
             self._ended_below = self._generation
             self._finish_all("the position was closed, and opened again", below=self._generation)
         self._opened_at_ms = opened_at_ms

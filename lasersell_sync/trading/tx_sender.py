@@ -44,8 +44,8 @@ _WARM_S = 5.0
 class TxSender:
     """Sends signed transactions to one or several targets, and follows each until it is settled.
 
-    - The first target gets its copy on the caller's own thread, the others theirs at the same moment from threads of
-      their own; all get the same bytes, which the signature deduplicates. A target that hangs delays nothing else.
+    - The first target (that does not hang) gets its copy on the caller's own thread, the others theirs at the same
+      moment from threads of their own; all get the same bytes, which the signature deduplicates.
     - The same bytes go to every target again every ``rebroadcast_s`` until the transaction is settled.
     - The nodes are asked every ``poll_s`` for all transactions at once; each node on a thread of its own.
     - The outcome is ``CONFIRMED`` or ``FAILED_ONCHAIN`` when a node says so at commitment ``confirmed``; ``EXPIRED``
@@ -148,7 +148,8 @@ class TxSender:
         """Sends a signed transaction to all targets, and has it followed until it is settled.
 
         It returns when the first target has answered, or after ``send_timeout_s``; whatever that answer was, the
-        transaction is followed. One that is under way already (the same signature) is not sent anew by this: it is one
+        transaction is followed. A target that already owes an answer for a second is not waited for: the next one is,
+        or none. One that is under way already (the same signature) is not sent anew by this: it is one
         and the same ``PendingTx``. So is one that was settled lately, unless it was ``REJECTED``, which says something
         about the copies that this sender sent, and is worth another try.
 
@@ -175,12 +176,19 @@ class TxSender:
             on_settled=on_settled,
         )
         if is_to_send:
-            for lane in self._lanes[1:]:
-                lane.hand_over(tracked)
+            own = self._lane_of_the_caller()
+            for lane in self._lanes:
+                if lane is not own:
+                    lane.hand_over(tracked)
             self._start()
-            self._lanes[0].send(tracked)
+            if own is not None:
+                own.send(tracked)
             self._warn_of_small_tips(signed)
         return tracked.view
+
+    def _lane_of_the_caller(self) -> SendLane | None:
+        """Where the caller sends a copy himself: the first target that does not hang; None: all of them do."""
+        return next((lane for lane in self._lanes if not lane.is_hanging), None)
 
     def track(self, signature: str, *, blockhash: str, on_settled: OnSettled | None = None) -> PendingTx:
         """Follows a transaction that was sent before, by an earlier process for example: its bytes are not here.

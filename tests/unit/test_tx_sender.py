@@ -509,6 +509,24 @@ def test_a_hanging_target_delays_nobody_else(make_node: Any, make_sender: Any) -
     assert outcome(pending) is CONFIRMED
 
 
+def test_the_next_caller_does_not_wait_for_a_target_that_hangs(make_node: Any, make_sender: Any) -> None:
+    """The first sale found out; the second one is sent by way of the other target, without waiting for the first."""
+    hanging, fine = make_node(), make_node()
+    hanging.say["sendTransaction"] = hanging.hang
+    sender = make_sender(hanging, fine, send_timeout_s=PATIENCE_S)
+    first, second = SignedTransfer(1), SignedTransfer(2)
+    waits = threading.Thread(target=sender.submit, args=(first.b64,))
+    waits.start()
+    until(lambda: sender._lanes[0].is_hanging)
+    sender.submit(second.b64)
+    assert waits.is_alive(), "whoever came first still waits"
+    assert second.b64 in fine.sent
+    until(lambda: second.b64 in hanging.sent)
+    hanging.let_go.set()
+    waits.join(PATIENCE_S)
+    until(lambda: not sender._lanes[0].is_hanging)
+
+
 def test_a_caller_waits_for_a_hanging_target_no_longer_than_it_said(make_node: Any, make_sender: Any) -> None:
     """All targets hang; it is followed all the same, and has landed meanwhile."""
     targets, node, tx = [make_node() for _ in range(3)], make_node(), SignedTransfer()
