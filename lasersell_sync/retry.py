@@ -88,9 +88,30 @@ class RetryPolicy:
 
         Threads: any; blocks the caller during attempts and pauses.
         """
+        try:
+            return fn()
+        except Exception as error:  # noqa: BLE001 - it is raised again, by tenacity
+            failed = [error]
+        return self._call_again(fn, failed, is_retryable, sleep, (rand or random).uniform)
+
+    def _call_again(
+        self,
+        fn: Callable[[], _T],
+        failed: list[Exception],
+        is_retryable: Callable[[Exception], bool],
+        sleep: Callable[[float], None],
+        uniform: Callable[[float, float], float],
+    ) -> _T:
+        """The attempts after the first one, which is in ``failed``.
+
+        Most calls succeed at once, and some of them are sales, which should not wait for tenacity to be set up.
+        """
         import tenacity
 
-        uniform = (rand or random).uniform  # not for secrets: it only spreads clients out
+        def attempt() -> _T:
+            if failed:
+                raise failed.pop()
+            return fn()
 
         def worth_it(error: BaseException) -> bool:
             return (
@@ -111,7 +132,7 @@ class RetryPolicy:
             sleep=sleep,
             reraise=True,
         )
-        return retrying(fn)
+        return retrying(attempt)
 
     def _backoff_ms(self, failed_attempts: int) -> int:
         # Shifting an int cannot overflow, but max_attempts is the user's: keep it from becoming a huge number.

@@ -46,6 +46,12 @@ def test_defaults_are_the_official_ones():
     )
 
 
+def test_a_call_that_succeeds_at_once_does_not_set_tenacity_up(monkeypatch: pytest.MonkeyPatch):
+    """A sale that goes through does not pay for what only failures need."""
+    monkeypatch.setattr(tenacity, "Retrying", pytest.fail)
+    assert RetryPolicy(max_attempts=3).call(Flaky(), always) == "done"
+
+
 def test_success_after_failures_within_the_attempts():
     """A retryable failure is not seen by the caller while attempts are left."""
     pauses: list[float] = []
