@@ -1,9 +1,9 @@
 """HTTP requests over kept-alive connections to one origin; the only importer of urllib3.
 
-urllib3 does sockets, TLS and HTTP/1.1. What is ours: no redirect is followed (the API key would travel to the next
-host), proxies are spoken to in the stream's own words (``tunnel``), urllib3's own retries are off (``retry`` decides),
-one time limit covers headers and body together, a body has a maximum size, and every failure becomes one
-``HttpFailure`` that knows whether the request may have reached the server.
+urllib3 keeps connections, does TLS and reads HTTP/1.1. What is ours: a request leaves in one write, no redirect is
+followed (the API key would travel to the next host), proxies are spoken to in the stream's own words (``tunnel``),
+urllib3's own retries are off (``retry`` decides), one time limit covers headers and body together, a body has a maximum
+size, and every failure becomes one ``HttpFailure`` that knows whether the request may have reached the server.
 
 Importing urllib3 costs more than the rest of the client, so this module is imported on first use, inside functions.
 """
@@ -18,14 +18,15 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
 import urllib3.connection
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPSConnectionPool
 from urllib3 import exceptions as urllib3_errors
-from urllib3.response import BaseHTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
+from urllib3.util import Retry
 
 from lasersell_sync import _log
 from lasersell_sync._version import __version__
@@ -34,9 +35,9 @@ from lasersell_sync.network import tls
 from lasersell_sync.network.proxy import Proxy
 from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
-from lasersell_sync.retry import parse_retry_after_s
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._endpoint import Endpoint, Route
+from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 
 if TYPE_CHECKING:
     _Connection = urllib3.connection.HTTPConnection
@@ -52,53 +53,11 @@ _CHUNK_BYTES = 64 * 1024
 _KEPT_CONNECTIONS = 8
 _WARM_S = 2.0
 _DIRECT = Route()
-#: A socket takes no infinite time-out.
-_FOREVER_S = 3600.0
-
-Stage: TypeAlias = Literal["send", "read", "redirect", "oversize"]
-
-
-@attrs.frozen
-class HttpAnswer:
-    """A complete answer.
-
-    Attributes:
-        status: the HTTP status; 3xx never comes here.
-        headers: names in lower case.
-        body: all of it, at most the pool's limit.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8; what is not UTF-8 shows as U+FFFD."""
-        return self.body.decode("utf-8", errors="replace")
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """Seconds that ``Retry-After`` asks to wait; None without a readable one."""
-        return parse_retry_after_s(self.headers.get("retry-after", ""))
-
-
-class HttpFailure(Exception):
-    """No usable answer. Internal: the callers turn it into ``ExitApiError`` or ``TxSubmitError``, with its cause.
-
-    Attributes:
-        stage: ``send`` (no answer began), ``read`` (it began and did not end), ``redirect``, ``oversize``.
-        problem: in words of ours; a redirect's host is the server's.
-        sent: True when the server may have received the request.
-        status: the HTTP status, when there was one.
-    """
-
-    def __init__(self, stage: Stage, problem: str, *, sent: bool, status: int | None = None) -> None:
-        super().__init__(problem)
-        self.stage = stage
-        self.problem = problem
-        self.sent = sent
-        self.status = status
+#: Without a body they say nothing of its length (RFC 9110 §8.6).
+_BODILESS = frozenset({"GET", "HEAD", "DELETE"})
+#: ``retry`` decides.
+_NO_RETRIES = Retry(total=False, redirect=False)
+_NO_HEADERS: dict[str, str] = {}
 
 
 # ── one attempt, as urllib3's connection sees it ─────────────────────────────────────────────────────────────────
@@ -107,16 +66,20 @@ class HttpFailure(Exception):
 class _Attempt:
     """What one request needs to know below urllib3's pool, and what is learned there."""
 
-    __slots__ = ("budget", "sent", "target")
+    __slots__ = ("budget", "method", "sent", "step_s", "wire")
 
-    def __init__(self, target: str, budget: TimeBudget) -> None:
-        self.target = target
+    def __init__(self, method: str, wire: bytes, budget: TimeBudget, step_s: float) -> None:
+        self.method = method
+        #: The whole request: head and body.
+        self.wire = wire
         self.budget = budget
+        #: For each of: TCP to one address, the TLS handshake, sending the request.
+        self.step_s = step_s
         self.sent = False
 
 
-# urllib3 copies a request's headers and URL on the way down, and logs the URL; the attempt goes beside them. The
-# connection works on the thread that called the pool, so a context variable reaches it and no other request.
+# The attempt goes beside urllib3, which copies headers and logs URLs on the way down. The connection works on the
+# thread that called the pool, so a context variable reaches it and no other request.
 _attempt: contextvars.ContextVar[_Attempt] = contextvars.ContextVar("lasersell_sync_http_attempt")
 
 
@@ -155,16 +118,19 @@ class _BudgetedResponse(http.client.HTTPResponse):
 
 
 class _AttemptConnection(_Connection):
-    """Mix-in for urllib3's connections: goes through a proxy, takes the real target, notes when bytes may have left."""
+    """Mix-in for urllib3's connections: goes through a proxy, sends the attempt's bytes, notes when they may have left.
 
-    response_class = _BudgetedResponse
+    urllib3 and http.client build a request's head line by line and send the body after it. Here it is written as a
+    whole, ready-made: one system call and one TLS record, and none of the building while a sale waits.
+    """
 
     def __init__(self, *args: Any, through: Proxy | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._through = through
 
     def _new_conn(self) -> socket.socket:
-        budget, patience_s = _attempt.get().budget, self.timeout
+        attempt = _attempt.get()
+        budget, patience_s = attempt.budget, attempt.step_s
         if self._through is None:
             try:
                 sock = _connect_any(self.host, self.port or self.default_port, patience_s, budget)
@@ -179,19 +145,37 @@ class _AttemptConnection(_Connection):
         sock.settimeout(patience_s)  # for the TLS handshake
         return sock
 
-    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        # url is the pool's "/": RPC providers put keys into path and query, and urllib3 logs what it knows.
-        super().putrequest(method, _attempt.get().target, *args, **kwargs)
-
-    def send(self, data: Any) -> None:
+    def request(self, *_: Any, **__: Any) -> None:
         if self.sock is None:
-            self.connect()  # http.client would do it inside send(), where a refused connection looks like a sent byte
-        _attempt.get().sent = True
-        super().send(data)
+            self.connect()
+        attempt = _attempt.get()
+        self.sock.settimeout(attempt.step_s)
+        attempt.sent = True
+        self.sock.sendall(attempt.wire)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as urllib3's own
+        attempt = _attempt.get()
+        answer = _BudgetedResponse(self.sock, method=attempt.method)
+        try:
+            answer.begin()
+        except BaseException:
+            answer.close()
+            raise
+        if answer.will_close:
+            self.close()  # the answer keeps the socket open until it is read
+        return HTTPResponse(
+            answer,
+            headers=HTTPHeaderDict(answer.headers.items()),
+            status=answer.status,
+            preload_content=False,
+            decode_content=False,
+            original_response=answer,
+            request_method=attempt.method,
+        )
 
 
 # urllib3 gives every address the whole time-out, so that a name with several dead ones exceeds any limit.
-def _connect_any(host: str, port: int, patience_s: float | None, budget: TimeBudget) -> socket.socket:
+def _connect_any(host: str, port: int, patience_s: float, budget: TimeBudget) -> socket.socket:
     """A socket to the first address that answers; each gets a fair share of what is left, at most ``patience_s``."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     problem = OSError("the name has no address")
@@ -200,7 +184,7 @@ def _connect_any(host: str, port: int, patience_s: float | None, budget: TimeBud
         sock = socket.socket(family, kind, protocol)
         try:
             tune(sock)
-            sock.settimeout(min(share_s, share_s if patience_s is None else patience_s, _FOREVER_S))
+            sock.settimeout(min(share_s, patience_s))
             sock.connect(address)
         except OSError as error:
             sock.close()
@@ -219,7 +203,7 @@ class _ProxyFailed(urllib3_errors.HTTPError):
 
 # urllib3's own support would need a second SOCKS library, tells a wrong password only as a text, and bounds each read
 # of the proxy's answer instead of all of them.
-def _connect_through(proxy: Proxy, host: str, port: int, patience_s: float | None, budget: TimeBudget) -> socket.socket:
+def _connect_through(proxy: Proxy, host: str, port: int, patience_s: float, budget: TimeBudget) -> socket.socket:
     """A socket whose other end is the target, by way of the proxy, within what is left of the attempt."""
     try:
         sock = _connect_any(proxy.host, proxy.port, patience_s, budget)
@@ -328,6 +312,7 @@ class HttpPool:
         self._connect_timeout_s = connect_timeout_s
         self._attempt_timeout_s = attempt_timeout_s
         self._max_body_bytes = max_body_bytes
+        self._common_head = _common_head(endpoint)
         # One context for all connections: loading the authorities costs milliseconds each time.
         if ssl_context is None and endpoint.scheme == "https":
             ssl_context = tls.client_context(route.ca_file)
@@ -362,12 +347,12 @@ class HttpPool:
         """
         limit_s = self._attempt_timeout_s if attempt_timeout_s is None else attempt_timeout_s
         connect_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
-        timeout = Timeout(connect=min(connect_s, limit_s), read=limit_s)
-        attempt = _Attempt(target, TimeBudget(limit_s))
+        wire = self._wire(method, target, headers or {}, body)
+        attempt = _Attempt(method, wire, TimeBudget(limit_s), min(connect_s, limit_s))
         token = _attempt.set(attempt)
         response: BaseHTTPResponse | None = None
         try:
-            response = self._open(method, headers, body, timeout)
+            response = self._open(method)
             answer = self._read(response)
         except (urllib3_errors.HTTPError, http.client.HTTPException, OSError) as error:
             if isinstance(error, urllib3_errors.ClosedPoolError) and self._closed:
@@ -426,17 +411,29 @@ class HttpPool:
             raise ConcurrencyError("this client is closed: make a new one")
         return self._pool
 
-    def _open(
-        self, method: str, headers: Mapping[str, str] | None, body: bytes | None, timeout: Timeout
-    ) -> BaseHTTPResponse:
+    def _wire(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+        """The request as it is written.
+
+        Raises:
+            ValueError: a line end or another character that would make a different request of it. It is not repeated.
+        """
+        own_lines = [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None or method not in _BODILESS:
+            own_lines.append(f"Content-Length: {len(body or b'')}")
+        text = "".join(own_lines)
+        if not (text.isascii() and text.isprintable() and target.isascii() and target.isprintable()) or " " in target:
+            raise ValueError("a target or header holds a character that cannot stand there")
+        head = "\r\n".join([f"{method} {target} HTTP/1.1", self._common_head, *own_lines, "", ""])
+        return head.encode() + (body or b"")
+
+    def _open(self, method: str) -> BaseHTTPResponse:
         return self._pool_of_this_process().urlopen(
             method,
-            "/",  # see _AttemptConnection.putrequest
-            body=body,
-            headers={"user-agent": f"lasersell-sync/{__version__}", **(headers or {})},
-            retries=False,
+            "/",  # all that urllib3 gets to know, and to log: RPC providers put keys into path and query
+            headers=_NO_HEADERS,
+            retries=_NO_RETRIES,
             redirect=False,
-            timeout=timeout,
+            timeout=None,  # the attempt's limits count
             preload_content=False,
             decode_content=False,
         )
@@ -482,6 +479,14 @@ class HttpPool:
         if response is None:
             return HttpFailure("send", problem, sent=attempt.sent)
         return HttpFailure("read", problem, sent=True, status=response.status)
+
+
+def _common_head(endpoint: Endpoint) -> str:
+    """What the head of every request says: whom it is for, from whom, and that the answer shall be as it is."""
+    # The dot that ends a name and the zone of an address are for this machine's resolver; servers do not know them.
+    known = attrs.evolve(endpoint, host=endpoint.host.rstrip(".").partition("%")[0])
+    authority = known.shown.partition("://")[2]
+    return f"Host: {authority}\r\nAccept-Encoding: identity\r\nUser-Agent: lasersell-sync/{__version__}"
 
 
 # ── words for urllib3's errors ───────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
+from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 from lasersell_sync.trading.account import Account
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.tx import WalletProof
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     # urllib3 is most of the import time of this package; a program that only reads the stream never needs it, so the
     # first client that sends something loads it.
-    from lasersell_sync.trading._http import HttpAnswer, HttpFailure, HttpPool
+    from lasersell_sync.trading._http import HttpPool
 
 __all__ = [
     "EXIT_API_BASE_URL",
@@ -330,8 +331,6 @@ class ExitApiClient:
             ExitApiError: ``transport``: the server cannot be reached.
             ConcurrencyError: the client is closed.
         """
-        from lasersell_sync.trading._http import HttpFailure
-
         pool, endpoint = self._ready()
         try:
             pool.warm(_path(endpoint, _HEALTH))
@@ -417,8 +416,6 @@ class ExitApiClient:
             headers["x-api-key"] = self._api_key
 
         def attempt() -> tuple[dict[str, Any], str]:
-            from lasersell_sync.trading._http import HttpFailure
-
             try:
                 answer = pool.request(method, _path(endpoint, path), headers=headers, body=body)
             except HttpFailure as failure:

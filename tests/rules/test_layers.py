@@ -45,7 +45,7 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint", "wire_tx", "outcome", "expiry"],
+        ["_endpoint", "_http_answer", "wire_tx", "outcome", "expiry"],
         ["_http", "account", "build_tx", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "solana_rpc"],

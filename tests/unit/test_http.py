@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime as dt
 import email.utils
 import inspect
@@ -59,6 +60,79 @@ def test_request_and_answer_arrive_whole():
     assert seen.headers["x-api-key"] == "k"
     assert seen.headers["user-agent"].startswith("lasersell-sync/")
     assert (answer.status, answer.headers["x-more"], answer.body) == (201, "yes", b'{"a": 1}')
+
+
+def test_head_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch):
+    """One system call and one TLS record for each request, on a new connection and on a kept one."""
+    writes: list[bytes] = []
+    plain = ssl.SSLSocket.send
+
+    def send(self: ssl.SSLSocket, data: Any, flags: int = 0) -> int:
+        if not self.server_side:
+            writes.append(bytes(data))
+        return plain(self, data, flags)
+
+    monkeypatch.setattr(ssl.SSLSocket, "send", send)
+    with HttpServer(respond=lambda seen: Answer(200, seen.body), tls=True) as server:
+        pool = pool_to(server.url, ssl_context=trusting_context())
+        for body in (b"first", b"second"):
+            assert pool.request("POST", "/", body=body).body == body
+        pool.close()
+    assert [written.rpartition(b"\r\n\r\n")[2] for written in writes] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "length"),
+    [("GET", None, None), ("DELETE", None, None), ("POST", None, "0"), ("POST", b"", "0"), ("DELETE", b"abc", "3")],
+)
+def test_a_body_has_its_length_and_no_body_has_none(method: str, body: bytes | None, length: str | None):
+    """A server is told where the request ends, in the way that its method asks for."""
+    with HttpServer(json_answer({})) as server:
+        pool = pool_to(server.url)
+        pool.request(method, "/", body=body)
+        pool.close()
+    assert server.requests[0].headers.get("content-length") == length
+    assert "transfer-encoding" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://rpc.example/v2", "rpc.example"),
+        ("https://rpc.example:8443/v2", "rpc.example:8443"),
+        ("http://localhost:80", "localhost"),
+        ("http://[::1]:8899", "[::1]:8899"),
+        ("https://rpc.example.:8443", "rpc.example:8443"),
+    ],
+)
+def test_the_host_is_named_as_servers_know_it(url: str, host: str):
+    """Without the scheme's own port, and without the dot that ends a name for the resolver."""
+    pool = pool_to(url)
+    assert f"\r\nHost: {host}\r\n".encode() in pool._wire("GET", "/", {}, None)
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/a b", {}),
+        ("/a\r\nx-evil: 1", {}),
+        ("/ü", {}),
+        ("/", {"x-api-key": f"{CANARY}\r\nx-evil: 1"}),
+        ("/", {"x-api-key": f"{CANARY}\nx-evil: 1"}),
+        ("/", {"x-api-key": f"{CANARY}\0"}),
+        ("/", {"x-evil: 1\r\nx": "y"}),
+    ],
+)
+def test_no_second_request_can_hide_in_the_first(target: str, headers: Any):
+    """A line end in a target or header is refused before anything is opened, and not repeated."""
+    with HttpServer() as server:
+        pool = pool_to(server.url)
+        with pytest.raises(ValueError, match="cannot stand there") as caught:
+            pool.request("GET", target, headers=headers if isinstance(headers, dict) else dict.fromkeys(headers, "y"))
+        assert CANARY not in str(caught.value)
+        pool.close()
+    assert server.connections == 0
 
 
 def test_connections_are_kept_and_reused():
@@ -126,6 +200,18 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced():
         pool.request("GET", "/")
         server.drop_connections()
         assert pool.request("GET", "/").status == 200
+        pool.close()
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_connection_that_the_server_ends_with_its_answer_is_replaced(version: str):
+    """Whether it says so or its HTTP is too old to stay: the answer is read whole, and the next request connects."""
+    head = f"HTTP/{version} 200 OK\r\ncontent-length: 4\r\n" + ("connection: close\r\n" if version == "1.1" else "")
+    with HttpServer(Answer(raw=f"{head}\r\nlast".encode()), json_answer({})) as server:
+        pool = pool_to(server.url)
+        assert pool.request("GET", "/").body == b"last"
+        assert pool.request("GET", "/").body == b"{}"
         pool.close()
     assert server.connections == 2
 
@@ -283,6 +369,27 @@ def test_trickling_headers_end_with_the_attempts_limit():
     pool.close()
     assert (failure.stage, failure.sent) == ("send", True)
     assert 0.25 < took_s < 2
+
+
+def test_a_server_that_does_not_read_ends_with_the_limit_of_a_step():
+    """A request that does not fit into the buffers of a kept connection waits no longer than for a new one."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    pool = pool_to(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout_s=0.3, attempt_timeout_s=30)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        first = threads.submit(pool.request, "GET", "/")
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert first.result(GENEROUS_S).status == 204
+    started = time.monotonic()
+    with pytest.raises(HttpFailure) as caught:
+        pool.request("POST", "/", body=bytes(64 * 1024 * 1024))
+    took_s = time.monotonic() - started
+    connection.close()
+    listener.close()
+    pool.close()
+    assert (caught.value.stage, caught.value.sent) == ("send", True)
+    assert 0.25 < took_s < 5
 
 
 def test_silence_after_a_late_start_ends_with_the_attempts_limit():

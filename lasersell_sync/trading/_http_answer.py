@@ -1,0 +1,58 @@
+"""What comes back of an HTTP request: a whole answer, or why there is none.
+
+Apart from ``_http``, so that those who ask need not load urllib3 before they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import attrs
+
+from lasersell_sync.retry import parse_retry_after_s
+
+Stage: TypeAlias = Literal["send", "read", "redirect", "oversize"]
+
+
+@attrs.frozen
+class HttpAnswer:
+    """A complete answer.
+
+    Attributes:
+        status: the HTTP status; 3xx never comes here.
+        headers: names in lower case.
+        body: all of it, at most the pool's limit.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; what is not UTF-8 shows as U+FFFD."""
+        return self.body.decode("utf-8", errors="replace")
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds that ``Retry-After`` asks to wait; None without a readable one."""
+        return parse_retry_after_s(self.headers.get("retry-after", ""))
+
+
+class HttpFailure(Exception):
+    """No usable answer. Internal: the callers turn it into ``ExitApiError`` or ``TxSubmitError``, with its cause.
+
+    Attributes:
+        stage: ``send`` (no answer began), ``read`` (it began and did not end), ``redirect``, ``oversize``.
+        problem: in words of ours; a redirect's host is the server's.
+        sent: True when the server may have received the request.
+        status: the HTTP status, when there was one.
+    """
+
+    def __init__(self, stage: Stage, problem: str, *, sent: bool, status: int | None = None) -> None:
+        super().__init__(problem)
+        self.stage = stage
+        self.problem = problem
+        self.sent = sent
+        self.status = status
