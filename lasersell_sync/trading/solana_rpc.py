@@ -9,6 +9,7 @@ Connections are kept per origin and shared by all calls of the process, so that 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -96,10 +97,10 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
     client = _client_for(target)
     signature = signature_of(tx_b64)
     budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
-    params = [tx_b64, {"encoding": "base64", "skipPreflight": True, **target.send_options}]
+    options_json = _send_options_json(*target.send_options.items())
 
     def attempt() -> Any:
-        return client.call("sendTransaction", params, budget=budget, secrets=(tx_b64,))
+        return client.send_transaction(tx_b64, options_json, budget=budget)
 
     try:
         result = _RESEND.call(attempt, lambda error: _is_broken_connection(error) and not budget.expired())
@@ -111,6 +112,12 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
         error.signature = signature
         raise
     return signature
+
+
+@functools.cache
+def _send_options_json(*options: tuple[str, object]) -> str:
+    """The second parameter of ``sendTransaction``; a target's own options are few, and always the same."""
+    return json.dumps({"encoding": "base64", "skipPreflight": True, **dict(options)}, separators=(",", ":"))
 
 
 def _client_for(target: SendTarget) -> RpcClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import os
 import pickle
@@ -24,6 +25,7 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
@@ -41,6 +43,7 @@ from lasersell_sync.trading import (
     send_transaction_b64_to,
     warm_send_target,
 )
+from lasersell_sync.trading._endpoint import parse_endpoint
 from tests.support.http_server import (
     GENEROUS_S,
     TEST_CERTIFICATE,
@@ -224,6 +227,28 @@ def test_the_same_bytes_are_sent_again_after_a_broken_connection():
     with HttpServer(respond=in_turn(fixed(Answer(raw=b"")), result(SIGNATURE))) as server:
         assert send_transaction(SendTargetRpc(server.url), TX) == SIGNATURE
     assert server.requests[0].json["params"] == server.requests[1].json["params"]
+
+
+def test_the_same_bytes_are_sent_again_after_a_kept_connection_broke():
+    """A connection that took earlier sales and dies under this one does not lose it."""
+    with HttpServer(respond=in_turn(result(SIGNATURE), fixed(Answer(raw=b"")), result(SIGNATURE))) as server:
+        target = SendTargetRpc(server.url)
+        assert [send_transaction(target, TX) for _ in range(2)] == [SIGNATURE] * 2
+    assert server.connections == 2
+    assert [seen.json["params"][0] for seen in server.requests] == [TX_B64] * 3
+
+
+def test_a_sale_is_sent_as_any_other_call_would_be():
+    """Its shortcut past the JSON encoder writes what the encoder writes."""
+    options = {"encoding": "base64", "skipPreflight": True}
+    with HttpServer(respond=result(SIGNATURE)) as server:
+        client = _json_rpc.RpcClient(parse_endpoint("url", server.url), "rpc")
+        client.call("sendTransaction", [TX_B64, options], budget=TimeBudget(GENEROUS_S))
+        short = json.dumps(options, separators=(",", ":"))
+        assert client.send_transaction(TX_B64, short, budget=TimeBudget(GENEROUS_S)) == SIGNATURE
+    first, second = (seen.json for seen in server.requests)
+    assert first.pop("id") + 1 == second.pop("id")
+    assert first == second
 
 
 def test_a_connection_that_stays_broken_says_that_it_may_have_arrived():
