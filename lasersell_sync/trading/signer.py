@@ -16,11 +16,12 @@ from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.trading.guard import SigningGuard, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
-from lasersell_sync.trading.tx import WalletProof, prove_ownership
+from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
 from lasersell_sync.trading.wire_tx import encode_base64
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
+    from solders.signature import Signature
 
     from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
     from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
@@ -59,7 +60,7 @@ class Signer:
             del keypair
             raise ConfigurationError("keypair", problem)
         public_key = keypair.pubkey()
-        self._sign_message: Callable[[bytes], object] = keypair.sign_message
+        self._sign_message: Callable[[bytes], Signature] = keypair.sign_message
         self._public_key = bytes(public_key)
         self._wallet = str(public_key)
 
@@ -176,7 +177,8 @@ class Signer:
         else:
             raw, layout = guard.check(transaction, wallet=self._wallet, request=request)
         message = raw[layout.message_at :]
-        return encode_base64(_ONE_SIGNATURE + bytes(self._sign_message(message)) + message)  # type: ignore[call-overload]
+        signature = self._sign_message(message)
+        return signed_here(encode_base64(_ONE_SIGNATURE + bytes(signature) + message), signature)
 
     def prove_ownership(self) -> WalletProof:
         """The proof that ``ExitApiClient.register_wallet`` wants; good for five minutes, by this machine's clock."""

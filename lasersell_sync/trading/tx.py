@@ -38,6 +38,9 @@ _HEAD_CHARACTERS = 88
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 _SYSTEM_PROGRAM = bytes(32)
 _ADVANCE_NONCE = b"\x04\x00\x00\x00"
+_KEPT = 64
+#: What was signed here lately, by its base64, for ``signature_of``. Each step with it is one that no thread interrupts.
+_signed_here: dict[str, Signature] = {}
 
 
 @attrs.frozen
@@ -124,11 +127,12 @@ def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
             "sign_unsigned_tx completes what the others have signed already",
         )
     message = raw[layout.message_at :]
-    head = _ONE_SIGNATURE + bytes(keypair.sign_message(message))
+    signature = keypair.sign_message(message)
+    head = _ONE_SIGNATURE + bytes(signature)
     if not layout.signature_count:
-        return encode_base64(head + message)
+        return signed_here(encode_base64(head + message), signature)
     # Three bytes are four characters, so that all behind the 66 bytes in which the signature lies may stay as it came.
-    return encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:]
+    return signed_here(encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:], signature)
 
 
 def encode_signed_tx(tx: object) -> str:
@@ -152,14 +156,27 @@ def encode_signed_tx(tx: object) -> str:
     return encode_base64(raw)
 
 
+def signed_here(signed_tx_b64: str, signature: Signature) -> str:
+    """Notes the signature of a transaction that it was just put into, alone; returns the transaction."""
+    if len(_signed_here) >= _KEPT:
+        _signed_here.clear()  # what is still to be sent is then read once more
+    _signed_here[signed_tx_b64] = signature
+    return signed_tx_b64
+
+
 def signature_of(signed_tx_b64: str) -> str:
     """The base58 signature that names a signed transaction; found before it is sent, so that nothing else is ever sent.
+
+    What was signed here a moment ago was read and found well-formed then; a sale does not wait for that twice.
 
     Raises:
         TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction, or a signature is missing.
 
     Threads: any.
     """
+    signature = _signed_here.get(signed_tx_b64) if isinstance(signed_tx_b64, str) else None
+    if signature is not None:
+        return str(signature)
     raw = decode_base64(signed_tx_b64, SIGNED)
     parsed, layout = parse(raw, SIGNED)
     _require_signed(raw, layout)

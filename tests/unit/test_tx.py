@@ -25,6 +25,8 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import Transaction, VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.trading import Signer as Wallet
+from lasersell_sync.trading import tx
 from lasersell_sync.trading.tx import (
     WalletProof,
     encode_signed_tx,
@@ -36,6 +38,7 @@ from lasersell_sync.trading.tx import (
 from tests.support.transactions import MANY, PAYER, b64, messages, unsigned_bytes
 
 OTHER = Keypair.from_seed(bytes(range(1, 33)))
+WALLET = Wallet.from_keypair(PAYER)
 THIRD = Keypair.from_seed(bytes(range(2, 34)))
 
 
@@ -323,8 +326,25 @@ def test_the_signature_is_known_before_sending():
     assert signature_of(encode_signed_tx(signed)) == str(signed.signatures[0])
 
 
-@pytest.mark.parametrize("text", ["", "####", unsigned(), b64(bytes(PAYER)), str(PAYER)])
-def test_what_is_not_signed_has_no_signature(text: str):
+@pytest.mark.parametrize("sign", [sign_unsigned_tx_b64, lambda text, _: WALLET.sign(text, guard=None)])
+def test_what_was_signed_here_is_not_read_again_before_it_is_sent(
+    sign: Callable[[str, Keypair], str], monkeypatch: pytest.MonkeyPatch
+):
+    """A sale does not wait for a second look at what signing itself wrote; the signature is the one that is in it."""
+    signed = sign(unsigned(), PAYER)
+    monkeypatch.setattr(tx, "parse", pytest.fail)
+    assert signature_of("".join(signed)) == str(read(signed).signatures[0])
+
+
+def test_what_was_signed_long_ago_is_read_again():
+    """The memory of signatures has a bound, and nothing depends on it."""
+    signed = [sign_unsigned_tx_b64(unsigned(), PAYER) for _ in range(300)]
+    assert len(tx._signed_here) < 100
+    assert [signature_of(text) for text in signed] == [str(read(text).signatures[0]) for text in signed]
+
+
+@pytest.mark.parametrize("text", ["", "####", unsigned(), b64(bytes(PAYER)), str(PAYER), [], None])
+def test_what_is_not_signed_has_no_signature(text: Any):
     """Nothing but a signed transaction gets as far as the network."""
     refused("serialize_tx", signature_of, text)
 
