@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import solders.message
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from solders.hash import Hash
 from solders.instruction import AccountMeta, CompiledInstruction, Instruction
@@ -19,7 +19,15 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.wire_tx import SIGNED, UNSIGNED, Origin, decode_base64, encode_base64, parse
+from lasersell_sync.trading.wire_tx import (
+    SIGNED,
+    UNSIGNED,
+    Origin,
+    decode_base64,
+    encode_base64,
+    instructions_at,
+    parse,
+)
 from tests.support.transactions import MANY, PAYER, b64, messages, unsigned_bytes
 
 ORIGINS = pytest.mark.parametrize("origin", [UNSIGNED, SIGNED], ids=["unsigned", "signed"])
@@ -77,6 +85,30 @@ def test_lengths_of_one_and_of_two_bytes_are_read(accounts: int, legacy: bool):
     raw = unsigned_bytes(message)
     _, layout = parse(raw, UNSIGNED)
     assert [layout.signer(raw, index) for index in range(2)] == [bytes(key) for key in message.account_keys[:2]]
+
+
+def of_length(data: int, accounts: int) -> MessageV0:
+    """One instruction with so much of both."""
+    metas = [AccountMeta(PAYER.pubkey(), is_signer=True, is_writable=True)] * accounts
+    instruction = Instruction(Pubkey.new_unique(), bytes(data), metas)
+    return MessageV0.try_compile(PAYER.pubkey(), [instruction, instruction], [], Hash.new_unique())
+
+
+@MANY
+@example(of_length(127, 128))
+@example(of_length(128, 127))
+@example(of_length(300, 256))
+@given(messages())
+def test_instructions_are_those_that_solders_finds(message: Message | MessageV0):
+    """Which program, which accounts and what data, with lengths of one and of two bytes; what follows begins behind."""
+    raw = unsigned_bytes(message)
+    parsed, layout = parse(raw, UNSIGNED)
+    found, end = instructions_at(raw, layout.accounts_at + (len(message.account_keys) + 1) * 32)
+    theirs = [(item.program_id_index, bytes(item.accounts), bytes(item.data)) for item in parsed.message.instructions]
+    assert found == theirs
+    lookups = getattr(parsed.message, "address_table_lookups", None)
+    assert raw[end : end + 1] == (b"" if lookups is None else bytes([len(lookups)]))
+    assert bool(lookups) == (raw[end:] not in (b"", b"\0"))
 
 
 def test_signatures_are_found_by_signer():

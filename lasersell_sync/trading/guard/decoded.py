@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
+from lasersell_sync.trading.wire_tx import instructions_at
 
 if TYPE_CHECKING:
     from solders.transaction import VersionedTransaction
@@ -135,10 +136,13 @@ class Decoded:
         unknown_tables: look-up tables that are not known.
         instructions: in order.
         swaps: of the markets' programs.
+        spending: the most that they can take, by currency; what is paid in tokens is not in it.
         seeded: accounts that it creates by a seed.
     """
 
-    __slots__ = ("_by_name", "fee_payer", "instructions", "keys", "seeded", "signers", "swaps", "unknown_tables")
+    __slots__ = (
+        "_by_name", "fee_payer", "instructions", "keys", "seeded", "signers", "spending", "swaps", "unknown_tables",
+    )  # fmt: skip
 
     def __init__(self, keys: Sequence[Account], signers: int, unknown_tables: list[bytes]) -> None:
         self.keys = keys
@@ -147,6 +151,7 @@ class Decoded:
         self.unknown_tables = unknown_tables
         self.instructions: list[Instruction] = []
         self.swaps: list[Swap] = []
+        self.spending: dict[str, int] = {}
         self.seeded: list[SeededAccount] = []
         self._by_name: dict[str, list[Instruction]] = {}
 
@@ -157,7 +162,7 @@ class Decoded:
         if layout is None:
             return
         if layout.swap is not None:
-            self.swaps.append(_swap(instruction, layout.swap, known))
+            self._add_swap(_swap(instruction, layout.swap, known), known)
             return
         same = self._by_name.get(layout.name)
         if same is None:
@@ -166,6 +171,12 @@ class Decoded:
             same.append(instruction)
         if layout.name == _CREATE_WITH_SEED:
             self.seeded.append(_seeded(instruction))
+
+    def _add_swap(self, swap: Swap, known: KnownPrograms) -> None:
+        self.swaps.append(swap)
+        currency = known.currencies.get(swap.paid_mint)  # type: ignore[arg-type]
+        if currency is not None:
+            self.spending[currency] = self.spending.get(currency, 0) + swap.most_in
 
     def named(self, name: str) -> Sequence[Instruction]:
         """The allowed instructions of a name, ``token.close_account`` of both token programs."""
@@ -190,14 +201,16 @@ def decode(
         known: the rest of ``programs.json``.
         tables: the contents of look-up tables, by address.
     """
-    message = parsed.message
     # One byte counts them: more than 127 accounts do not fit into a packet.
-    keys: list[Account] = list(_accounts(raw[places.accounts_at - 1]).unpack_from(raw, places.accounts_at))
-    lookups = getattr(message, "address_table_lookups", None)
+    count = raw[places.accounts_at - 1]
+    keys: list[Account] = list(_accounts(count).unpack_from(raw, places.accounts_at))
+    compiled, end = instructions_at(raw, places.accounts_at + (count + 1) * PUBKEY_BYTES)  # behind the blockhash
+    # Only version 0 has look-ups; their number ends the transaction when it is 0.
+    lookups = parsed.message.address_table_lookups if raw[end:] not in (b"", b"\0") else []  # type: ignore[union-attr]
     unknown_tables = _look_up(lookups, tables, keys) if lookups else []
     decoded = Decoded(keys, places.required_signatures, unknown_tables)
-    for number, compiled in enumerate(message.instructions, 1):
-        decoded.add(_instruction(number, compiled, keys, programs), known)
+    for number, one in enumerate(compiled, 1):
+        decoded.add(_instruction(number, *one, keys, programs), known)
     return decoded
 
 
@@ -218,10 +231,15 @@ def _look_up(lookups: Sequence[object], tables: Mapping[bytes, Sequence[bytes]],
 
 
 def _instruction(
-    number: int, compiled: object, keys: Sequence[Account], programs: Mapping[bytes, Program]
+    number: int,
+    program_at: int,
+    accounts_at: bytes,
+    data: bytes,
+    keys: Sequence[Account],
+    programs: Mapping[bytes, Program],
 ) -> Instruction:
-    data, program_key = compiled.data, keys[compiled.program_id_index]  # type: ignore[attr-defined]
-    accounts = tuple(map(keys.__getitem__, compiled.accounts))  # type: ignore[attr-defined]
+    program_key = keys[program_at]
+    accounts = tuple(map(keys.__getitem__, accounts_at))
     program = programs.get(program_key)  # type: ignore[arg-type]
     layout = None
     if program is not None:

@@ -167,13 +167,13 @@ def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
         return Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
     currencies = limits.known.currencies
     for swap in tx.swaps:
-        pair = (swap.paid_mint, swap.got_mint)
-        token = swap.got_mint if swap.paid_mint in currencies else swap.paid_mint
+        is_purchase = swap.paid_mint in currencies
+        token = swap.got_mint if is_purchase else swap.paid_mint
         if trade.mint is not None and token != trade.mint:
             return Offence(
                 f"instruction {swap.instruction.number} trades {shown(token)}, not {shown(trade.mint)}", token
             )
-        if not any(mint in currencies for mint in pair):
+        if not is_purchase and swap.got_mint not in currencies:
             return Offence(f"instruction {swap.instruction.number} pays in {shown(swap.got_mint)}", swap.got_mint)
     return None
 
@@ -195,15 +195,18 @@ def _side(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
 def _amount(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     if trade.max_tokens is None:
         return None
-    sold = sum(swap.most_in for swap in tx.swaps if swap.paid_mint not in limits.known.currencies)
-    return (
-        Offence(f"it sells {sold} tokens, {trade.max_tokens} at most", trade.mint) if sold > trade.max_tokens else None
-    )
+    sold = 0
+    for swap in tx.swaps:
+        if swap.paid_mint not in limits.known.currencies:
+            sold += swap.most_in
+    if sold > trade.max_tokens:
+        return Offence(f"it sells {sold} tokens, {trade.max_tokens} at most", trade.mint)
+    return None
 
 
 @_rule("spend", "what a purchase can cost is capped")
 def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for currency, most in _spending(tx, limits).items():
+    for currency, most in tx.spending.items():
         unit, own_cap = _UNITS[currency], limits.max_buy[currency]
         remedy = f"set what a purchase may cost: SigningGuard(max_buy_{unit}=...)"
         if trade.currency is not None and currency != trade.currency:
@@ -217,16 +220,6 @@ def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
 
 
 _UNITS = {"SOL": "lamports", "USD1": "usd1_units"}
-
-
-def _spending(tx: Decoded, limits: Limits) -> dict[str, int]:
-    """The most that the markets can take, by currency."""
-    currencies, spending = limits.known.currencies, dict[str, int]()
-    for swap in tx.swaps:
-        currency = currencies.get(swap.paid_mint)  # type: ignore[arg-type]
-        if currency is not None:
-            spending[currency] = spending.get(currency, 0) + swap.most_in
-    return spending
 
 
 @_rule("own_account", "the market takes from and pays to our own accounts")
@@ -349,7 +342,7 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * len(_creations(tx)) - _spending(tx, limits).get("SOL", 0)
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * len(_creations(tx)) - tx.spending.get("SOL", 0)
     for bucket, option in _CAPS.items():
         cap = getattr(limits, option)
         if sums[bucket] > cap:
