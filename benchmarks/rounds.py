@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Row", "Table", "interleave", "percentile"]
+__all__ = ["Row", "Table", "Turn", "interleave", "percentile"]
 
 Turn = Callable[[], Sequence[float]]
 

@@ -23,6 +23,8 @@ WEBSOCKETS: Final = "websockets sync + msgspec"
 UNCHECKED: Final = "websocket-client (checks off) + msgspec"
 OFFICIAL: Final = "official SDK"
 BARE: Final = "raw recv"
+OURS_GUARDED: Final = "ours, Signer.sign() and send_transaction_b64_to()"
+PARTS: Final = "its parts in a row: guard, Ed25519, bare urllib3"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ def _ratio(bench: str, table: str, ours: str, peer: str) -> Callable[[Results], 
 def _takes(bench: str, table: str, ours: str, peer: str) -> Callable[[Results], float]:
     """How many times as long ``ours`` takes."""
     return _ratio(bench, table, peer, ours)
+
+
+def _share(bench: str, table: str, part: str, whole: str) -> Callable[[Results], float]:
+    """How much of ``whole`` ``part`` is, in percent."""
+    return lambda results: 100 * results[bench].table(table).ratio(whole, part)
 
 
 def _p99_in_flood(name: str) -> Callable[[Results], float]:
@@ -239,6 +246,13 @@ TARGETS: Final = (
         1.15,
         "times",
         at_least=False,
+    ),
+    Target(
+        "submit-parts",
+        "guarded exit signal → signed POST written: guard + Ed25519 + one bare urllib3 request are so much of it",
+        _share("submit", "guarded", PARTS, OURS_GUARDED),
+        85,
+        "%",
     ),
     # standing by
     Target(
