@@ -62,9 +62,12 @@ class ExitDesk:
         watch = position.watches[session.key_id]
         if watch.fired is not None:
             self.signal(session, position, Exit(watch.fired))
-        elif watch.pending_tokens:
-            sell_tokens = min(watch.pending_tokens, position.holding.tokens)
-            self.signal(session, position, Exit(LADDER_LEVEL, sell_tokens, watch.next_level - 1))
+            return
+        left = position.holding.tokens
+        for level, tokens in watch.pending:
+            if sell_tokens := min(tokens, left):
+                self.signal(session, position, Exit(LADDER_LEVEL, sell_tokens, level))
+            left -= sell_tokens
 
     def signal(
         self, session: Session, position: Position, due: Exit, slippage_bps: int = DEFAULT_EXIT_SLIPPAGE_BPS

@@ -70,10 +70,15 @@ class Watch:
     next_level: int = 0
     #: the trailing stop a rung has set, in place of the strategy's
     level_trailing_pct: Fraction = Fraction(0)
-    #: signalled by rungs and not sold yet
-    pending_tokens: int = 0
+    #: (rung, tokens) that were signalled and are not sold yet, lowest rung first
+    pending: tuple[tuple[int, int], ...] = ()
     #: held back by the liquidity guard, for the rungs to come
     carried_tokens: int = 0
+
+    @property
+    def pending_tokens(self) -> int:
+        """Signalled by rungs and not sold yet."""
+        return sum(tokens for _, tokens in self.pending)
 
     def with_strategy(self, strategy: Strategy) -> Watch:
         """The same watch under another strategy; armed again if it really changed.
@@ -92,7 +97,7 @@ class Watch:
         return replace(
             self,
             peak_profit=self.peak_profit * kept_tokens // of_tokens,
-            pending_tokens=max(0, self.pending_tokens - (of_tokens - kept_tokens)),
+            pending=_without(self.pending, of_tokens - kept_tokens),
             carried_tokens=min(self.carried_tokens, kept_tokens),
         )
 
@@ -166,10 +171,24 @@ class Watch:
             self,
             next_level=self.next_level + 1,
             level_trailing_pct=level.trailing_stop_pct or self.level_trailing_pct,
-            pending_tokens=self.pending_tokens + sell_tokens,
+            pending=(*self.pending, (self.next_level, sell_tokens)) if sell_tokens else self.pending,
             carried_tokens=wanted - sell_tokens,
         )
         return above, sell_tokens
+
+
+def _without(pending: tuple[tuple[int, int], ...], sold: int) -> tuple[tuple[int, int], ...]:
+    """What is still to be sold after a sale: of the rung that asked for just so much, else of the lowest first."""
+    rung = next((rung for rung, tokens in pending if tokens == sold), None)
+    if rung is not None:
+        return tuple(item for item in pending if item[0] != rung)
+    left = []
+    for rung, tokens in pending:
+        taken = min(tokens, sold)
+        sold -= taken
+        if tokens > taken:
+            left.append((rung, tokens - taken))
+    return tuple(left)
 
 
 def _reaches(amount: int, entry: int, pct: Fraction) -> bool:

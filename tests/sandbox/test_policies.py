@@ -146,6 +146,23 @@ def test_a_missed_exit_is_sent_again_or_not(
         assert ("sell_tokens" in first) == (sells is not None)
 
 
+def test_missed_levels_are_sent_again_each_for_itself() -> None:
+    """Of three levels that a jump reached, the one that was sold meanwhile is not among them."""
+    rig = rig_with(resend_exits=True)
+    wallet = rig.wallet()
+    levels = [{"profit_pct": profit, "sell_pct": 30} for profit in (5, 10, 15)]
+    terms = {**strategy(stop=50), "take_profit_levels": levels}
+    session, outbox = held(rig, wallet, terms=terms)
+    rig.price(str(rig.listing("pump_swap", "climb").mint), 1.3)
+    first = {message["level_index"]: message for message in outbox.messages("exit_signal_with_tx")}
+    assert sorted(first) == [0, 1, 2]
+    assert rig.send(signed(first[1]["unsigned_tx_b64"], wallet)).err is None
+    rig.exchange.disconnect(session)
+    _, again = rig.session(wallet, terms=terms)
+    signals = [(message["level_index"], message["sell_tokens"]) for message in again.messages("exit_signal_with_tx")]
+    assert signals == [(level, first[level]["sell_tokens"]) for level in (0, 2)]
+
+
 @pytest.mark.parametrize("rebuild_exits", [True, False])
 def test_a_failed_exit_is_rebuilt_or_not(rebuild_exits: bool) -> None:
     """An exit that failed on the chain comes again with a fresh transaction, if that is the policy."""
