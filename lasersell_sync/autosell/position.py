@@ -121,7 +121,9 @@ class Position:
             return
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
         sale = self._sale_of(key) or self._begin(key, signal)
-        if sale is not None:
+        if sale is not None and not sale.is_for(signal):
+            log.warning("%s is signalled again for another amount, which is not followed", key)
+        elif sale is not None:
             sale.offer(signal, received_ns)
             if sale is self._current and sale.state is SaleState.ASKING:
                 self._use_signal(sale, is_answer=True)

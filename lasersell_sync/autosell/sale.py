@@ -79,6 +79,10 @@ class Sale:
         self.turn += 1
         return self.turn
 
+    def is_for(self, signal: ExitSignalWithTx) -> bool:
+        """Whether a signal's transaction sells what this exit is to sell: of a part so many tokens, and no others."""
+        return self.key.is_whole or signal.sell_tokens is None or signal.sell_tokens == self.record.tokens
+
     def offer(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         """A transaction to use when none can land any more; the newest is the best."""
         self._signal = signal

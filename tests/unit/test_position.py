@@ -201,6 +201,17 @@ def test_a_dead_level_is_built_anew_for_the_same_amount(rig: Rig):
     assert rig.outcomes == [("level 3", CONFIRMED)]
 
 
+def test_a_level_that_comes_again_for_another_amount_keeps_its_own(rig: Rig):
+    """What is written down is sold: a server that adds up what it believes unsold does not change that."""
+    rig.level(0, tokens=1_000)
+    rig.level(0, tokens=2_500)
+    rig.settle(EXPIRED)
+    assert [request.amount_tokens for request in rig.api.requests] == [1_000]
+    rig.settle(CONFIRMED)
+    assert [(report.key.part, report.tokens) for report in rig.reports] == [("level 0", 1_000)]
+    assert len(rig.sender.sent) == 2
+
+
 def test_an_api_that_fails_is_asked_again(rig: Rig):
     rig.api.failures = 2
     rig.level(3)
