@@ -173,6 +173,8 @@ def test_a_step_of_the_wall_clock_means_nothing(plain_rig: WebsocketsRig, step_s
 
 #: Where the library may ask for the wall clock, and why; sandbox and command line have a world of their own.
 WALL_CLOCK_IS_NEEDED = {
+    "autosell/journal.py": "people read when a sale was made",
+    "autosell/legs.py": "a leg's name is of its time, so that no other process makes the same",
     "recording.py": "a recording tells when it was made",
     "retry.py": "Retry-After may be a date",
     "stream/serving.py": "clock_offset_ms tells how far our wall clock is off",
