@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #define HIGH_BITS UINT64_C(0x8080808080808080)
 
 static int is_continuation(uint8_t byte)
@@ -43,21 +47,59 @@ size_t ls_utf8_sequence(const uint8_t *at, const uint8_t *end)
     return 4;
 }
 
-const uint8_t *ls_utf8_find_error(const uint8_t *at, const uint8_t *end)
+#if defined(__SSE2__)
+static __m128i load16(const uint8_t *at)
 {
-    while (at < end) {
-        /* Our messages are nearly all ASCII: eight bytes a step while that holds. */
-        while (end - at >= 8) {
-            uint64_t word;
-            memcpy(&word, at, 8);
-            if (word & HIGH_BITS) {
-                break;
-            }
-            at += 8;
-        }
-        if (at == end) {
+    return _mm_loadu_si128((const __m128i *)(const void *)at);
+}
+
+/* Over whole pieces of 64 bytes, as far as they are ASCII. */
+static const uint8_t *skip_ascii_pieces(const uint8_t *at, const uint8_t *end)
+{
+    while (end - at >= 64) {
+        __m128i bytes = _mm_or_si128(
+            _mm_or_si128(load16(at), load16(at + 16)), _mm_or_si128(load16(at + 32), load16(at + 48)));
+        if (_mm_movemask_epi8(bytes) != 0) {
             break;
         }
+        at += 64;
+    }
+    return at;
+}
+#else
+static const uint8_t *skip_ascii_pieces(const uint8_t *at, const uint8_t *end)
+{
+    (void)end;
+    return at;
+}
+#endif
+
+/* To a byte above 0x7F with fewer than eight ASCII bytes before it, or to the end. */
+static const uint8_t *skip_ascii(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *begin = at;
+    uint64_t word;
+    at = skip_ascii_pieces(at, end);
+    while (end - at >= 8) {
+        memcpy(&word, at, 8);
+        if (word & HIGH_BITS) {
+            return at;
+        }
+        at += 8;
+    }
+    if (end - begin >= 8) { /* the rest, together with bytes that were seen already */
+        memcpy(&word, end - 8, 8);
+        if ((word & HIGH_BITS) == 0) {
+            return end;
+        }
+    }
+    return at;
+}
+
+const uint8_t *ls_utf8_find_error(const uint8_t *at, const uint8_t *end)
+{
+    /* Our messages are nearly all ASCII. */
+    while ((at = skip_ascii(at, end)) < end) {
         size_t size = ls_utf8_sequence(at, end);
         if (size == 0) {
             return at;

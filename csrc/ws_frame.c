@@ -252,6 +252,31 @@ static ls_ws_result take_part(ls_ws_parser *parser, const uint8_t *bytes, size_t
     return finish_message(parser, parser->message_opcode, payload, whole, out);
 }
 
+/*
+ * What nearly every frame is: an unfragmented text of less than 64 KiB that lies in the input from its first header
+ * byte to its last. Returns 0 and changes nothing for every other one, those with a mistake included.
+ */
+static int take_usual_text(
+    ls_ws_parser *parser, const uint8_t **at, const uint8_t *input_end, ls_ws_message *out, ls_ws_result *result)
+{
+    const uint8_t *header = *at;
+    size_t left = (size_t)(input_end - header);
+    if (parser->in_payload || parser->header_size > 0 || parser->message_opcode != 0) {
+        return 0;
+    }
+    if (left < 4 || header[0] != (0x80 | TEXT) || header[1] > 126) {
+        return 0;
+    }
+    size_t header_size = header[1] < 126 ? 2 : 4;
+    size_t size = header[1] < 126 ? header[1] : (size_t)header[2] << 8 | header[3];
+    if ((header_size == 4 && size < 126) || size > left - header_size || size > parser->max_message) {
+        return 0;
+    }
+    *at = header + header_size + size;
+    *result = finish_message(parser, TEXT, header + header_size, size, out);
+    return 1;
+}
+
 ls_ws_result ls_ws_next(ls_ws_parser *parser, const uint8_t **at, const uint8_t *input_end, ls_ws_message *out)
 {
     if (parser->message_size == 0 && parser->message_capacity > KEPT_BUFFER) {
@@ -260,6 +285,10 @@ ls_ws_result ls_ws_next(ls_ws_parser *parser, const uint8_t **at, const uint8_t 
     if (parser->problem != LS_WS_NO_PROBLEM || parser->is_closed) {
         *at = input_end;
         return end(parser);
+    }
+    ls_ws_result usual;
+    if (take_usual_text(parser, at, input_end, out, &usual)) {
+        return usual;
     }
     for (;;) {
         while (!parser->in_payload) {

@@ -50,6 +50,17 @@ def test_random_streams_in_random_pieces(rand: random.Random) -> None:
             at += size
 
 
+@pytest.mark.parametrize("wrong", [b"\xff", b"\x80", b"\xc3", "é".encode(), "€".encode()[:2], "🚀".encode()])
+def test_one_character_anywhere_in_a_long_text(wrong: bytes) -> None:
+    """Texts are checked in pieces of 64 and 8 bytes: a character, whole or broken, is seen wherever it stands in them."""
+    for size in (0, 1, 7, 8, 9, 63, 64, 65, 130, 150):
+        for at in range(size + 1):
+            data = frame(1, b"a" * at + wrong + b"b" * (size - at)) + frame(1, b"next")
+            whole = run(PARSERS[0], [data])
+            assert run(PARSERS[1], [data]) == whole
+            assert run(PARSERS[1], [data[:3], data[3:]]) == whole
+
+
 # ── against the parser of the websockets package ─────────────────────────────────────────────────────────────────
 
 
