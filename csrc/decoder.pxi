@@ -12,7 +12,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.math cimport isinf
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "json_scan.h" nogil:
@@ -50,9 +50,17 @@ cdef extern from "json_scan.h" nogil:
     const char *ls_reason_text(ls_reason reason)
     const uint8_t *ls_fail(ls_error *error, ls_reason reason, const uint8_t *at)
     const uint8_t *ls_fail_kind(ls_error *error, const uint8_t *at, const uint8_t *end, const char *wanted)
+    ctypedef struct ls_key:
+        const uint8_t *text
+        size_t size
+    void ls_prepare_key(ls_key *key, const uint8_t *text, size_t size)
+    bint ls_key_comes(const ls_key *key, const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+                      unsigned int no_comma)
     const uint8_t *ls_skip_space(const uint8_t *at, const uint8_t *end)
     bint ls_starts_with(const uint8_t *at, const uint8_t *end, const uint8_t *key, size_t size)
     const uint8_t *ls_scan_string(const uint8_t *at, const uint8_t *end, ls_string *out, ls_error *error)
+    const uint8_t *ls_scan_string_wide(const uint8_t *at, const uint8_t *end, const uint8_t *limit, ls_string *out,
+                                       ls_error *error)
     size_t ls_unescape(const ls_string *string, uint8_t *out)
     const uint8_t *ls_scan_digits(const uint8_t *begin, const uint8_t *at, const uint8_t *end, uint64_t *out)
     const uint8_t *ls_scan_decimal(const uint8_t *begin, const uint8_t *at, const uint8_t *end, uint64_t *mantissa,
@@ -78,8 +86,7 @@ cdef extern from "py_glue.h":
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
     void Py_XDECREF(PyObject *value)
-    PyObject *PyLong_FromUnsignedLongLong(unsigned long long value)
-    PyObject *PyLong_FromLongLong(long long value)
+    PyObject *ls_integer(uint64_t magnitude, bint is_negative)
     PyObject *PyFloat_FromDouble(double value)
     PyObject *PyUnicode_DecodeUTF8(const char *bytes, Py_ssize_t size, const char *errors)
     PyObject *PyTuple_New(Py_ssize_t size)
@@ -120,8 +127,7 @@ cdef enum Kind:
 cdef struct Plan
 
 cdef struct Field:
-    const uint8_t *key      # the name as it stands behind another field: ,"name":
-    uint32_t key_size
+    ls_key key              # the name as it stands behind another field: ,"name":
     uint32_t slot           # offset in the instance
     int kind
     uint64_t bit            # in a set of the plan's fields
@@ -243,8 +249,7 @@ cdef class _Plans:
             raise TypeError(f"{cls.__name__}.{spec.name}: the default {spec.default!r} is not an immutable scalar")
         self.owned.append(spec.default)
         kind_name = spec.kind.encode("ascii")
-        field.key = self.keep_bytes(key)
-        field.key_size = len(key)
+        ls_prepare_key(&field.key, self.keep_bytes(key), len(key))
         field.slot = offset
         field.kind = KINDS[spec.kind]
         field.kind_name = <const char *>self.keep_bytes(kind_name)
@@ -281,6 +286,7 @@ cdef struct Step:
 cdef struct State:
     const uint8_t *begin
     const uint8_t *end
+    const uint8_t *limit    # bytes up to here may be read: what follows the text in its buffer, and is no part of it
     PyObject **cache        # the decoder's short strings
     ls_error error
     int step_count
@@ -295,11 +301,11 @@ cdef inline void add_step(State *state, const uint8_t *name, size_t size) noexce
 
 
 cdef inline const uint8_t *name_of(const Field *field) noexcept:
-    return field.key + 2  # behind comma and quote
+    return field.key.text + 2  # behind comma and quote
 
 
 cdef inline size_t name_size(const Field *field) noexcept:
-    return field.key_size - 4  # without comma, quotes and colon
+    return field.key.size - 4  # without comma, quotes and colon
 
 
 cdef inline void add_field_step(State *state, const Field *field) noexcept:
@@ -335,33 +341,31 @@ cdef str reason_of(const State *state, object type_name):
 
 cdef inline const uint8_t *read_unsigned(State *state, const Field *field, const uint8_t *at, PyObject **out) noexcept:
     cdef uint64_t value
-    cdef const uint8_t *behind = ls_scan_digits(state.begin, at, state.end, &value)
-    if behind == NULL or value > field.max:
+    cdef const uint8_t *behind = ls_scan_digits(state.begin, at, state.limit, &value)
+    if behind == NULL or behind > state.end or value > field.max:
         if at[0] != c"-" and (at[0] < c"0" or at[0] > c"9"):
             return ls_fail_kind(&state.error, at, state.end, "a number")
         behind = ls_scan_integer_slow(at, state.end, field.kind_name, field.max, False, &value, &state.error)
         if behind == NULL:
             return NULL
-    # CPython makes small and medium integers faster from signed ones.
-    if value <= <uint64_t>INT64_MAX:
-        out[0] = PyLong_FromLongLong(<int64_t>value)
-    else:
-        out[0] = PyLong_FromUnsignedLongLong(value)
+    out[0] = ls_integer(value, False)
     return behind if out[0] != NULL else NULL
 
 
 cdef inline const uint8_t *read_signed(State *state, const Field *field, const uint8_t *at, PyObject **out) noexcept:
     cdef uint64_t value
     cdef bint is_negative = at[0] == c"-"
-    cdef const uint8_t *behind = ls_scan_digits(state.begin, at + is_negative, state.end, &value)
-    if behind == NULL or value > field.max or (is_negative and value == 0):
+    cdef const uint8_t *behind = ls_scan_digits(state.begin, at + is_negative, state.limit, &value)
+    if behind == NULL or behind > state.end or value > field.max or (is_negative and value == 0):
         if not is_negative and (at[0] < c"0" or at[0] > c"9"):
             return ls_fail_kind(&state.error, at, state.end, "a number")
         behind = ls_scan_integer_slow(at, state.end, field.kind_name, field.max, True, &value, &state.error)
         if behind == NULL:
             return NULL
-        is_negative = False  # the slow reader gives two's complement
-    out[0] = PyLong_FromLongLong(<int64_t>(0 - value if is_negative else value))
+        # The slow reader gives two's complement.
+        is_negative = <int64_t>value < 0
+        value = 0 - value if is_negative else value
+    out[0] = ls_integer(value, is_negative)
     return behind if out[0] != NULL else NULL
 
 
@@ -373,8 +377,8 @@ cdef const uint8_t *read_float(State *state, const uint8_t *at, PyObject **out) 
     cdef bint is_negative = at[0] == c"-"
     if not is_negative and (at[0] < c"0" or at[0] > c"9"):
         return ls_fail_kind(&state.error, at, state.end, "a number")
-    cdef const uint8_t *behind = ls_scan_decimal(state.begin, at + is_negative, state.end, &mantissa, &scale)
-    if behind != NULL and ls_exact_double(mantissa, -<int>scale, is_negative, &value):
+    cdef const uint8_t *behind = ls_scan_decimal(state.begin, at + is_negative, state.limit, &mantissa, &scale)
+    if behind != NULL and behind <= state.end and ls_exact_double(mantissa, -<int>scale, is_negative, &value):
         out[0] = PyFloat_FromDouble(value)
         return behind if out[0] != NULL else NULL
     behind = ls_scan_number(at, state.end, &number, &state.error)
@@ -439,7 +443,7 @@ cdef inline const uint8_t *read_string(State *state, const uint8_t *at, PyObject
     cdef ls_string string
     if at[0] != c'"':
         return ls_fail_kind(&state.error, at, state.end, "a string")
-    cdef const uint8_t *behind = ls_scan_string(at, state.end, &string, &state.error)
+    cdef const uint8_t *behind = ls_scan_string_wide(at, state.end, state.limit, &string, &state.error)
     if behind == NULL:
         return NULL
     out[0] = make_string(state, &string)
@@ -648,9 +652,9 @@ cdef const uint8_t *read_fields(
             at += 1
             break
         key_at = at + commas
-        field = bet_field(bet, last, at, end, commas)
+        field = bet_field(bet, last, key_at - 1, end, state.limit, 1 - commas)
         if field != NULL:
-            at = ls_skip_space(key_at + field.key_size - 1, end)
+            at = ls_skip_space(key_at + field.key.size - 1, end)
         else:
             at = find_field(state, plan, at, depth, commas, &has_type, &key_at, &field)
             if at == NULL or key_at == NULL:  # an error, or the closing brace
@@ -674,11 +678,14 @@ cdef const uint8_t *read_fields(
 
 
 cdef inline const Field *bet_field(
-    const Field *bet, const Field *last, const uint8_t *at, const uint8_t *end, int commas
+    const Field *bet, const Field *last, const uint8_t *comma, const uint8_t *end, const uint8_t *limit, int no_comma
 ) noexcept:
-    """The field whose key comes next if the server keeps its order: the `bet`, or one behind absent optionals."""
+    """The field whose key comes next if the server keeps its order: the `bet`, or one behind absent optionals.
+
+    `comma` is where the comma before the key is, or with `no_comma` the opening brace.
+    """
     while bet < last:
-        if ls_starts_with(at, end, bet.key + 1 - commas, bet.key_size - 1 + commas):
+        if ls_key_comes(&bet.key, comma, end, limit, no_comma):
             return bet
         if bet.is_required:
             return NULL
@@ -844,33 +851,44 @@ cdef class Decoder:
         """The message in `text`, and its plan. `data` is None, or the object that `text` belongs to."""
         cdef State state
         cdef ls_string type_name
-        cdef const Plan *plan = NULL
         cdef PyObject *message = NULL
-        cdef const uint8_t *at
-        cdef bint has_type = False
-        state.begin = text
-        state.end = text + size
-        state.cache = self.cache
-        state.error.reason = LS_OK
-        state.step_count = 0
-        at = self.read_type(&state, &type_name, &plan, &has_type)
-        if at != NULL:
-            at = read_instance(&state, plan, at, 1, has_type, &message)
-        if at != NULL:
-            at = ls_skip_space(at, state.end)
-            if at < state.end:
-                Py_XDECREF(message)
-                ls_fail(&state.error, LS_TEXT_GOES_ON, at)
-                at = NULL
-        if at == NULL:
+        if not self.scan(&state, text, text + size, text + size, &type_name, plan_out, &message):
             return self.fail(&state, &type_name)
-        plan_out[0] = plan
-        if plan == self.empty_plan:
+        if plan_out[0] == self.empty_plan:
             raw = data if type(data) is bytes else PyBytes_FromStringAndSize(<const char *>text, size)
             return self.unknown(self.text_of(&type_name), raw)
         made = <object>message
         Py_DECREF(message)  # the line above counted one more
         return made
+
+    cdef bint scan(
+        self, State *state, const uint8_t *text, const uint8_t *end, const uint8_t *limit, ls_string *type_name,
+        const Plan **plan_out, PyObject **message
+    ) noexcept:
+        """True with the message that stands in [text, end), and its plan; of an unknown type there is only a name.
+
+        Bytes up to `limit` may be read.
+        """
+        cdef const Plan *plan = NULL
+        cdef const uint8_t *at
+        cdef bint has_type = False
+        state.begin = text
+        state.end = end
+        state.limit = limit
+        state.cache = self.cache
+        state.error.reason = LS_OK
+        state.step_count = 0
+        message[0] = NULL
+        at = self.read_type(state, type_name, &plan, &has_type)
+        if at != NULL:
+            at = read_instance(state, plan, at, 1, has_type, message)
+        if at != NULL:
+            at = ls_skip_space(at, end)
+            if at < end:
+                Py_XDECREF(message[0])
+                at = ls_fail(&state.error, LS_TEXT_GOES_ON, at)
+        plan_out[0] = plan
+        return at != NULL
 
     cdef const uint8_t *read_type(
         self, State *state, ls_string *type_name, const Plan **plan, bint *has_type

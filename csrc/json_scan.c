@@ -72,6 +72,21 @@ const uint8_t *ls_fail_kind(ls_error *error, const uint8_t *at, const uint8_t *e
     return ls_fail(error, error->found == NULL ? LS_NO_VALUE : LS_WRONG_KIND, at);
 }
 
+/* ── keys ───────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+void ls_prepare_key(ls_key *key, const uint8_t *text, size_t size)
+{
+    size_t head = size < 16 ? size : 16;
+    memset(key, 0, sizeof *key);
+    key->text = text;
+    key->size = size;
+    key->head_mask = (1U << head) - 1;
+    memcpy(key->head, text, head);
+    if (size > 16) {
+        memcpy(key->tail, text + size - 16, 16);
+    }
+}
+
 /* ── literals and numbers ───────────────────────────────────────────────────────────────────────────────────── */
 
 const uint8_t *ls_scan_literal(const uint8_t *at, const uint8_t *end, ls_error *error)

@@ -162,9 +162,28 @@ static inline uint32_t ls_load32(const uint8_t *at)
     return word;
 }
 
+#if defined(__SSE2__)
+/* One bit for each of 16 bytes: are they the same? */
+static inline unsigned ls_equal16(const uint8_t *one, const uint8_t *other)
+{
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(
+        _mm_loadu_si128((const __m128i *)(const void *)one), _mm_loadu_si128((const __m128i *)(const void *)other)));
+}
+#endif
+
 /* memcmp() == 0 for short texts, without the call: compares words, the last one overlapping the one before. */
 static inline int ls_same_bytes(const uint8_t *one, const uint8_t *other, size_t size)
 {
+#if defined(__SSE2__)
+    if (size >= 16) {
+        for (size_t done = 0; done + 16 < size; done += 16) {
+            if (ls_equal16(one + done, other + done) != 0xFFFF) {
+                return 0;
+            }
+        }
+        return ls_equal16(one + size - 16, other + size - 16) == 0xFFFF;
+    }
+#endif
     if (size >= 8) {
         if (ls_load64(one) != ls_load64(other) || ls_load64(one + size - 8) != ls_load64(other + size - 8)) {
             return 0;
@@ -208,6 +227,43 @@ static inline int ls_starts_with(const uint8_t *at, const uint8_t *end, const ui
     return (size_t)(end - at) >= size && ls_same_bytes(at, key, size);
 }
 
+/* ── keys ───────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+/* A field's name as it stands behind another field, ,"name": and made ready to be compared 16 bytes at a time. */
+typedef struct {
+    const uint8_t *text;
+    size_t size;
+    uint8_t head[16]; /* the first bytes, as many as there are */
+    uint8_t tail[16]; /* the last ones, of a key of more than 16 */
+    unsigned head_mask; /* one bit for each byte of the head */
+} ls_key;
+
+#define LS_WIDE_KEY 32 /* the longest that head and tail cover */
+
+void ls_prepare_key(ls_key *key, const uint8_t *text, size_t size);
+
+/*
+ * Does the key come next, its comma at `at`? With `no_comma`, whatever stands there is taken for one. Bytes up to `limit`
+ * may be read; the text ends at `end`.
+ */
+static inline int ls_key_comes(
+    const ls_key *key, const uint8_t *at, const uint8_t *end, const uint8_t *limit, unsigned no_comma)
+{
+    if ((size_t)(end - at) < key->size) {
+        return 0;
+    }
+#if defined(__SSE2__)
+    if (limit - at >= LS_WIDE_KEY && key->size <= LS_WIDE_KEY) {
+        unsigned same = ls_equal16(at, key->head) | no_comma;
+        return (same & key->head_mask) == key->head_mask &&
+               (key->size <= 16 || ls_equal16(at + key->size - 16, key->tail) == 0xFFFF);
+    }
+#else
+    (void)limit;
+#endif
+    return ls_same_bytes(at + no_comma, key->text + no_comma, key->size - no_comma);
+}
+
 /* ── strings ────────────────────────────────────────────────────────────────────────────────────────────────── */
 
 /* The first byte that is not plain text: a quote, a backslash, a control character, or above 0x7F; else `end`. */
@@ -236,18 +292,24 @@ static inline const uint8_t *ls_plain_run(const uint8_t *at, const uint8_t *end)
     return at;
 }
 
-/* A string from its opening quote. */
-static inline const uint8_t *ls_scan_string(const uint8_t *at, const uint8_t *end, ls_string *out, ls_error *error)
+/* A string from its opening quote; bytes up to `limit` may be read. */
+static inline const uint8_t *ls_scan_string_wide(
+    const uint8_t *at, const uint8_t *end, const uint8_t *limit, ls_string *out, ls_error *error)
 {
     out->begin = at + 1;
     out->is_ascii = 1;
     out->is_escaped = 0;
-    at = ls_plain_run(at + 1, end);
+    at = ls_plain_run(at + 1, limit);
     if (at < end && *at == '"') {
         out->end = at;
         return at + 1;
     }
-    return ls_scan_string_rest(at, end, out, error);
+    return ls_scan_string_rest(at < end ? at : end, end, out, error);
+}
+
+static inline const uint8_t *ls_scan_string(const uint8_t *at, const uint8_t *end, ls_string *out, ls_error *error)
+{
+    return ls_scan_string_wide(at, end, end, out, error);
 }
 
 /* ── integers ───────────────────────────────────────────────────────────────────────────────────────────────── */

@@ -274,23 +274,45 @@ cdef class Pump:
                 return 0
             self.frames += 1
             if frame.opcode == TEXT_OPCODE:
-                self.text(frame.payload, frame.size, received_ns, router)
+                # Behind a text that lies in the input there is more of it.
+                self.text(&frame, end if frame.payload + frame.size == at else NULL, received_ns, router)
             else:
                 self.on_frame(frame.opcode, payload_of(&frame))
 
-    cdef int text(self, const uint8_t *text, size_t size, object received_ns, Router router) except -1:
-        cdef const Plan *plan = NULL
+    cdef int text(
+        self, const ls_ws_message *frame, const uint8_t *limit, object received_ns, Router router
+    ) except -1:
+        """Bytes behind the text may be read up to `limit`, if that is not NULL."""
+        cdef State state
+        cdef ls_string type_name
+        cdef const Plan *plan
+        cdef PyObject *read
+        cdef const uint8_t *end = frame.payload + frame.size
         if self.tap is not None:
-            self.tap(PyBytes_FromStringAndSize(<const char *>text, size), received_ns)
+            self.tap(payload_of(frame), received_ns)
+        if not self.decoder.scan(
+            &state, frame.payload, end, limit if limit != NULL else end, &type_name, &plan, &read
+        ) or read == NULL:
+            return self.unusual_text(frame, received_ns, router)
+        message = <object>read
+        Py_DECREF(read)  # the line above counted one more
+        self.messages += 1
+        if router is None or not router.takes(plan, message, received_ns, frame.payload, frame.size):
+            self.on_message(message, received_ns)
+        return 0
+
+    cdef int unusual_text(self, const ls_ws_message *frame, object received_ns, Router router) except -1:
+        """A text that cannot be read, or of a type that is not known: once more, for what Python makes of it."""
+        cdef const Plan *plan
         try:
-            message = self.decoder.read(None, text, size, &plan)
+            message = self.decoder.read(None, frame.payload, frame.size, &plan)
         except Exception as error:
             if not isinstance(error, self.decoder.error):
                 raise
-            self.on_unreadable(error, PyBytes_FromStringAndSize(<const char *>text, size))
+            self.on_unreadable(error, payload_of(frame))
             return 0
         self.messages += 1
-        if router is None or not router.takes(plan, message, received_ns, text, size):
+        if router is None or not router.takes(plan, message, received_ns, frame.payload, frame.size):
             self.on_message(message, received_ns)
         return 0
 

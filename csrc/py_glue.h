@@ -14,11 +14,66 @@
 
 /* ── instances ──────────────────────────────────────────────────────────────────────────────────────────────── */
 
-/* PyObject_GC_New without its cast: an instance with its header, neither zeroed nor tracked by the collector. */
+/*
+ * What a released instance leaves behind, its memory and its integers, is used again by the next one: a message lives
+ * for a microsecond, and going through CPython's allocator twice for each of its values would be a fourth of that. All
+ * of it is guarded by the interpreter lock, and left out where the interpreter counts objects or has no such lock.
+ */
+#if !defined(Py_REF_DEBUG) && !defined(Py_GIL_DISABLED) && !defined(PYPY_VERSION)
+#define LS_SPARES 1
+#endif
+
+#define LS_MAX_SLOTS 32 /* of an instance whose memory is kept */
+#define LS_MAX_SPARES 256 /* of each size; a burst that is kept for longer finds the allocator's memory again */
+
+#ifdef LS_SPARES
+typedef struct {
+    int count;
+    PyObject *items[LS_MAX_SPARES];
+} ls_spares;
+
+static ls_spares ls_spare_memory[LS_MAX_SLOTS + 1]; /* by number of slots */
+
+static inline size_t ls_slot_count(const PyTypeObject *type)
+{
+    return ((size_t)type->tp_basicsize - sizeof(PyObject)) / sizeof(PyObject *);
+}
+#endif
+
+/* An instance with its header, neither zeroed nor tracked by the collector; of a class with a plain layout. */
 static inline PyObject *ls_new_instance(PyTypeObject *type)
 {
-    return PyType_IS_GC(type) ? PyObject_GC_New(PyObject, type) : PyObject_New(PyObject, type);
+    if (!PyType_IS_GC(type)) {
+        return PyObject_New(PyObject, type);
+    }
+#ifdef LS_SPARES
+    size_t slots = ls_slot_count(type);
+    if (slots <= LS_MAX_SLOTS && ls_spare_memory[slots].count > 0) {
+        ls_spares *spares = &ls_spare_memory[slots];
+        PyObject *instance = spares->items[--spares->count];
+        Py_SET_TYPE(instance, type);
+        Py_SET_REFCNT(instance, 1);
+        Py_INCREF(type);
+        return instance;
+    }
+#endif
+    return PyObject_GC_New(PyObject, type); /* without its cast */
 }
+
+static inline void ls_free_instance(PyObject *instance, PyTypeObject *type)
+{
+#ifdef LS_SPARES
+    size_t slots = ls_slot_count(type);
+    if (slots <= LS_MAX_SLOTS && ls_spare_memory[slots].count < LS_MAX_SPARES && type->tp_free == PyObject_GC_Del) {
+        ls_spares *spares = &ls_spare_memory[slots];
+        spares->items[spares->count++] = instance;
+        return;
+    }
+#endif
+    type->tp_free(instance);
+}
+
+static void ls_release_instance(PyObject *self);
 
 static inline Py_ssize_t ls_slot_offset(PyObject *descriptor, PyTypeObject *owner)
 {
@@ -38,6 +93,121 @@ static inline int ls_is_plain_layout(PyTypeObject *type, Py_ssize_t slots)
            type->tp_finalize == NULL && type->tp_del == NULL;
 }
 
+/* ── integers ───────────────────────────────────────────────────────────────────────────────────────────────── */
+
+/* An integer of one or two digits is given a new value when nobody else has it; where its inside is known. */
+#if defined(LS_SPARES) && PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030F0000
+#define LS_SPARE_INTEGERS 1
+
+static ls_spares ls_spare_integers[2]; /* of one digit, of two */
+
+#if PY_VERSION_HEX < 0x030C0000
+static inline size_t ls_digit_count(PyObject *integer)
+{
+    Py_ssize_t size = Py_SIZE(integer);
+    return (size_t)(size < 0 ? -size : size);
+}
+
+static inline digit *ls_start_integer(PyObject *integer, size_t digits, int is_negative)
+{
+    Py_SET_SIZE((PyVarObject *)integer, is_negative ? -(Py_ssize_t)digits : (Py_ssize_t)digits);
+    return ((PyLongObject *)integer)->ob_digit;
+}
+#else
+/* Above three bits of sign and flags; the sign of a negative number is 2. */
+static inline size_t ls_digit_count(PyObject *integer)
+{
+    return (size_t)(((PyLongObject *)integer)->long_value.lv_tag >> 3);
+}
+
+static inline digit *ls_start_integer(PyObject *integer, size_t digits, int is_negative)
+{
+    ((PyLongObject *)integer)->long_value.lv_tag = digits << 3 | (is_negative ? 2 : 0);
+    return ((PyLongObject *)integer)->long_value.ob_digit;
+}
+#endif
+
+/* True when it was kept; nobody but the caller has the integer, and the caller has not any more. */
+static inline int ls_keep_integer(PyObject *integer)
+{
+    size_t digits = ls_digit_count(integer);
+    if (digits - 1 > 1 || ls_spare_integers[digits - 1].count == LS_MAX_SPARES) {
+        return 0;
+    }
+    ls_spares *spares = &ls_spare_integers[digits - 1];
+    spares->items[spares->count++] = integer;
+    return 1;
+}
+#endif
+
+#define LS_LARGEST_CACHED 256 /* CPython has these once, and a few negative ones */
+
+/* The integer `magnitude`, or the one below zero; a negative one is at most 2^63. */
+static inline PyObject *ls_integer(uint64_t magnitude, int is_negative)
+{
+#ifdef LS_SPARE_INTEGERS
+    size_t digits = magnitude >> 30 == 0 ? 1 : 2;
+    ls_spares *spares = &ls_spare_integers[digits - 1];
+    if (magnitude > LS_LARGEST_CACHED && magnitude >> 60 == 0 && spares->count > 0) {
+        PyObject *integer = spares->items[--spares->count];
+        digit *to = ls_start_integer(integer, digits, is_negative);
+        to[0] = (digit)(magnitude & ((1U << 30) - 1));
+        if (digits == 2) {
+            to[1] = (digit)(magnitude >> 30);
+        }
+        return integer;
+    }
+#endif
+    if (magnitude <= INT64_MAX) { /* CPython makes small and medium integers faster from signed ones */
+        return PyLong_FromLongLong(is_negative ? -(int64_t)magnitude : (int64_t)magnitude);
+    }
+    return is_negative ? PyLong_FromLongLong(INT64_MIN) : PyLong_FromUnsignedLongLong(magnitude);
+}
+
+/* ── the end of instances ───────────────────────────────────────────────────────────────────────────────────── */
+
+static inline void ls_release_value(PyObject *value)
+{
+#ifdef LS_SPARE_INTEGERS
+    if (value != NULL && Py_REFCNT(value) == 1 && Py_IS_TYPE(value, &PyLong_Type) && ls_keep_integer(value)) {
+        return;
+    }
+#endif
+    Py_XDECREF(value);
+}
+
+static inline void ls_release_slots(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *owner = type;
+    while (owner->tp_dealloc != ls_release_instance) {
+        owner = owner->tp_base;
+    }
+    PyObject **slot = (PyObject **)((char *)self + sizeof(PyObject));
+    PyObject **last = (PyObject **)((char *)self + owner->tp_basicsize);
+    for (; slot < last; slot++) {
+        ls_release_value(*slot);
+    }
+    if (owner == type) {
+        ls_free_instance(self, type);
+    }
+    else {
+        type->tp_free(self);
+    }
+    Py_DECREF(type);
+}
+
+/* Who builds a million levels gets them released one by one. */
+static void ls_release_nested(PyObject *self)
+{
+    Py_TRASHCAN_BEGIN(self, ls_release_instance)
+    ls_release_slots(self);
+    Py_TRASHCAN_END
+}
+
+/* Levels that are released as they come, the schema's own; what is deeper was built by hand. */
+#define LS_PLAIN_LEVELS 16
+
 /*
  * The deallocator of wire classes, in place of the general one of Python classes, which looks for dictionaries,
  * weak references, finalizers and base classes with slots that a plain layout cannot have: a tenth of the time
@@ -45,21 +215,17 @@ static inline int ls_is_plain_layout(PyTypeObject *type, Py_ssize_t slots)
  */
 static void ls_release_instance(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyTypeObject *owner = type;
-    while (owner->tp_dealloc != ls_release_instance) {
-        owner = owner->tp_base;
-    }
+    /* Other threads' releases may be counted too, when one is interrupted by a destructor: that only errs to safety. */
+    static int levels = 0;
     PyObject_GC_UnTrack(self); /* one made by its constructor is tracked */
-    Py_TRASHCAN_BEGIN(self, ls_release_instance) /* who builds a million levels gets them released one by one */
-    PyObject **slot = (PyObject **)((char *)self + sizeof(PyObject));
-    PyObject **last = (PyObject **)((char *)self + owner->tp_basicsize);
-    for (; slot < last; slot++) {
-        Py_XDECREF(*slot);
+    levels += 1;
+    if (levels <= LS_PLAIN_LEVELS) {
+        ls_release_slots(self);
     }
-    type->tp_free(self);
-    Py_DECREF(type);
-    Py_TRASHCAN_END
+    else {
+        ls_release_nested(self);
+    }
+    levels -= 1;
 }
 
 static inline void ls_take_over_release(PyTypeObject *type)

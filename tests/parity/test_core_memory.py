@@ -381,6 +381,72 @@ def test_references_of_a_session_are_balanced() -> None:
     assert [later - earlier for earlier, later in zip(before, after, strict=True)] == [0] * len(watched)
 
 
+def test_an_integer_that_is_kept_never_changes(rand: random.Random) -> None:
+    """A released message's integers serve the next one, but only those that nobody else has."""
+    decode = decoder(_core, "server").decode
+    bounds = (2**8, 2**30, 2**60, 2**63 - 1)
+    kept: list[tuple[int, str]] = []
+    for _ in range(scaled(20_000)):
+        numbers = [rand.randrange(-bound, bound) for bound in (rand.choice(bounds), rand.choice(bounds))]
+        positive = [rand.randrange(rand.choice((*bounds, 2**64))) for _ in range(3)]
+        text = (
+            f'{{"type":"pnl_update","position_id":{positive[0]},"profit_units":{numbers[0]},'
+            f'"proceeds_units":{positive[1]},"server_time_ms":{positive[2]}}}'
+        )
+        message = decode(text)
+        assert [message.position_id, message.profit_units, message.proceeds_units, message.server_time_ms] == [
+            positive[0], numbers[0], positive[1], positive[2],
+        ]  # fmt: skip
+        if rand.random() < 0.3:
+            kept.append((message.profit_units, str(numbers[0])))
+        if rand.random() < 0.05:
+            kept.append((message.position_id, str(positive[0])))
+    assert [(str(number), hash(number)) for number, _ in kept] == [(spelt, hash(int(spelt))) for _, spelt in kept]
+
+
+def test_integers_of_messages_made_by_hand_are_nobody_elses() -> None:
+    """Booleans, subclasses, constants and small integers in a message's slots are left alone when it goes."""
+
+    class Own(int):
+        pass
+
+    decode = decoder(_core, "server").decode
+    own, constant, small = Own(2**40), 987_654_321, 7
+    for _ in range(1000):
+        values = (own, constant, small, True)
+        PnlUpdate(position_id=own, profit_units=constant, proceeds_units=small, server_time_ms=True)
+        PnlUpdate(position_id=Own(2**41), profit_units=int("98765432109"), proceeds_units=0, server_time_ms=False)
+        read = decode(PNL)
+        assert (read.position_id, read.profit_units, read.proceeds_units) == (70001, -70002, 70003)
+    assert values == (Own(2**40), 987_654_321, 7, True)
+    assert type(values[0]) is Own
+
+
+def test_memory_of_one_class_serves_another() -> None:
+    """Classes with equally many slots share what is released: type, values and references stay their own."""
+    reader = decoder(_core, "server")
+    make = _core.Maker(StreamEvent, EVENT_SLOTS)
+    before = [sys.getrefcount(cls) for cls in (StreamEvent, LiquiditySnapshot)]
+    for number in range(5000):  # both have four slots
+        event = make("kind", number + 2**31, None, 5)
+        assert (type(event), event.message) == (StreamEvent, number + 2**31)
+        assert not gc.is_tracked(event)
+        del event
+        snapshot = reader.decode(SNAPSHOT)
+        assert (type(snapshot), snapshot.liquidity_trend, len(snapshot.bands)) == (LiquiditySnapshot, "stable", 2)
+        assert not gc.is_tracked(snapshot)
+        del snapshot
+    assert [sys.getrefcount(cls) for cls in (StreamEvent, LiquiditySnapshot)] == before
+
+
+def test_a_deep_nest_of_messages_is_released(rand: random.Random) -> None:
+    """Messages inside messages inside tuples, a hundred thousand levels: built by hand, released without recursion."""
+    nest: Any = None
+    for level in range(100_000):
+        nest = HelloOk(session_id=nest, server_time_ms=level + 2**31, limits=(nest,) if rand.random() < 0.5 else None)
+    del nest
+
+
 @pytest.mark.parametrize("waits", ["high", "slotted", "loose"])
 def test_lanes_release_what_waits_in_them(waits: str) -> None:
     """Dropped while full, or half emptied: no item outlives them."""

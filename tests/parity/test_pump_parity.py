@@ -136,6 +136,32 @@ def in_parts(opcode: int, payload: bytes, *sizes: int, between: bytes = b"") -> 
     return out + frame(0, payload[at:])
 
 
+def test_what_follows_a_text_is_no_part_of_it() -> None:
+    """A text may be cut anywhere and what would complete it follow: wide loads see it, the message never does."""
+    for message in (pnl(1, -(2**41)), tick(2, 12345), liquidity(3, 7)):
+        whole = text(message)
+        for at in range(len(whole)):
+            for missing in (1, 2, 20):
+                stream = frame(TEXT, whole[:at]) + whole[at + missing :] + b" " * 40
+                told = []
+                for name in BOTH:
+                    rigged = Rigged(name)
+                    told.append(feed(rigged, [stream], routed=True))
+                assert told[0] == told[1]
+                assert [entry[0] for entry in told[1][0][0]][:1] == ["unreadable"]
+
+
+def test_the_last_text_of_a_read_is_read_as_any_other() -> None:
+    """Behind it nothing may be touched, however short what is left of it: as the tail of a buffer, and as bytes."""
+    for message in (pnl(1, -(2**41)), tick(2, 12345), liquidity(3, 7)):
+        whole = text(message)
+        for trimmed in (whole, whole[:-1] + b" }", whole.replace(b",", b" , ").replace(b":", b" :  ")):
+            for count in (1, 2, 3):
+                told = [feed(Rigged(name), [frame(TEXT, trimmed) * count], routed=False) for name in BOTH]
+                assert told[0] == told[1]
+                assert [entry[0] for entry in told[1][0][0]] == ["message"] * count
+
+
 ROUND = {
     "frequent": b"".join(frame(TEXT, text(message)) for message in (pnl(1), tick(1), pnl(9), liquidity(2), pnl(1, 5))),
     "rare": frame(TEXT, b'{"type":"error","code":"c","message":"m"}') + frame(TEXT, text(pnl(1))),
