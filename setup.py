@@ -19,13 +19,16 @@ DEPENDS = [
     "csrc/json_scan.h",
     "csrc/utf8.h",
     "csrc/ws_frame.h",
+    "csrc/id_table.h",
     "csrc/py_glue.h",
     "csrc/decoder.pxi",
     "csrc/frames.pxi",
+    "csrc/handles.pxi",
     "csrc/lanes.pxi",
     "csrc/maker.pxi",
     "csrc/newest.pxi",
     "csrc/pump.pxi",
+    "csrc/recent.pxi",
 ]
 
 

@@ -13,7 +13,7 @@ from cpython.object cimport PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.math cimport isinf
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from "json_scan.h" nogil:
     enum:

@@ -55,7 +55,7 @@ cdef struct Route:
 
 cdef class Router:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Router(decoder, routes, key, lanes, *, event=None, handles=None, watchers=(), on_error=None)\n--\n\nTakes frequent messages straight to their consumer, and leaves to others what needs a thought.
+    """Router(decoder, routes, key, lanes, *, event=None, handles=None, watchers=(), rules=(), memory=None, on_error=None)\n--\n\nTakes frequent messages straight to their consumer, and leaves to others what needs a thought.
 
     Args:
         decoder: whose messages these are.
@@ -63,9 +63,12 @@ cdef class Router:
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
-        handles: key to the handle that an event carries. A message whose key is not in here is not taken. None: keys
+        handles: the handle that an event carries, by key. A message whose key is not in here is not taken. None: keys
             are not looked up.
-        watchers: as long as this list has something in it, nothing is taken.
+        watchers: as long as this list has something in it, no frequent message is taken.
+        rules: message class to who is called with (message, received_ns): rare messages that need a thought, past
+            whoever takes the others.
+        memory: keeps the events that ``deliver`` makes; while there are watchers, its ``add`` is called with them.
         on_error: called with (handler, event, error) when a handler raised; may raise.
 
     Attributes:
@@ -75,18 +78,21 @@ cdef class Router:
     """
 
     cdef Route routes[MAX_MESSAGE_CLASSES]
+    cdef PyObject *rules[MAX_MESSAGE_CLASSES]
+    cdef Recent memory
     cdef Lanes lanes
     cdef Decoder decoder
-    cdef dict handles
+    cdef Handles handles
     cdef list watchers
     cdef object on_error
-    cdef list owned                 # what the routes point at
+    cdef list owned                 # what the routes and rules point at
     cdef Maker event
     cdef object spare               # the event of the latest inline call, to be used again if nobody kept it
     cdef dict handlers_of
 
     def __cinit__(self, Decoder decoder not None, dict routes not None, str key not None, Lanes lanes not None, *,
-                  Maker event=None, handles=None, list watchers=None, on_error=None):
+                  Maker event=None, Handles handles=None, list watchers=None, dict rules=None, Recent memory=None,
+                  on_error=None):
         cdef const Plan *plan
         cdef uint32_t index
         self.lanes = lanes
@@ -95,15 +101,14 @@ cdef class Router:
         self.watchers = watchers if watchers is not None else []
         self.on_error = on_error
         self.event = event
+        self.memory = memory
         if event is not None and event.count != 4:
             raise TypeError(f"an event has a type, a message, a handle and received_ns; {event.cls.__name__} has not")
         self.owned = []
         for cls, (kind, newest) in routes.items():
             if newest is not None and not isinstance(newest, Newest):
                 raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
-            plan = decoder.known_plan(cls)
-            if plan == NULL or plan.number >= <int>MAX_MESSAGE_CLASSES:
-                raise TypeError(f"{cls.__name__} is none of the decoder's first {MAX_MESSAGE_CLASSES} message classes")
+            plan = self.plan_of(cls)
             names = [spec.name for spec in cls.wire_fields]
             if key not in names:
                 raise TypeError(f"{cls.__name__} has no {key} to route it by")
@@ -112,6 +117,18 @@ cdef class Router:
             self.routes[plan.number].kind = <PyObject *>kind
             self.routes[plan.number].newest = <PyObject *>newest if newest is not None else NULL
             self.routes[plan.number].key_slot = plan.fields[<size_t>names.index(key)].slot
+        for cls, rule in (rules or {}).items():
+            plan = self.plan_of(cls)
+            if self.routes[plan.number].plan != NULL:
+                raise TypeError(f"{cls.__name__} has both a route and a rule")
+            self.owned.append(rule)
+            self.rules[plan.number] = <PyObject *>rule
+
+    cdef const Plan *plan_of(self, object cls) except NULL:
+        cdef const Plan *plan = self.decoder.known_plan(cls)
+        if plan == NULL or plan.number >= <int>MAX_MESSAGE_CLASSES:
+            raise TypeError(f"{cls.__name__} is none of the decoder's first {MAX_MESSAGE_CLASSES} message classes")
+        return plan
 
     @property
     def handlers(self):
@@ -127,6 +144,16 @@ cdef class Router:
             self.lanes.add_high(item)
         else:
             self.call(self.handlers_of.get(kind, ()), item)
+
+    def deliver(self, kind, message, handle, received_ns, /):
+        """Make an event of a rare message, remember it, and take it to its handlers or into the high lane."""
+        event = self.event_of(<PyObject *>kind, message, handle, received_ns)
+        # Remembered before it is delivered: an inline handler may never return.
+        if self.memory is not None and len(self.watchers) > 0:
+            self.memory.add(event)
+        elif self.memory is not None:
+            self.memory.keep_item(event)
+        self.high(kind, event)
 
     def low(self, kind, item, key, /):
         """To the handlers of this event type, or into the low lane; nobody is woken."""
@@ -146,8 +173,12 @@ cdef class Router:
         cdef object handle = None
         cdef tuple handlers
         cdef PyObject *found
+        cdef uint64_t id
         if plan.number < 0 or plan.number >= <int>MAX_MESSAGE_CLASSES:
             return False
+        if self.rules[plan.number] != NULL:
+            (<object>self.rules[plan.number])(message, received_ns)
+            return True
         cdef const Route *route = &self.routes[plan.number]
         if route.plan != plan or len(self.watchers) > 0:
             return False
@@ -155,16 +186,16 @@ cdef class Router:
         if key == NULL:
             raise AttributeError(f"a {type(message).__name__} without the field to route it by")
         if self.handles is not None:
-            found = PyDict_GetItemWithError(self.handles, key)
+            found = <PyObject *>ls_id_find(&self.handles.table, id) if ls_id_of(key, &id) else NULL
             if found == NULL:
                 return False
             handle = <object>found
             if route.newest != NULL and text != NULL:
-                (<Newest>route.newest).put_text(<object>key, text, size)
+                (<Newest>route.newest).put_text(id, text, size)
             elif route.newest != NULL:
-                (<Newest>route.newest).put(<object>key, message)
+                (<Newest>route.newest).put_message(id, message)
         if self.handlers_of is None:
-            self.lanes.add_low(self.event_of(route, message, handle, received_ns), <object>route.kind, <object>key)
+            self.lanes.add_low(self.event_of(route.kind, message, handle, received_ns), <object>route.kind, <object>key)
             return True
         found = PyDict_GetItemWithError(self.handlers_of, route.kind)
         if found != NULL:
@@ -173,12 +204,12 @@ cdef class Router:
                 self.call(handlers, self.passing_event(route, message, handle, received_ns))
         return True
 
-    cdef object event_of(self, const Route *route, object message, object handle, object received_ns):
-        """For the lanes."""
+    cdef object event_of(self, PyObject *kind, object message, object handle, object received_ns):
+        """To be kept."""
         if self.event is None:
             return (message, received_ns)
         event = self.event.allocate()
-        self.event.fill(event, 0, route.kind)
+        self.event.fill(event, 0, kind)
         self.event.fill(event, 1, <PyObject *>message)
         self.event.fill(event, 2, <PyObject *>handle)
         self.event.fill(event, 3, <PyObject *>received_ns)
@@ -187,7 +218,7 @@ cdef class Router:
     cdef object passing_event(self, const Route *route, object message, object handle, object received_ns):
         """For handlers, which seldom keep it: then the next message gets the same object."""
         if self.event is None or self.spare is None or Py_REFCNT(<PyObject *>self.spare) > 1:
-            self.spare = self.event_of(route, message, handle, received_ns)
+            self.spare = self.event_of(route.kind, message, handle, received_ns)
         else:
             self.event.replace(self.spare, 0, route.kind)
             self.event.replace(self.spare, 1, <PyObject *>message)

@@ -108,10 +108,19 @@ static inline size_t ls_digit_count(PyObject *integer)
     return (size_t)(size < 0 ? -size : size);
 }
 
-static inline digit *ls_start_integer(PyObject *integer, size_t digits, int is_negative)
+static inline digit *ls_digits(PyObject *integer)
+{
+    return ((PyLongObject *)integer)->ob_digit;
+}
+
+static inline int ls_is_short_positive(PyObject *integer)
+{
+    return Py_SIZE(integer) == 1 || Py_SIZE(integer) == 2;
+}
+
+static inline void ls_set_digits(PyObject *integer, size_t digits, int is_negative)
 {
     Py_SET_SIZE((PyVarObject *)integer, is_negative ? -(Py_ssize_t)digits : (Py_ssize_t)digits);
-    return ((PyLongObject *)integer)->ob_digit;
 }
 #else
 /* Above three bits of sign and flags; the sign of a negative number is 2. */
@@ -120,10 +129,20 @@ static inline size_t ls_digit_count(PyObject *integer)
     return (size_t)(((PyLongObject *)integer)->long_value.lv_tag >> 3);
 }
 
-static inline digit *ls_start_integer(PyObject *integer, size_t digits, int is_negative)
+static inline digit *ls_digits(PyObject *integer)
+{
+    return ((PyLongObject *)integer)->long_value.ob_digit;
+}
+
+static inline int ls_is_short_positive(PyObject *integer)
+{
+    size_t digits = ls_digit_count(integer);
+    return (digits == 1 || digits == 2) && (((PyLongObject *)integer)->long_value.lv_tag & 2) == 0;
+}
+
+static inline void ls_set_digits(PyObject *integer, size_t digits, int is_negative)
 {
     ((PyLongObject *)integer)->long_value.lv_tag = digits << 3 | (is_negative ? 2 : 0);
-    return ((PyLongObject *)integer)->long_value.ob_digit;
 }
 #endif
 
@@ -140,6 +159,27 @@ static inline int ls_keep_integer(PyObject *integer)
 }
 #endif
 
+/* The u64 that a Python integer says; 0 when it is none, or no integer. */
+static inline int ls_id_of(PyObject *key, uint64_t *id)
+{
+    if (!PyLong_Check(key)) {
+        return 0;
+    }
+#ifdef LS_SPARE_INTEGERS
+    if (ls_is_short_positive(key)) {
+        const digit *digits = ls_digits(key);
+        *id = ls_digit_count(key) == 2 ? (uint64_t)digits[1] << 30 | digits[0] : digits[0];
+        return 1;
+    }
+#endif
+    *id = PyLong_AsUnsignedLongLong(key);
+    if (*id == UINT64_MAX && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    return 1;
+}
+
 #define LS_LARGEST_CACHED 256 /* CPython has these once, and a few negative ones */
 
 /* The integer `magnitude`, or the one below zero; a negative one is at most 2^63. */
@@ -150,7 +190,8 @@ static inline PyObject *ls_integer(uint64_t magnitude, int is_negative)
     ls_spares *spares = &ls_spare_integers[digits - 1];
     if (magnitude > LS_LARGEST_CACHED && magnitude >> 60 == 0 && spares->count > 0) {
         PyObject *integer = spares->items[--spares->count];
-        digit *to = ls_start_integer(integer, digits, is_negative);
+        digit *to = ls_digits(integer);
+        ls_set_digits(integer, digits, is_negative);
         to[0] = (digit)(magnitude & ((1U << 30) - 1));
         if (digits == 2) {
             to[1] = (digit)(magnitude >> 30);

@@ -16,9 +16,34 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from lasersell_sync._core import Decoder, FrameParser, Lanes, Maker, Newest, Pump, Router, encode_frame, receive
+    from lasersell_sync._core import (
+        Decoder,
+        FrameParser,
+        Handles,
+        Lanes,
+        Maker,
+        Newest,
+        Pump,
+        Recent,
+        Router,
+        encode_frame,
+        receive,
+    )
 
-__all__ = ["NAME", "Decoder", "FrameParser", "Lanes", "Maker", "Newest", "Pump", "Router", "encode_frame", "receive"]
+__all__ = [
+    "NAME",
+    "Decoder",
+    "FrameParser",
+    "Handles",
+    "Lanes",
+    "Maker",
+    "Newest",
+    "Pump",
+    "Recent",
+    "Router",
+    "encode_frame",
+    "receive",
+]
 
 #: Which one runs.
 NAME: Literal["compiled", "pure"]
@@ -63,10 +88,12 @@ if not TYPE_CHECKING:
     _module, NAME = _choose()
     Decoder = _module.Decoder
     FrameParser = _module.FrameParser
+    Handles = _module.Handles
     Lanes = _module.Lanes
     Maker = _module.Maker
     Newest = _module.Newest
     Pump = _module.Pump
+    Recent = _module.Recent
     Router = _module.Router
     encode_frame = _module.encode_frame
     receive = _module.receive

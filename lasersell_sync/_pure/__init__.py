@@ -1,15 +1,29 @@
 """The reference twin of the compiled core: same names, signatures, results and errors, written for reading.
 
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
-consumer, ``newest`` what is known of each position, ``maker`` builds instances, ``pump`` joins them. Nothing here is
-tuned; who needs speed has ``_core``. Everything is tested on both.
+consumer, ``handles`` and ``newest`` what is known of each position, ``recent`` what happened lately, ``maker`` builds
+instances, ``pump`` joins them. Nothing here is tuned; who needs speed has ``_core``. Everything is tested on both.
 """
 
 from lasersell_sync._pure.decoder import Decoder
 from lasersell_sync._pure.frames import FrameParser, encode_frame
+from lasersell_sync._pure.handles import Handles
 from lasersell_sync._pure.lanes import Lanes
 from lasersell_sync._pure.maker import Maker
 from lasersell_sync._pure.newest import Newest
 from lasersell_sync._pure.pump import Pump, Router, receive
+from lasersell_sync._pure.recent import Recent
 
-__all__ = ["Decoder", "FrameParser", "Lanes", "Maker", "Newest", "Pump", "Router", "encode_frame", "receive"]
+__all__ = [
+    "Decoder",
+    "FrameParser",
+    "Handles",
+    "Lanes",
+    "Maker",
+    "Newest",
+    "Pump",
+    "Recent",
+    "Router",
+    "encode_frame",
+    "receive",
+]

@@ -9,9 +9,11 @@ from typing import Any
 
 from lasersell_sync._pure.decoder import Decoder
 from lasersell_sync._pure.frames import FrameParser
+from lasersell_sync._pure.handles import Handles
 from lasersell_sync._pure.lanes import Lanes
 from lasersell_sync._pure.maker import Maker
 from lasersell_sync._pure.newest import Newest
+from lasersell_sync._pure.recent import Recent
 
 __all__ = ["Pump", "Router", "receive"]
 
@@ -44,9 +46,12 @@ class Router:
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
-        handles: key to the handle that an event carries. A message whose key is not in here is not taken. None: keys
+        handles: the handle that an event carries, by key. A message whose key is not in here is not taken. None: keys
             are not looked up.
-        watchers: as long as this list has something in it, nothing is taken.
+        watchers: as long as this list has something in it, no frequent message is taken.
+        rules: message class to who is called with (message, received_ns): rare messages that need a thought, past
+            whoever takes the others.
+        memory: keeps the events that ``deliver`` makes; while there are watchers, its ``add`` is called with them.
         on_error: called with (handler, event, error) when a handler raised; may raise.
 
     Attributes:
@@ -63,23 +68,30 @@ class Router:
         lanes: Lanes[Any],
         *,
         event: Maker | None = None,
-        handles: dict[int, Any] | None = None,
+        handles: Handles[Any] | None = None,
         watchers: list[Any] | None = None,
+        rules: dict[type, Callable[[Any, int], None]] | None = None,
+        memory: Recent[Any] | None = None,
         on_error: Callable[[Any, Any, BaseException], None] | None = None,
     ) -> None:
+        for cls in (*routes, *(rules or {})):
+            if not decoder.knows(cls):
+                raise TypeError(f"{cls.__name__} is none of the decoder's message classes")
+            if cls in routes and cls in (rules or {}):
+                raise TypeError(f"{cls.__name__} has both a route and a rule")
         for cls, (_, newest) in routes.items():
             if newest is not None and not isinstance(newest, Newest):
                 raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
-            if not decoder.knows(cls):
-                raise TypeError(f"{cls.__name__} is none of the decoder's message classes")
             if key not in [spec.name for spec in cls.wire_fields]:  # type: ignore[attr-defined]
                 raise TypeError(f"{cls.__name__} has no {key} to route it by")
         self._routes = dict(routes)
+        self._rules = dict(rules or {})
         self._key_of = operator.attrgetter(key)
         self._lanes = lanes
         self._event = event
         self._handles = handles
         self._watchers = watchers if watchers is not None else []
+        self._memory = memory
         self._on_error = on_error
         self.handlers: Mapping[str, tuple[Callable[[Any], object], ...]] | None = None
 
@@ -91,6 +103,16 @@ class Router:
             for handler in self.handlers.get(kind, ()):
                 self._call(handler, item)
 
+    def deliver(self, kind: str, message: Any, handle: Any, received_ns: int, /) -> None:
+        """Make an event of a rare message, remember it, and take it to its handlers or into the high lane."""
+        event = self._event_of(kind, message, handle, received_ns)
+        # Remembered before it is delivered: an inline handler may never return.
+        if self._memory is not None and self._watchers:
+            self._memory.add(event)
+        elif self._memory is not None:
+            self._memory.keep(event)
+        self.high(kind, event)
+
     def low(self, kind: str, item: Any, key: int | None, /) -> None:
         """To the handlers of this event type, or into the low lane; nobody is woken."""
         if self.handlers is None:
@@ -101,6 +123,10 @@ class Router:
 
     def take(self, message: Any, received_ns: int, /) -> bool:
         """True when the message went its way; False when it is for others."""
+        rule = self._rules.get(type(message))
+        if rule is not None:
+            rule(message, received_ns)
+            return True
         route = self._routes.get(type(message))
         if route is None or self._watchers:
             return False
@@ -108,9 +134,9 @@ class Router:
         key = self._key_of(message)
         handle = None
         if self._handles is not None:
-            if key not in self._handles:
+            handle = self._handles.get(key)
+            if handle is None:
                 return False
-            handle = self._handles[key]
             if newest is not None:
                 newest.put(key, message)
         if self.handlers is None or self.handlers.get(kind):

@@ -59,12 +59,14 @@ class ExitMemory:
         key = (message.position_id, message.triggered_at_ms, message.level_index, hash(message.unsigned_tx_b64))
         if self._asked:
             self._asked.pop(message.position_id, None)
-        if key in self._seen:
-            self._seen.move_to_end(key)
+        seen = self._seen
+        known = len(seen)
+        seen[key] = None
+        if len(seen) == known:
+            seen.move_to_end(key)
             return True
-        self._seen[key] = None
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        if known >= REMEMBERED:
+            seen.popitem(last=False)
         return False
 
     def may_ask_again(self, position_id: int) -> bool:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from lasersell_sync._backend import Recent
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.session.events import StreamEvent
 from lasersell_sync.timeouts import TimeBudget
@@ -20,31 +21,29 @@ REMEMBERED_EVENTS: Final = 1024
 _Numbered = tuple[int, StreamEvent]
 
 
-class EventMemory:
+class EventMemory(Recent[StreamEvent]):
     """The latest high-lane events, and a private line of everything for each waiter.
+
+    The router keeps events here itself, past ``add``, as long as nobody waits.
 
     Threads: ``add`` and ``end`` by the reader, ``wait`` by any.
     """
 
     def __init__(self) -> None:
+        super().__init__(REMEMBERED_EVENTS)
         # Guards the waiters' lines and wakes them; never held while a predicate runs.
         self._lock = threading.Lock()
         self._happened = threading.Condition(self._lock)
-        self._recent: deque[_Numbered] = deque(maxlen=REMEMBERED_EVENTS)
         #: One for each waiter. As long as there is one, every message must come here: the reader's fast way is closed.
         self.lines: list[deque[_Numbered]] = []
-        self._serial = 0
         #: Of the last event that a waiter got: the next one goes on behind it.
         self._returned_serial = 0
         self._ended = False
         self._error: BaseException | None = None
 
-    def add(self, event: StreamEvent, *, low: bool) -> None:
+    def add(self, event: StreamEvent, /, *, low: bool = False) -> None:
         """An event happened; low-lane ones are kept for present waiters only."""
-        self._serial += 1
-        numbered = (self._serial, event)
-        if not low:
-            self._recent.append(numbered)
+        numbered = self.number(event) if low else self.keep(event)
         # Without the lock up to here, for it is rare that anyone waits. A waiter that begins just now may find the
         # event in both places; it knows by the number.
         if self.lines:
@@ -55,7 +54,7 @@ class EventMemory:
 
     def remembered(self) -> list[StreamEvent]:
         """The latest high-lane events, oldest first."""
-        return [event for _, event in list(self._recent)]
+        return [event for _, event in self.kept()]
 
     def end(self, error: BaseException | None) -> None:
         """Nothing follows."""
@@ -82,10 +81,8 @@ class EventMemory:
         with self._lock:
             line: deque[_Numbered] = deque()
             self.lines.append(line)
-            # Copied in one step, for the reader goes on adding.
-            known = list(self._recent)
             if not only_new:
-                line.extend(item for item in known if item[0] > self._returned_serial)
+                line.extend(item for item in self.kept() if item[0] > self._returned_serial)
         latest = 0
         try:
             while True:

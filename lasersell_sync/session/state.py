@@ -61,6 +61,7 @@ class SessionState(LaneSink[StreamEvent]):
         self.memory = EventMemory()
         #: Hear every high-lane event beside the consumer.
         self.taps: Taps[StreamEvent] = Taps()
+        writer = connection.reader.writer
         # Does what ``_on_frequent`` would do for a known position that is not stale.
         self.router = Router(
             SERVER_DECODER,
@@ -74,8 +75,16 @@ class SessionState(LaneSink[StreamEvent]):
             event=_make_event,
             handles=self.table.fresh,
             watchers=self.memory.lines,
+            # Of a session that is open: what the connection notes, then what it means here.
+            rules={
+                BalanceUpdate: self._on_balance,
+                PositionOpened: self._on_live_opened,
+                ExitSignalWithTx: self._on_live_exit,
+            },
+            memory=self.memory,
             on_error=on_handler_error,
         )
+        self._observe_opened, self._observe_exit = writer.observe_opened, writer.observe_exit
         self._connection = connection
         self._watch_handlers = watch_handlers
         self._exits = ExitMemory()
@@ -153,12 +162,15 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _deliver(self, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
         """To the high lane, or to its handlers."""
+        if self.taps.hearer is None:
+            self.router.deliver(message.type, message, handle, received_ns)
+            return
         event: StreamEvent = _make_event(message.type, message, handle, received_ns)
         self._remember(event)
         self.router.high(message.type, event)
 
     def _remember(self, event: StreamEvent) -> None:
-        self.memory.add(event, low=False)
+        self.memory.add(event)
         hear = self.taps.hearer
         if hear is not None:
             hear(event)
@@ -187,20 +199,29 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver_low(UNKNOWN, message, None, received_ns)
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
-        self._deliver(message, self.table.balance(message), received_ns)
+        self.router.deliver(BalanceUpdate.type, message, self.table.balance(message), received_ns)
+
+    def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
+        self._observe_opened(message)
+        self._on_opened(message, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
+        handle = self.table.announced_again(message) or self._take_in(message)
+        if self._resync is not None:
+            self._resync.announced(handle.key)
+        self.router.deliver(PositionOpened.type, message, handle, received_ns)
+
+    def _take_in(self, message: PositionOpened) -> PositionHandle:
+        """One that is new, or comes under a new id."""
         key = (message.wallet_pubkey, message.token_account)
         previous = self.table.by_key(key)
         if previous is not None and previous.position_id != message.position_id:
             # The same position under a new id: values under the old one would never be replaced.
             self.market.forget(previous.position_id)
         handle = self.table.opened(message)
-        if self._resync is not None:
-            self._resync.announced(handle.key)
         if not self.deadlines.counts_for(key):
             self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
-        self._deliver(message, handle, received_ns)
+        return handle
 
     def _age_s(self, opened_at_ms: int | None) -> float | None:
         """How long ago that was by the server's clock, which hello_ok told; our own wall clock has no say."""
@@ -221,6 +242,10 @@ class SessionState(LaneSink[StreamEvent]):
         self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
         self._deliver(message, handle, received_ns)
 
+    def _on_live_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
+        self._observe_exit(message)
+        self._on_exit(message, received_ns)
+
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
         if self._exits.is_repeat(message):
             self._connection.reader.counters.duplicates += 1
@@ -229,7 +254,7 @@ class SessionState(LaneSink[StreamEvent]):
         handle = self.table.fresh.get(message.position_id)
         if handle is None:
             handle = self.table.heard_of(self.table.find(message.position_id, message.token_account))
-        self._deliver(message, handle, received_ns)
+        self.router.deliver(ExitSignalWithTx.type, message, handle, received_ns)
 
     def _ask_again(self, failure: DecodeFailure) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from lasersell_sync._backend import Maker
+from lasersell_sync._backend import Handles, Maker
 from lasersell_sync.messages import BalanceUpdate, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle, PositionKey
 
@@ -55,12 +55,13 @@ class PositionTable:
     """
 
     def __init__(self) -> None:
-        # Guards the dicts while they change shape; single look-ups by the reader itself need no lock.
+        # Guards the dicts while they change together. Look-ups by the reader itself need no lock, nor does a new handle
+        # in the place of an older one of the same id.
         self._lock = threading.Lock()
         self._by_id: dict[int, PositionHandle] = {}
         #: Those that are not stale: a frequent message about one changes nothing here, so the reader's fast way may
         #: take the handle itself.
-        self.fresh: dict[int, PositionHandle] = {}
+        self.fresh: Handles[PositionHandle] = Handles()
         # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time.
         self._id_by_key: dict[tuple[str, str], int] = {}
         # (wallet, mint) to the ids that share it, for balance updates that name no account.
@@ -84,6 +85,20 @@ class PositionTable:
             self._store(handle)
         return handle
 
+    def announced_again(self, message: PositionOpened) -> PositionHandle | None:
+        """The new handle of a position that is known under this very id; None: ``opened`` takes it in."""
+        known = self._by_id.get(message.position_id)
+        if (
+            known is None
+            or known.token_account != message.token_account
+            or known.wallet_pubkey != message.wallet_pubkey
+            or known.watched is not message.watched
+        ):
+            return None
+        handle = _handle_of(message)
+        self._store(handle)
+        return handle
+
     def closed(self, message: PositionClosed) -> PositionHandle | None:
         """Take a position out; its last handle, or None when it was not known."""
         with self._lock:
@@ -100,20 +115,18 @@ class PositionTable:
 
     def balance(self, message: BalanceUpdate) -> PositionHandle | None:
         """The position whose balance this is, with the new balance; None when it is of no (single) position."""
-        position_id: int | None = None
-        with self._lock:
-            if message.token_account is not None:
-                position_id = self._id_by_key.get((message.wallet_pubkey, message.token_account))
-            else:
-                ids = self._ids_by_mint.get((message.wallet_pubkey, message.mint), set())
-                position_id = next(iter(ids)) if len(ids) == 1 else None
-            if position_id is None:
-                return None
-            handle = self._by_id[position_id]
-            if handle.tokens != message.tokens or handle.stale:
-                handle = attrs.evolve(handle, tokens=message.tokens, stale=False)
-                self._store(handle)
-            return handle
+        if message.token_account is not None:
+            position_id = self._id_by_key.get((message.wallet_pubkey, message.token_account))
+        else:
+            ids = self._ids_by_mint.get((message.wallet_pubkey, message.mint), set())
+            position_id = next(iter(ids)) if len(ids) == 1 else None
+        if position_id is None:
+            return None
+        handle = self._by_id[position_id]
+        if handle.tokens != message.tokens or handle.stale:
+            handle = attrs.evolve(handle, tokens=message.tokens, stale=False)
+            self._store(handle)
+        return handle
 
     def find(self, position_id: int, token_account: str | None = None) -> PositionHandle | None:
         """By id, else by token account."""
@@ -141,7 +154,7 @@ class PositionTable:
     def _store(self, handle: PositionHandle) -> None:
         self._by_id[handle.position_id] = handle
         if handle.stale:
-            self.fresh.pop(handle.position_id, None)
+            self.fresh.forget(handle.position_id)
         else:
             self.fresh[handle.position_id] = handle
 
@@ -153,7 +166,7 @@ class PositionTable:
         handle = self._by_id.pop(position_id, None)
         if handle is None:
             return None
-        self.fresh.pop(position_id, None)
+        self.fresh.forget(position_id)
         self._id_by_key.pop(handle.key, None)
         sharing = self._ids_by_mint.get((handle.wallet_pubkey, handle.mint), set())
         sharing.discard(position_id)

@@ -207,6 +207,12 @@ class DesiredState:
                 self._overrides.pop(account, None)
                 self._pending.pop((UpdatePositionStrategy.type, account), None)
 
+    def learns_from(self, message: PositionOpened) -> bool:
+        """False when ``observe`` would change nothing: the account is known under this id, and nothing waits for it."""
+        account, position_id = message.token_account, message.position_id
+        known = self._id_of.get(account) == position_id and self._account_of.get(position_id) == account
+        return not known or account in self._overrides or bool(self._pending)
+
     def _learn(self, account: str, position_id: int) -> None:
         old_id = self._id_of.get(account)
         if old_id is not None and old_id != position_id:

@@ -78,8 +78,8 @@ class Serving:
         self._live = False
         #: What the connection itself learns from a message; True when it is nobody else's.
         self._notes: dict[type, Callable[[Any], bool]] = {
-            PositionOpened: self._note_position,
-            PositionClosed: self._note_position,
+            PositionOpened: self._note_opened,
+            PositionClosed: self._note_closed,
             ExitSignalWithTx: self._note_exit,
             Pong: self._note_pong,
             UnknownMessage: self._note_unknown,
@@ -235,14 +235,16 @@ class Serving:
         if note is None or not note(message):
             self._reader.sink.message(message, received_ns)
 
-    def _note_position(self, message: ServerMessage) -> bool:
+    def _note_opened(self, message: PositionOpened) -> bool:
+        self._writer.observe_opened(message)
+        return False
+
+    def _note_closed(self, message: PositionClosed) -> bool:
         self._writer.observe(message)
         return False
 
     def _note_exit(self, message: ExitSignalWithTx) -> bool:
-        # Most exits answer no request of ours, and none should wait for a lock to learn that.
-        if self._writer.awaits_exits:
-            self._writer.observe(message)
+        self._writer.observe_exit(message)
         return False
 
     def _note_unknown(self, _message: UnknownMessage) -> bool:

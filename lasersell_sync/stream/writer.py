@@ -11,7 +11,14 @@ from collections.abc import Callable
 from lasersell_sync._backend import encode_frame
 from lasersell_sync.codec import client_message_to_text
 from lasersell_sync.exceptions import SendBufferFull, TransportError
-from lasersell_sync.messages import ClientMessage, Ping, PositionClosed, ServerMessage
+from lasersell_sync.messages import (
+    ClientMessage,
+    ExitSignalWithTx,
+    Ping,
+    PositionClosed,
+    PositionOpened,
+    ServerMessage,
+)
 from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState
 from lasersell_sync.stream.keepalive import OpenPings
 from lasersell_sync.stream.transport import Link
@@ -122,6 +129,16 @@ class FrameWriter:
             self._desired.observe(message)
             if self._desired.has_pending():
                 self._write_pending()
+
+    def observe_opened(self, message: PositionOpened) -> None:
+        """As ``observe``; without the lock when it is no news. Only the reader makes news of positions."""
+        if self._lock.locked() or self._desired.learns_from(message):
+            self.observe(message)
+
+    def observe_exit(self, message: ExitSignalWithTx) -> None:
+        """As ``observe``; most exits answer no request of ours, and none should wait for a lock to learn that."""
+        if self.awaits_exits:
+            self.observe(message)
 
     @property
     def awaits_exits(self) -> bool:

@@ -78,3 +78,11 @@ def outcome(decode: Callable[[Any], object], data: object) -> object:
         return shape(decode(data))
     except DecodeError as error:
         return "error", error.reason, error.path, error.offset
+
+
+def handles_of(module: ModuleType, handles: dict[int, Any]) -> Any:
+    """The same in the core's own form."""
+    made = module.Handles()
+    for position, handle in handles.items():
+        made[position] = handle
+    return made

@@ -8,7 +8,7 @@ from typing import Any
 from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, SlippageBand, TradeTick
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.session.events import StreamEvent
-from tests.parity.cores import core, decoder, shape
+from tests.parity.cores import core, decoder, handles_of, shape
 
 #: The positions that the session knows.
 KNOWN = range(1, 6)
@@ -63,7 +63,7 @@ class Rig:
         self.lanes = module.Lanes(
             SLOTTED if policy == "conflate" else (), low_capacity, 1000, lossless=policy == "lossless"
         )
-        self.handles = {position: handle(position) for position in KNOWN}
+        self.handles = handles_of(module, {position: handle(position) for position in KNOWN})
         self._updates, self._snapshots = module.Newest(self.decoder), module.Newest(self.decoder)
         self.watchers: list[Any] = []
         self.log: list[Any] = []

@@ -28,7 +28,7 @@ from lasersell_sync.messages import (
 )
 from lasersell_sync.session.events import StreamEvent
 from tests.parity import programs
-from tests.parity.cores import SANITIZED, compiled, decoder, scaled
+from tests.parity.cores import SANITIZED, compiled, decoder, handles_of, scaled
 from tests.parity.routing import SLOTTED, Rig, handle, pnl
 from tests.parity.streams import frame
 
@@ -323,7 +323,7 @@ def test_references_of_a_session_are_balanced() -> None:
     newest = _core.Newest(reader)
     handlers = (good, bad)
     router = _core.Router(
-        reader, {PnlUpdate: (kind, newest)}, "position_id", lanes, handles={number: known}, on_error=heard,
+        reader, {PnlUpdate: (kind, newest)}, "position_id", lanes, handles=handles_of(_core, {number: known}), on_error=heard,
         event=_core.Maker(StreamEvent, EVENT_SLOTS),
     )  # fmt: skip
     pump = _core.Pump(_core.FrameParser(), reader, on_message=heard, on_frame=heard, on_unreadable=heard)

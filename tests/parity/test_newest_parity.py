@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import data
 from lasersell_sync.messages import PnlUpdate
-from tests.parity.cores import core, cores, decoder
+from tests.parity.cores import core, cores, decoder, handles_of
 from tests.parity.routing import pnl
 
 each_core = pytest.mark.parametrize("name", cores())
@@ -22,7 +22,7 @@ def fed(module: ModuleType, texts: list[bytes]) -> tuple[Any, list[Any]]:
     reading = decoder(module, "server")
     newest = module.Newest(reading)
     messages = [reading.decode(text) for text in texts]
-    handles = {message.position_id: "handle" for message in messages}
+    handles = handles_of(module, {message.position_id: "handle" for message in messages})
     router = module.Router(
         reading, {PnlUpdate: (PnlUpdate.type, newest)}, "position_id", module.Lanes((), 10**6, 10), handles=handles
     )
@@ -94,7 +94,11 @@ def test_who_asks_while_the_reader_writes_gets_one_whole_message(name: str) -> N
     asking.start()
     reading = decoder(module, "server")
     router = module.Router(
-        reading, {PnlUpdate: ("p", newest)}, "position_id", module.Lanes(("p",), 10, 10), handles={key: "handle"}
+        reading,
+        {PnlUpdate: ("p", newest)},
+        "position_id",
+        module.Lanes(("p",), 10, 10),
+        handles=handles_of(module, {key: "handle"}),
     )
     pump = module.Pump(
         module.FrameParser(),

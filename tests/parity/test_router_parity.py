@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lasersell_sync.messages import ErrorMessage, HelloOk, Limits, PnlUpdate, PositionClosed, UnknownMessage
 from lasersell_sync.session.events import StreamEvent
-from tests.parity.cores import compiled, core, cores, decoder, scaled, shape
+from tests.parity.cores import compiled, core, cores, decoder, handles_of, scaled, shape
 from tests.parity.routing import KNOWN, Rig, event_shape, handle, liquidity, pnl, tick
 
 compiled()
@@ -121,8 +121,11 @@ def test_a_half_made_message_is_an_error(name: str) -> None:
 
 @each_core
 def test_a_message_made_by_hand_of_anything(name: str) -> None:
-    """An id that cannot be looked up is an error like any other, not a broken lane."""
+    """What is no id is no known position's; where a lane has to look it up, it is an error, and the lane is whole."""
     rig = Rig(name)
+    assert not rig.router.take(pnl([]), 1)  # type: ignore[arg-type]
+    assert not rig.router.take(pnl(-1), 1)
+    rig = Rig(name, bare=True)
     with pytest.raises(TypeError):
         rig.router.take(pnl([]), 1)  # type: ignore[arg-type]
     assert (rig.lanes.qsize(), rig.lanes.unfinished) == (0, 0)
@@ -154,7 +157,7 @@ def test_routes_are_read_once(name: str) -> None:
     reader, lanes = decoder(module, "server"), module.Lanes((), 10, 10)
     routes = {PnlUpdate: (PnlUpdate.type[:3] + "_update", module.Newest(reader))}  # a string of its own
     made = module.Router(
-        reader, routes, "position_id", lanes, handles={1: "handle"},
+        reader, routes, "position_id", lanes, handles=handles_of(module, {1: "handle"}),
         event=module.Maker(StreamEvent, ("type", "message", "handle", "received_ns")),
     )  # fmt: skip
     routes.clear()
@@ -164,6 +167,98 @@ def test_routes_are_read_once(name: str) -> None:
         assert made.take(pnl(1), 1)
         assert lanes.pop() == StreamEvent("pnl_update", pnl(1), "handle", 1)  # type: ignore[arg-type]
     assert len(filler) == 1000
+
+
+# ── rare messages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+HELLO = HelloOk(session_id=1, server_time_ms=2, limits=None)  # type: ignore[arg-type]
+
+
+def ruled(name: str, rule: Callable[[Any, int], None], **more: Any) -> Any:
+    """A router with a rule for HelloOk."""
+    module = core(name)
+    make = module.Maker(StreamEvent, ("type", "message", "handle", "received_ns"))
+    return module.Router(
+        decoder(module, "server"),
+        {},
+        "position_id",
+        module.Lanes((), 10, 10),
+        event=make,
+        rules={HelloOk: rule},
+        **more,
+    )
+
+
+@each_core
+def test_a_rule_is_called_for_its_class(name: str) -> None:
+    """With message and time, watched or not; the message is taken then, and others are not."""
+    told: list[Any] = []
+    watchers: list[Any] = []
+    router = ruled(name, lambda *what: told.append(what), watchers=watchers)
+    assert router.take(HELLO, 5)
+    watchers.append("somebody")
+    assert router.take(HELLO, 6)
+    assert not router.take(pnl(1), 7)
+    assert told == [(HELLO, 5), (HELLO, 6)]
+
+
+@each_core
+def test_what_a_rule_raises_is_raised(name: str) -> None:
+    """It is the library's own code, so nobody catches it here."""
+    bad = raiser(KeyError("rule"))
+    router = ruled(name, lambda message, _received_ns: bad(message))
+    with pytest.raises(KeyError, match="rule"):
+        router.take(HELLO, 5)
+
+
+@each_core
+def test_rules_must_make_sense(name: str) -> None:
+    """Foreign classes, and classes that have a route, are found at construction."""
+    module = core(name)
+    reader, lanes = decoder(module, "server"), module.Lanes((), 10, 10)
+    with pytest.raises(TypeError, match="Limits is none of the decoder's"):
+        module.Router(reader, {}, "position_id", lanes, rules={Limits: print})
+    with pytest.raises(TypeError, match="PnlUpdate has both a route and a rule"):
+        module.Router(reader, {PnlUpdate: ("p", None)}, "position_id", lanes, rules={PnlUpdate: print})
+
+
+@each_core
+def test_a_delivered_message_is_remembered_then_handled(name: str) -> None:
+    """As one event, numbered; without handlers it waits in the high lane."""
+    module = core(name)
+    memory, lanes, seen = module.Recent(2), module.Lanes((), 10, 10), []
+    router = module.Router(
+        decoder(module, "server"), {}, "position_id", lanes, memory=memory,
+        event=module.Maker(StreamEvent, ("type", "message", "handle", "received_ns")),
+    )  # fmt: skip
+    router.handlers = {"hello_ok": (lambda event: seen.append((event, memory.kept())),)}
+    router.deliver("hello_ok", HELLO, "handle", 5)
+    event = StreamEvent("hello_ok", HELLO, "handle", 5)  # type: ignore[arg-type]
+    assert seen == [(event, [(1, event)])]
+    router.deliver("balance_update", HELLO, None, 6)  # nobody handles it
+    router.handlers = None
+    router.deliver("hello_ok", HELLO, None, 7)
+    assert lanes.pop("high") == StreamEvent("hello_ok", HELLO, None, 7)
+    assert [number for number, _ in memory.kept()] == [2, 3]
+
+
+@each_core
+def test_while_somebody_watches_the_memory_is_told(name: str) -> None:
+    """Through its ``add``, which knows who waits; without a memory nobody is."""
+    module = core(name)
+    watchers: list[Any] = ["somebody"]
+    lanes = module.Lanes((), 10, 10)
+
+    class Memory(module.Recent):  # type: ignore[misc, name-defined]
+        def add(self, event: Any) -> None:
+            watchers.append(event)
+
+    reader = decoder(module, "server")
+    module.Router(reader, {}, "position_id", lanes, memory=Memory(2), watchers=watchers).deliver("k", HELLO, None, 5)
+    assert watchers == ["somebody", (HELLO, 5)]
+    module.Router(reader, {}, "position_id", lanes, watchers=watchers).deliver("k", HELLO, None, 6)
+    assert lanes.qsize() == 2
 
 
 # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────────

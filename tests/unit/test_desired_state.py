@@ -139,6 +139,25 @@ def test_an_override_held_for_an_unknown_position_ends_with_a_new_strategy() -> 
     assert not desired.has_pending()
 
 
+def test_a_position_announced_again_teaches_nothing_unless_something_waits() -> None:
+    """What the reader may pass over without the lock: only what would leave everything as it is."""
+    desired = state()
+    assert desired.learns_from(opened(1))
+    desired.observe(opened(1))
+    assert not desired.learns_from(opened(1))
+    assert desired.learns_from(opened(2))  # a new id
+    assert desired.learns_from(opened(1, "other"))  # another account under that id
+    desired.observe(opened(1, "other"))
+    assert desired.learns_from(opened(1))
+    desired.observe(opened(1))
+    desired.apply(UpdatePositionStrategy(position_id=1, strategy=SECOND))
+    assert desired.learns_from(opened(1))  # has an override
+    desired.apply(UpdateStrategy(strategy=THIRD))
+    assert not desired.learns_from(opened(1))
+    desired.hold(UpdateStrategy(strategy=THIRD))
+    assert desired.learns_from(opened(1))  # a command waits
+
+
 def test_an_exit_request_is_asked_once_more_while_it_is_young() -> None:
     """Once for each request, not for each link; an answer or 30 s end it; a new request is a new wish."""
     now = [0.0]

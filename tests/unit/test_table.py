@@ -35,6 +35,25 @@ def balance(tokens: int, account: str | None = None, mint: str = "m") -> Balance
     return BalanceUpdate(wallet_pubkey="w", mint=mint, token_account=account, tokens=tokens, slot=1)
 
 
+def test_a_position_announced_again_gets_a_new_handle_and_keeps_its_place() -> None:
+    """Under the same id; a new id, another wallet or account, or other watching is for ``opened`` to take in."""
+    table = PositionTable()
+    assert table.announced_again(opened(1, "a")) is None
+    table.opened(opened(1, "a"))
+    table.opened(opened(2, "b"))
+    again = table.announced_again(opened(1, "a", token_name="named"))
+    assert again is not None
+    assert (again.token_name, table.find(1), table.fresh.get(1)) == ("named", again, again)
+    assert [handle.position_id for handle in table.handles()] == [1, 2]
+    for other in (opened(3, "a"), opened(1, "b"), opened(1, "a", watched=True)):
+        assert table.announced_again(other) is None
+    assert table.find(1) is again
+    table.mark_stale({again.key})
+    fresh = table.announced_again(opened(1, "a"))
+    assert fresh is not None
+    assert table.fresh.get(1) is fresh
+
+
 def test_a_new_id_replaces_the_old_one_of_the_same_account() -> None:
     """One account, one position."""
     table = PositionTable()

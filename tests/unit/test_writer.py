@@ -213,6 +213,22 @@ def test_an_answer_that_comes_while_its_request_is_being_written_is_not_missed()
     assert rig.writer.awaits_exits
 
 
+def test_an_announcement_while_a_command_is_being_written_is_not_passed_over() -> None:
+    """The command may be what the announcement has to bring to the server again."""
+    rig = Rig()
+    link = rig.connect()
+    position = opened(1, "acc")
+    rig.writer.observe(position)
+    observed: list[PositionOpened] = []
+    rig.writer.observe = observed.append  # type: ignore[method-assign,assignment]
+    rig.writer.observe_opened(position)
+    assert observed == []
+    send = link.send
+    link.send = lambda data: (rig.writer.observe_opened(position), send(data))[1]  # type: ignore[method-assign]
+    rig.writer.command(exit_of(1))
+    assert observed == [position]
+
+
 # ── the link's end ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
