@@ -56,6 +56,10 @@ cdef extern from "json_scan.h" nogil:
     void ls_prepare_key(ls_key *key, const uint8_t *text, size_t size)
     bint ls_key_comes(const ls_key *key, const uint8_t *at, const uint8_t *end, const uint8_t *limit,
                       unsigned int no_comma)
+    bint ls_wide_key_comes(const ls_key *key, const uint8_t *at, unsigned int no_comma)
+    bint ls_ends_value(uint8_t byte)
+    const uint8_t *ls_plain_run(const uint8_t *at, const uint8_t *end)
+    const uint8_t *ls_scan_usual_digits(const uint8_t *at, uint64_t *out)
     const uint8_t *ls_skip_space(const uint8_t *at, const uint8_t *end)
     bint ls_starts_with(const uint8_t *at, const uint8_t *end, const uint8_t *key, size_t size)
     const uint8_t *ls_scan_string(const uint8_t *at, const uint8_t *end, ls_string *out, ls_error *error)
@@ -92,6 +96,7 @@ cdef extern from "py_glue.h":
     PyObject *PyTuple_New(Py_ssize_t size)
     void PyTuple_SET_ITEM(PyObject *items, Py_ssize_t index, PyObject *value)
     PyObject *PyErr_NoMemory()
+    void PyErr_Clear()
     bint ls_exact_double(uint64_t mantissa, int64_t exponent, bint is_negative, double *out)
     bint ls_nearest_double(const ls_number *number, double *out)
     int ls_propagate() except -1
@@ -120,6 +125,8 @@ cdef enum:
     CACHE_BITS = 11
     CACHE_SIZE = 1 << CACHE_BITS
     ITEMS_ON_STACK = 16
+    ROOM_BEFORE = 16        # bytes that the fast reader of digits steps back into
+    ROOM_BEHIND = 17        # and that it may read from a number's first digit on
 
 cdef enum Kind:
     KIND_U64, KIND_U32, KIND_U16, KIND_U8, KIND_I64, KIND_F64, KIND_BOOL, KIND_STR, KIND_OBJECT, KIND_LIST, KIND_STR_LIST
@@ -134,6 +141,7 @@ cdef struct Field:
     bint is_required
     bint null_is_default
     bint accepts_one
+    Py_ssize_t room         # readable bytes from its comma on that the fast reading of key and number needs
     uint64_t max            # of an integer
     const char *kind_name
     PyObject *default
@@ -250,6 +258,7 @@ cdef class _Plans:
         self.owned.append(spec.default)
         kind_name = spec.kind.encode("ascii")
         ls_prepare_key(&field.key, self.keep_bytes(key), len(key))
+        field.room = max(len(key), 16) + ROOM_BEHIND
         field.slot = offset
         field.kind = KINDS[spec.kind]
         field.kind_name = <const char *>self.keep_bytes(kind_name)
@@ -430,13 +439,17 @@ cdef PyObject *general_string(const ls_string *string) noexcept:
     return made
 
 
+cdef inline PyObject *plain_string(State *state, const uint8_t *begin, Py_ssize_t size) noexcept:
+    if size <= SHORT_STRING:
+        return short_string(state, begin, size)
+    return ls_ascii_string(<const char *>begin, size)
+
+
 cdef inline PyObject *make_string(State *state, const ls_string *string) noexcept:
     cdef Py_ssize_t size = string.end - string.begin
     if not string.is_ascii or string.is_escaped:
         return general_string(string)
-    if size <= SHORT_STRING:
-        return short_string(state, string.begin, size)
-    return ls_ascii_string(<const char *>string.begin, size)
+    return plain_string(state, string.begin, size)
 
 
 cdef inline const uint8_t *read_string(State *state, const uint8_t *at, PyObject **out) noexcept:
@@ -648,6 +661,7 @@ cdef const uint8_t *read_fields(
     # The first field has no comma before it, unless a type stood there.
     cdef int commas = 1 if has_type else 0
     while True:
+        at = read_in_order(state, last, at, instance, &bet, &commas, &seen)
         if at < end and at[0] == c"}":
             at += 1
             break
@@ -675,6 +689,82 @@ cdef const uint8_t *read_fields(
         bet = field + 1
     seen_out[0] = seen
     return at
+
+
+cdef inline const uint8_t *read_in_order(
+    State *state, const Field *last, const uint8_t *at, PyObject *instance, const Field **bet_out, int *commas,
+    uint64_t *seen_out
+) noexcept:
+    """Numbers and plain strings in the server's order and spelling, as far as they go; then, where it stopped.
+
+    Nothing is an error here: whatever is not as expected, and what is near the end of the readable bytes, is left to the
+    caller, who knows all rules.
+    """
+    cdef const uint8_t *end = state.end
+    cdef const uint8_t *limit = state.limit
+    cdef const Field *bet = bet_out[0]
+    cdef uint64_t seen = seen_out[0]
+    cdef unsigned int no_comma = 1 - commas[0]
+    cdef const uint8_t *behind
+    # A message's type, or the fields before a nested object, are more than enough to step back into.
+    if at - state.begin < ROOM_BEFORE:
+        return at
+    while bet < last and limit - at >= bet.room:
+        if not ls_wide_key_comes(&bet.key, at - no_comma, no_comma):
+            if bet.is_required:
+                break
+            bet += 1
+            continue
+        if seen & bet.bit:
+            break
+        behind = read_plain(state, bet, at + bet.key.size - no_comma, end, limit, slot_of(instance, bet))
+        if behind == NULL:
+            break
+        at = behind
+        seen |= bet.bit
+        bet += 1
+        no_comma = 0
+    bet_out[0] = bet
+    seen_out[0] = seen
+    commas[0] = 1 - no_comma
+    return at
+
+
+cdef inline const uint8_t *read_plain(
+    State *state, const Field *field, const uint8_t *at, const uint8_t *end, const uint8_t *limit, PyObject **out
+) noexcept:
+    """A number, or a string without escapes, with a comma or closing brace right behind it; NULL for anything else."""
+    cdef uint64_t value
+    cdef double number
+    cdef unsigned int scale
+    cdef bint is_negative
+    cdef const uint8_t *behind
+    if field.kind <= KIND_I64:
+        is_negative = field.kind == KIND_I64 and at[0] == c"-"
+        behind = ls_scan_usual_digits(at + is_negative, &value)
+        if behind == NULL or behind >= end or value > field.max or (is_negative and value == 0):
+            return NULL
+        out[0] = ls_integer(value, is_negative)
+    elif field.kind == KIND_STR and at[0] == c'"':
+        behind = ls_plain_run(at + 1, limit)
+        if behind + 1 >= end or behind[0] != c'"' or not ls_ends_value(behind[1]):
+            return NULL
+        out[0] = plain_string(state, at + 1, behind - at - 1)
+        behind += 1
+    elif field.kind == KIND_F64:
+        is_negative = at[0] == c"-"
+        behind = ls_scan_decimal(state.begin, at + is_negative, limit, &value, &scale)
+        if behind == NULL or behind >= end or not ls_ends_value(behind[0]):
+            return NULL
+        if not ls_exact_double(value, -<int>scale, is_negative, &number):
+            return NULL
+        out[0] = PyFloat_FromDouble(number)
+    else:
+        return NULL
+    if out[0] == NULL:  # no memory: the caller tries again, and tells
+        PyErr_Clear()
+        return NULL
+    return behind
 
 
 cdef inline const Field *bet_field(

@@ -238,29 +238,35 @@ typedef struct {
     unsigned head_mask; /* one bit for each byte of the head */
 } ls_key;
 
-#define LS_WIDE_KEY 32 /* the longest that head and tail cover */
+#define LS_MAX_KEY 68 /* comma, quotes, colon, and a name of 64 bytes */
 
 void ls_prepare_key(ls_key *key, const uint8_t *text, size_t size);
 
-/*
- * Does the key come next, its comma at `at`? With `no_comma`, whatever stands there is taken for one. Bytes up to `limit`
- * may be read; the text ends at `end`.
- */
+/* Does the key come next, its comma at `at`? With `no_comma`, whatever stands there is taken for one. LS_MAX_KEY readable. */
+static inline int ls_wide_key_comes(const ls_key *key, const uint8_t *at, unsigned no_comma)
+{
+#if defined(__SSE2__)
+    unsigned same = ls_equal16(at, key->head) | no_comma;
+    if ((same & key->head_mask) != key->head_mask) {
+        return 0;
+    }
+    if (key->size <= 32) {
+        return key->size <= 16 || ls_equal16(at + key->size - 16, key->tail) == 0xFFFF;
+    }
+#endif
+    return ls_same_bytes(at + no_comma, key->text + no_comma, key->size - no_comma);
+}
+
+/* The same in a text that ends at `end`; bytes up to `limit` may be read. */
 static inline int ls_key_comes(
     const ls_key *key, const uint8_t *at, const uint8_t *end, const uint8_t *limit, unsigned no_comma)
 {
     if ((size_t)(end - at) < key->size) {
         return 0;
     }
-#if defined(__SSE2__)
-    if (limit - at >= LS_WIDE_KEY && key->size <= LS_WIDE_KEY) {
-        unsigned same = ls_equal16(at, key->head) | no_comma;
-        return (same & key->head_mask) == key->head_mask &&
-               (key->size <= 16 || ls_equal16(at + key->size - 16, key->tail) == 0xFFFF);
+    if (limit - at >= LS_MAX_KEY) {
+        return ls_wide_key_comes(key, at, no_comma);
     }
-#else
-    (void)limit;
-#endif
     return ls_same_bytes(at + no_comma, key->text + no_comma, key->size - no_comma);
 }
 
@@ -361,9 +367,44 @@ static inline void ls_load_digits(const uint8_t *at, const uint8_t *end, uint64_
     }
 }
 
-/* How many of the next 16 characters are digits before the first that is none, and their value. */
-static inline unsigned ls_sixteen_digits(const uint8_t *at, const uint8_t *end, uint64_t *value)
+#if defined(__SSE2__)
+/*
+ * As ls_sixteen_digits, for 16 readable bytes on both sides of `at`. The digits are loaded once more so that they end the
+ * 16 bytes, what stands before them is cleared, and neighbours are joined: pairs, fours, eights.
+ */
+static inline unsigned ls_sixteen_digits_wide(const uint8_t *at, uint64_t *value)
 {
+    static const uint8_t clear_before[32] = {
+        0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
+    };
+    const __m128i zeros = _mm_set1_epi8('0');
+    __m128i digits = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)at), zeros);
+    unsigned are_digits = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(digits, _mm_set1_epi8(9)), digits));
+    unsigned count = ls_lowest_bit(~are_digits); /* bits above 16 are set */
+    digits = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)(const void *)(at + count - 16)), zeros);
+    digits = _mm_and_si128(digits, _mm_loadu_si128((const __m128i *)(const void *)(clear_before + count)));
+    __m128i pairs = _mm_add_epi16(
+        _mm_mullo_epi16(_mm_and_si128(digits, _mm_set1_epi16(0xFF)), _mm_set1_epi16(10)), _mm_srli_epi16(digits, 8));
+    __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(1 << 16 | 100));
+    __m128i eights = _mm_madd_epi16(_mm_packs_epi32(fours, fours), _mm_set1_epi32(1 << 16 | 10000));
+    uint64_t joined;
+    _mm_storel_epi64((__m128i *)(void *)&joined, eights);
+    *value = (joined & 0xFFFFFFFF) * 100000000 + (joined >> 32);
+    return count;
+}
+#endif
+
+/* How many of the next 16 characters are digits before the first that is none, and their value. */
+static inline unsigned ls_sixteen_digits(const uint8_t *begin, const uint8_t *at, const uint8_t *end, uint64_t *value)
+{
+#if defined(__SSE2__)
+    if (at - begin >= 16 && end - at >= 16) {
+        return ls_sixteen_digits_wide(at, value);
+    }
+#else
+    (void)begin;
+#endif
     uint64_t words[2];
     ls_load_digits(at, end, words);
     unsigned count = ls_word_digits(words[0]);
@@ -394,7 +435,7 @@ static inline const uint8_t *ls_scan_digits(
     uint64_t value = 0;
 #ifdef LS_WIDE_DIGITS
     if (end - begin >= 16) {
-        at += ls_sixteen_digits(at, end, &value);
+        at += ls_sixteen_digits(begin, at, end, &value);
     }
 #else
     (void)begin;
@@ -417,6 +458,29 @@ static inline const uint8_t *ls_scan_digits(
     return at == end || (*at != ',' && *at != '}' && ls_in_number(*at)) ? NULL : at;
 }
 
+/* What stands behind nearly every value. */
+static inline int ls_ends_value(uint8_t byte)
+{
+    return byte == ',' || byte == '}';
+}
+
+/*
+ * As ls_scan_digits, for 1 to 16 digits with a comma or brace behind them. Readable must be 16 bytes before `at`, and 17
+ * from there on.
+ */
+static inline const uint8_t *ls_scan_usual_digits(const uint8_t *at, uint64_t *out)
+{
+#if defined(LS_WIDE_DIGITS)
+    unsigned count = ls_sixteen_digits(at - 16, at, at + 16, out);
+    if (count - 1 < 16 && (*at != '0' || count == 1) && ls_ends_value(at[count])) {
+        return at + count;
+    }
+#else
+    (void)at, (void)out;
+#endif
+    return NULL;
+}
+
 /*
  * The fast reader of short decimals such as 12.5 or -3: at most 15 digits, no exponent. Returns NULL for everything
  * else, which only means that ls_scan_number must look. The value is mantissa / 10^scale, both exact as doubles.
@@ -429,7 +493,7 @@ static inline const uint8_t *ls_scan_decimal(
         return NULL;
     }
     const uint8_t *first = at;
-    unsigned count = ls_sixteen_digits(at, end, mantissa);
+    unsigned count = ls_sixteen_digits(begin, at, end, mantissa);
     at += count;
     *scale = 0;
     if (count == 0 || (*first == '0' && count > 1)) {
@@ -437,7 +501,7 @@ static inline const uint8_t *ls_scan_decimal(
     }
     if (at < end && *at == '.') {
         uint64_t fraction = 0;
-        *scale = ls_sixteen_digits(at + 1, end, &fraction);
+        *scale = ls_sixteen_digits(begin, at + 1, end, &fraction);
         if (*scale == 0 || *scale > 8) {
             return NULL;
         }
