@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -50,6 +51,29 @@ def test_every_edge_in_every_field(side: str) -> None:
             for edge in EDGES:
                 pairs = [f'"{key}":{edge if key == field else text}' for key, text in plain.items()]
                 agree(side, f'{{"type":"{name}",' + ",".join(pairs) + "}")
+
+
+@pytest.mark.parametrize("pattern", ["9", "10", "09", "0", "123456789"])
+def test_numbers_of_every_length_everywhere(pattern: str) -> None:
+    """Up to more digits than any kind takes, with and without a sign and what cannot follow a number: in each field, at
+    the text's beginning too, where the reader of digits must not step back, and with more or less text behind.
+    """
+    fields = ("position_id", "profit_units", "proceeds_units", "server_time_ms")
+    for count in range(1, 23):
+        for number in ((pattern * count)[:count], "-" + (pattern * count)[:count]):
+            for behind in ("", ".", "e", "-", " ", "x", '"'):
+                for field in fields:
+                    values = [f'"{key}":{number + behind if key == field else 5}' for key in fields]
+                    agree("server", '{"type":"pnl_update",' + ",".join(values) + "}")
+                    agree("server", "{" + ",".join(values) + ',"type":"pnl_update"}' + " " * count)
+
+
+def test_fields_that_come_again_out_of_order() -> None:
+    """A field behind one that is out of order is expected next, and may have been there already: an error, and no leak."""
+    fields = [f'"{name}":{2**40}' for name in ("position_id", "profit_units", "proceeds_units", "server_time_ms")]
+    for order in itertools.product(fields, repeat=4):
+        agree("server", '{"type":"pnl_update",' + ",".join((*order, *fields[:1])) + "}" + " " * 40)
+        agree("server", '{"type":"pnl_update",' + ",".join(order) + "}")
 
 
 # ── texts broken at random ───────────────────────────────────────────────────────────────────────────────────────
