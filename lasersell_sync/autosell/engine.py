@@ -321,9 +321,11 @@ class AutoSeller:
         self._tell_user(self._on_buy, report)
 
     def _report_again(self, record: ExitRecord) -> None:
-        last = record.attempts[-1] if record.attempts else None
+        assert record.outcome is not None  # it is finished
+        decided = [attempt for attempt in record.attempts if attempt.outcome is record.outcome]
+        last = decided[-1] if decided else None
         report = SellReport(
-            key=record.key, outcome=record.outcome or SellOutcome.UNKNOWN, reason=record.reason, tokens=record.tokens,
+            key=record.key, outcome=record.outcome, reason=record.reason, tokens=record.tokens,
             signature=None if last is None else last.signature, slot=None if last is None else last.slot,
             transactions=len(record.attempts), detail=record.detail,
         )  # fmt: skip

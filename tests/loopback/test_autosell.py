@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lasersell_sync as ls
+from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.assertions import LedgerAssertions
 from lasersell_sync.trading import close_rpc_connections
@@ -135,6 +136,30 @@ def test_a_restart_in_the_middle_sells_once(trader: Trader, ledger: LedgerAssert
         reports = trader.wait_for_reports(2)
     assert reports[1].outcome is CONFIRMED
     ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
+
+
+def test_what_the_last_process_did_not_come_to_tell_is_told(trader: Trader):
+    """It wrote the end of two exits down and died: of one that was sold by its first transaction, and of one given up."""
+    sold, given_up = (
+        ExitKey(trader.wallet, "account", trader.sandbox.mints[0], part, 1) for part in ("whole", "level 0")
+    )
+    with ls.Journal(trader.folder / "sales.journal") as journal:
+        exit_id = journal.received(sold, position_id=1, reason="stop_loss", tokens=7).id
+        for signature, outcome, slot in (("first", CONFIRMED, 5), ("second", ls.SellOutcome.FAILED_ONCHAIN, 6)):
+            journal.signed(exit_id, signature=signature, blockhash="block")
+            journal.settled(exit_id, signature, outcome, slot=slot, detail="")
+        journal.finished(exit_id, CONFIRMED, detail="")
+        exit_id = journal.received(given_up, position_id=1, reason="chained_tp", tokens=3).id
+        journal.finished(exit_id, ls.SellOutcome.EXPIRED, detail="nobody answered")
+    with trader.session() as session, trader.seller(session):
+        reports = trader.wait_for_reports(2)
+    told = {report.key: (report.outcome, report.signature, report.slot, report.detail) for report in reports}
+    assert told == {
+        sold: (CONFIRMED, "first", 5, ""),
+        given_up: (ls.SellOutcome.EXPIRED, None, None, "nobody answered"),
+    }
+    with ls.Journal(trader.folder / "sales.journal") as journal:
+        assert journal.unreported() == []
 
 
 def test_copies_are_bought_and_the_server_is_told(trader: Trader, tmp_path: Path):
