@@ -199,7 +199,7 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver_low(UNKNOWN, message, None, received_ns)
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
-        self.router.deliver(BalanceUpdate.type, message, self.table.balance(message), received_ns)
+        self._deliver(message, self.table.balance(message), received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
         self._observe_opened(message)
@@ -209,7 +209,7 @@ class SessionState(LaneSink[StreamEvent]):
         handle = self.table.announced_again(message) or self._take_in(message)
         if self._resync is not None:
             self._resync.announced(handle.key)
-        self.router.deliver(PositionOpened.type, message, handle, received_ns)
+        self._deliver(message, handle, received_ns)
 
     def _take_in(self, message: PositionOpened) -> PositionHandle:
         """One that is new, or comes under a new id."""
@@ -254,7 +254,7 @@ class SessionState(LaneSink[StreamEvent]):
         handle = self.table.fresh.get(message.position_id)
         if handle is None:
             handle = self.table.heard_of(self.table.find(message.position_id, message.token_account))
-        self.router.deliver(ExitSignalWithTx.type, message, handle, received_ns)
+        self._deliver(message, handle, received_ns)
 
     def _ask_again(self, failure: DecodeFailure) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""
