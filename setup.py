@@ -24,6 +24,8 @@ DEPENDS = [
     "csrc/decoder.pxi",
     "csrc/frames.pxi",
     "csrc/handles.pxi",
+    "csrc/clocks.h",
+    "csrc/intake.pxi",
     "csrc/lanes.pxi",
     "csrc/maker.pxi",
     "csrc/newest.pxi",

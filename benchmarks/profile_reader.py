@@ -27,6 +27,7 @@ class _NoLink:
     """Takes what is sent, and has nothing to read."""
 
     endpoint = "nowhere"
+    plain = None
     unsent_bytes = 0
 
     def send(self, frame: memoryview) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Decoder,
         FrameParser,
         Handles,
+        Intake,
         Lanes,
         Maker,
         Newest,
@@ -35,6 +36,7 @@ __all__ = [
     "Decoder",
     "FrameParser",
     "Handles",
+    "Intake",
     "Lanes",
     "Maker",
     "Newest",
@@ -89,6 +91,7 @@ if not TYPE_CHECKING:
     Decoder = _module.Decoder
     FrameParser = _module.FrameParser
     Handles = _module.Handles
+    Intake = _module.Intake
     Lanes = _module.Lanes
     Maker = _module.Maker
     Newest = _module.Newest

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from _typeshed import HasFileno
+
 _T = TypeVar("_T")
 Lane: TypeAlias = Literal["any", "high", "low"]
 
@@ -108,5 +110,37 @@ class Pump:
         on_unreadable: Callable[[Any, bytes], None],
     ) -> None: ...
     def feed(self, data: bytes | bytearray | memoryview, received_ns: int, router: Router | None = None, /) -> None: ...
+
+class Intake:
+    reads: bool
+    received_bytes: int
+    received_ns: int
+    message_ns: int
+    cause: int
+    waited: tuple[tuple[float, float], tuple[float, float], float | None]
+    def __init__(
+        self,
+        pump: Pump,
+        parser: FrameParser,
+        taps: Any,
+        buffer: bytearray | memoryview,
+        link: HasFileno,
+        wake_up: HasFileno,
+        *,
+        reads: bool,
+        strange_after_s: float,
+        due_within_s: float,
+    ) -> None: ...
+    def serve(
+        self,
+        router: Router | None,
+        lanes: Any,
+        *,
+        reading: bool,
+        writing: bool,
+        once: bool,
+        timeout_s: float | None,
+    ) -> int: ...
+    def take(self, data: bytes | bytearray | memoryview, router: Router | None, lanes: Any, /) -> None: ...
 
 def receive(fd: int, buffer: bytearray | memoryview, /) -> int | None: ...

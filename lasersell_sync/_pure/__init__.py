@@ -2,12 +2,14 @@
 
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
 consumer, ``handles`` and ``newest`` what is known of each position, ``recent`` what happened lately, ``maker`` builds
-instances, ``pump`` joins them. Nothing here is tuned; who needs speed has ``_core``. Everything is tested on both.
+instances, ``pump`` joins them, ``intake`` waits for the link and feeds it. Nothing here is tuned; who needs speed has
+``_core``. Everything is tested on both.
 """
 
 from lasersell_sync._pure.decoder import Decoder
 from lasersell_sync._pure.frames import FrameParser, encode_frame
 from lasersell_sync._pure.handles import Handles
+from lasersell_sync._pure.intake import Intake
 from lasersell_sync._pure.lanes import Lanes
 from lasersell_sync._pure.maker import Maker
 from lasersell_sync._pure.newest import Newest
@@ -18,6 +20,7 @@ __all__ = [
     "Decoder",
     "FrameParser",
     "Handles",
+    "Intake",
     "Lanes",
     "Maker",
     "Newest",

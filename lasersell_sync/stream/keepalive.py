@@ -56,14 +56,14 @@ class Keepalive:
         )
         self._serial = 0
 
-    def bytes_came(self) -> None:
-        """A sign of life of the transport."""
-        self._transport.heard(time.monotonic())
+    def bytes_came(self, at: float | None = None) -> None:
+        """A sign of life of the transport, now or at a moment of the monotonic clock."""
+        self._transport.heard(time.monotonic() if at is None else at)
 
-    def message_came(self) -> None:
+    def message_came(self, at: float | None = None) -> None:
         """A sign of life of the application."""
         if self._app is not None:
-            self._app.heard(time.monotonic())
+            self._app.heard(time.monotonic() if at is None else at)
 
     @property
     def asking(self) -> bool:
@@ -139,31 +139,25 @@ class StopWatch:
 
     def __init__(self, stall_after_s: float) -> None:
         self._stall_after_s = stall_after_s
-        self._boot_clock = getattr(time, "CLOCK_BOOTTIME", None)
-        self._left_at = (0.0, 0.0)
-        self._back_at = (0.0, 0.0)
+        #: No wait that was late by less is worth a look.
+        self.strange_after_s = min(stall_after_s, self.TOLERANCE_S)
 
-    def leave(self) -> None:
-        """Called right before waiting."""
-        self._left_at = self._now()
+    def stood_still_s(
+        self, left_at: tuple[float, float], back_at: tuple[float, float], planned_s: float | None
+    ) -> float | None:
+        """For how long everything stood still during a wait; None when it did not.
 
-    def back(self) -> None:
-        """Called right after."""
-        self._back_at = self._now()
-
-    def stood_still_s(self, planned_s: float | None) -> float | None:
-        """For how long everything stood still during that wait; None when it did not."""
-        monotonic, boot = self._back_at
-        waited_s, passed_s = monotonic - self._left_at[0], boot - self._left_at[1]
+        Args:
+            left_at: before the wait, by the monotonic and the boot-time clock.
+            back_at: after it.
+            planned_s: how long it should have taken at the most; None for ever.
+        """
+        waited_s, passed_s = back_at[0] - left_at[0], back_at[1] - left_at[1]
         if passed_s - waited_s > self.TOLERANCE_S:
             return passed_s - waited_s
         if planned_s is not None and waited_s - planned_s > self._stall_after_s:
             return waited_s - planned_s
         return None
-
-    def _now(self) -> tuple[float, float]:
-        monotonic = time.monotonic()
-        return monotonic, monotonic if self._boot_clock is None else time.clock_gettime(self._boot_clock)
 
 
 class OpenPings:

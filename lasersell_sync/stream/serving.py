@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from lasersell_sync._backend import FrameParser, Pump
 from lasersell_sync._log import logger, shorten
@@ -27,7 +28,7 @@ from lasersell_sync.messages import (
 from lasersell_sync.stream.connection_events import CommandDropped, DecodeFailure
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch
 from lasersell_sync.stream.lifecycle import handshake_error
-from lasersell_sync.stream.transport import READABLE, WOKEN, WRITABLE, Link, Readiness
+from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, intake_class
 from lasersell_sync.stream.writer import CLOSE, PING, PONG
 from lasersell_sync.timeouts import TimeBudget
 
@@ -44,8 +45,6 @@ READS_IN_A_ROW: Final = 8
 HOUSE_WITHIN_S: Final = 0.1
 BINARY: Final = 0x2
 NORMAL_CLOSURE: Final = 1000
-#: Header and payload of the longest control frame (RFC 6455 §5.5); what is longer is part of a message.
-MAX_CONTROL_FRAME_BYTES: Final = 127
 #: Messages that may come before hello_ok; the server sends none, and a flood of them is not a handshake.
 MAX_EARLY_MESSAGES: Final = 1024
 
@@ -71,7 +70,20 @@ class Serving:
         self._keepalive = Keepalive(self._options)
         self._stop_watch = StopWatch(self._options.stall_after_s)
         self._stood_still_s: float | None = None
-        self._readiness = Readiness(link, reader.wake_up)
+        self._intake = intake_class()(
+            self._pump,
+            self._parser,
+            reader.taps,
+            reader.buffer,
+            link.plain or link,
+            reader.wake_up,
+            reads=link.plain is not None,
+            strange_after_s=self._stop_watch.strange_after_s,
+            due_within_s=HOUSE_WITHIN_S,
+        )
+        self._counters.follow(self._pump, self._intake)
+        #: Bytes, and time of the latest message, when the intake was last looked at.
+        self._known = (0, 0)
         #: When something is due, by the monotonic clock.
         self._house_at = 0.0
         self._was_reading = True
@@ -97,26 +109,38 @@ class Serving:
             if self._reader.stopping:
                 self._say_goodbye()
                 return
-            reading = not self._reader.sink.full()
+            reading = not self._reader.sink.lanes.full()
             more = reading and (more or self._link.more)
             due_s = self._keep_house(reading=reading)
-            timeout_s = 0.0 if more else due_s
-            ready = self._wait(reading=reading, timeout_s=timeout_s)
+            ready = self._serve(reading=reading, timeout_s=0.0 if more else due_s)
             # What has come goes on its way before anything else is looked at.
             more = (more or bool(ready & READABLE)) and self._receive()
-            self._stood_still_s = self._stop_watch.stood_still_s(timeout_s) or self._stood_still_s
+            if ready & STRANGE:
+                self._stood_still_s = self._stop_watch.stood_still_s(*self._intake.waited) or self._stood_still_s
             if self._stood_still_s is not None and reading and not more:
                 self._end_standstill()
 
-    def _wait(self, *, reading: bool, timeout_s: float | None) -> int:
-        """Sleep until the socket, another thread, or the clock has something."""
-        self._stop_watch.leave()
-        ready = self._readiness.wait(reading=reading, writing=self._writer.waiting_bytes > 0, timeout_s=timeout_s)
-        self._stop_watch.back()
+    def _serve(self, *, reading: bool, timeout_s: float | None) -> int:
+        """Sleep and take in what comes, until there is something to see to."""
+        sink = self._reader.sink
+        ready = self._intake.serve(
+            # The router knows nothing of a handshake.
+            sink.router if self._live else None,
+            sink.lanes,
+            reading=reading,
+            writing=self._writer.waiting_bytes > 0,
+            once=not self._live or self._keepalive.asking,
+            timeout_s=timeout_s,
+        )
+        self._note_received()
         if ready & WOKEN:
             self._reader.wake_up.drain()
         if ready & WRITABLE:
             self._writer.flush()
+        if ready & DUE and timeout_s != 0.0:
+            self._house_at = 0.0
+        if ready & BROKEN:
+            self._broken()
         return ready
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +170,7 @@ class Serving:
 
     def _end_standstill(self) -> None:
         """Give the link up after a standstill, but only once everything that had reached the socket was read."""
-        if self._receive() or self._reader.sink.full() or not self._live:
+        if self._receive() or self._reader.sink.lanes.full() or not self._live:
             return
         words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
         raise TransportError("stop", self._link.endpoint, words)
@@ -177,7 +201,7 @@ class Serving:
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self) -> bool:
-        """Read what is there; True when more may wait."""
+        """Read what is there, where the intake does not, and after a standstill; True when more may wait."""
         buffer = self._reader.buffer
         for _ in range(READS_IN_A_ROW):
             try:
@@ -187,39 +211,43 @@ class Serving:
             if count is None:
                 return False
             if count == 0:
-                raise TransportError(
-                    "link", self._link.endpoint, "the server ended the connection without a close frame"
-                )
+                self._ended()
             self._take_in(buffer[:count])
-            if self._reader.stopping or self._reader.sink.full():
+            if self._reader.stopping or self._reader.sink.lanes.full():
                 return False
             if count < len(buffer) and self._stood_still_s is None:
                 # That was all; to be told so by another read would only keep those waiting who have just been woken.
                 return False
         return True
 
+    def _broken(self) -> None:
+        """The intake found the end of the link."""
+        cause = self._intake.cause
+        if not cause:
+            self._ended()
+        raise TransportError("link", self._link.endpoint, os.strerror(cause)) from OSError(cause, os.strerror(cause))
+
+    def _ended(self) -> NoReturn:
+        raise TransportError("link", self._link.endpoint, "the server ended the connection without a close frame")
+
     def _take_in(self, data: memoryview) -> None:
-        received_ns = time.monotonic_ns()
-        counters, pump, sink = self._counters, self._pump, self._reader.sink
-        counters.bytes += len(data)
-        counters.last_received = now = time.monotonic()
+        sink = self._reader.sink
+        self._intake.take(data, sink.router if self._live else None, sink.lanes)
+        self._note_received()
+
+    def _note_received(self) -> None:
+        """What the bytes mean that came since the last time: signs of life, and maybe the end of the link."""
+        before, self._known = self._known, (self._intake.received_bytes, self._intake.message_ns)
+        if self._known[0] == before[0]:
+            return
+        received_at, message_at = self._intake.received_ns / 1e9, self._intake.message_ns / 1e9
         if self._keepalive.asking:
             # An answer: the next question may be due before this one's time would have been over.
-            self._house_at = now
-        self._keepalive.bytes_came()
-        frames, messages = pump.frames, pump.messages
-        pump.tap = self._reader.taps.hearer
-        try:
-            # The router knows nothing of a handshake.
-            pump.feed(data, received_ns, sink.router if self._live else None)
-        finally:
-            counters.frames += pump.frames - frames
-            counters.messages += pump.messages - messages
-            sink.flush()
-        if pump.messages != messages or self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
-            # A long message on its way over a narrow link counts too: the application is alive though none is complete.
-            self._keepalive.message_came()
-            self._house_at = min(self._house_at, now + HOUSE_WITHIN_S)
+            self._house_at = received_at
+        self._keepalive.bytes_came(received_at)
+        if self._known[1] != before[1]:
+            self._keepalive.message_came(message_at)
+            self._house_at = min(self._house_at, message_at + HOUSE_WITHIN_S)
         if self._parser.failure is not None:
             close_code, problem = self._parser.failure
             self._close_frame(close_code)
@@ -338,6 +366,8 @@ class Serving:
         self._close_frame(NORMAL_CLOSURE)
         budget = TimeBudget(self._options.close_timeout_s)
         buffer = self._reader.buffer
+        # Nothing more is for the consumers, but for the answer.
+        self._intake.reads = False
         while not budget.expired():
             try:
                 while (count := self._link.recv_into(buffer)) is not None:
@@ -348,4 +378,4 @@ class Serving:
                         return
             except OSError:
                 return
-            self._wait(reading=True, timeout_s=budget.remaining_s())
+            self._serve(reading=True, timeout_s=budget.remaining_s())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from lasersell_sync._backend import Router
 from lasersell_sync.messages import ServerMessage
@@ -20,18 +20,14 @@ class Sink(Protocol):
 
     #: Takes frequent messages past ``message``.
     router: Router
+    #: Where things wait: woken after each batch of messages; once full, reading stops until the connection's ``wake``.
+    lanes: EventQueue[Any]
 
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """One message from the wire."""
 
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
-
-    def flush(self) -> None:
-        """A batch of messages has been handed over: wake who waits for them."""
-
-    def full(self) -> bool:
-        """True when reading should stop until the connection's ``wake`` is called."""
 
     def tick(self) -> float | None:
         """Called once a round: do what is due, and say in how many seconds something will be (None: nothing)."""
@@ -44,7 +40,7 @@ class Sink(Protocol):
 
 
 class LaneSink(Generic[T]):
-    """The part of a Sink that every sink with lanes does alike: waking, fullness, ``lagged``, counts, the end."""
+    """The part of a Sink that every sink with lanes does alike: ``lagged``, counts, the end."""
 
     def __init__(self, lanes: EventQueue[T]) -> None:
         self.lanes = lanes
@@ -53,14 +49,6 @@ class LaneSink(Generic[T]):
     @abstractmethod
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
-
-    def flush(self) -> None:
-        """Wake who waits at the lanes."""
-        self.lanes.wake()
-
-    def full(self) -> bool:
-        """True when a lane takes no more."""
-        return self.lanes.full()
 
     def tick(self) -> float | None:
         """Tell ``lagged`` when it is due."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from lasersell_sync.stream.connection_events import DecodeFailure
+
+if TYPE_CHECKING:
+    from lasersell_sync._backend import Intake, Pump
 
 __all__ = ["Counters", "StreamStats", "Unparsed"]
 
@@ -53,29 +56,67 @@ class StreamStats:
     clock_offset_ms: float | None
 
 
+class _Counted(NamedTuple):
+    """What the links before the present one brought, and who counts what it brings."""
+
+    frames: int
+    bytes: int
+    messages: int
+    last_received: float | None
+    pump: Pump | None
+    intake: Intake | None
+
+
 class Counters:
     """What the reader counts; written by it alone, read by anyone."""
 
     __slots__ = (
+        "_counted",
         "app_round_trip_s",
-        "bytes",
         "clock_offset_ms",
         "decode_errors",
         "duplicates",
-        "frames",
-        "last_received",
         "late",
-        "messages",
         "round_trip_s",
         "unknown",
     )
 
     def __init__(self) -> None:
-        self.frames = self.bytes = self.messages = self.unknown = self.decode_errors = self.late = self.duplicates = 0
-        self.last_received: float | None = None
+        self._counted = _Counted(0, 0, 0, None, None, None)
+        self.unknown = self.decode_errors = self.late = self.duplicates = 0
         self.round_trip_s: float | None = None
         self.app_round_trip_s: float | None = None
         self.clock_offset_ms: float | None = None
+
+    def follow(self, pump: Pump, intake: Intake) -> None:
+        """Count what these count from now on, on top of what was counted before."""
+        # In one step, for whoever reads meanwhile.
+        self._counted = _Counted(self.frames, self.bytes, self.messages, self.last_received, pump, intake)
+
+    @property
+    def frames(self) -> int:
+        """From the socket."""
+        before = self._counted
+        return before.frames + (before.pump.frames if before.pump is not None else 0)
+
+    @property
+    def bytes(self) -> int:
+        """From the socket, after TLS."""
+        before = self._counted
+        return before.bytes + (before.intake.received_bytes if before.intake is not None else 0)
+
+    @property
+    def messages(self) -> int:
+        """Decoded."""
+        before = self._counted
+        return before.messages + (before.pump.messages if before.pump is not None else 0)
+
+    @property
+    def last_received(self) -> float | None:
+        """When the latest bytes came, by the monotonic clock; None before the first."""
+        before = self._counted
+        received_ns = before.intake.received_ns if before.intake is not None else 0
+        return received_ns / 1e9 if received_ns else before.last_received
 
 
 class Unparsed:

@@ -27,21 +27,22 @@ class Taps(Generic[P]):
         # Guards changes; the reader sees one consistent tuple.
         self._lock = threading.Lock()
         self._taps: tuple[Callable[P, None], ...] = ()
+        #: ``hear``, or None as long as nobody listens: then no copy of a message is made.
+        self.hearer: Callable[P, None] | None = None
 
     def add(self, tap: Callable[P, None]) -> Callable[[], None]:
         """From now on ``tap`` hears everything; call the result to end that."""
         with self._lock:
-            self._taps = (*self._taps, tap)
+            self._set((*self._taps, tap))
         return lambda: self._remove(tap)
 
     def _remove(self, tap: Callable[P, None]) -> None:
         with self._lock:
-            self._taps = tuple(other for other in self._taps if other is not tap)
+            self._set(tuple(other for other in self._taps if other is not tap))
 
-    @property
-    def hearer(self) -> Callable[P, None] | None:
-        """``hear``, or None as long as nobody listens: then no copy of a message is made."""
-        return self.hear if self._taps else None
+    def _set(self, taps: tuple[Callable[P, None], ...]) -> None:
+        self._taps = taps
+        self.hearer = self.hear if taps else None
 
     def hear(self, *heard: P.args, **kwargs: P.kwargs) -> None:
         """Tell every tap."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import select
 import selectors
@@ -18,12 +17,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from types import BuiltinFunctionType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import websocket
 
-from lasersell_sync._backend import receive
+from lasersell_sync._backend import Intake, receive
 from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
@@ -35,15 +35,17 @@ from lasersell_sync.retry import parse_retry_after_s
 from lasersell_sync.stream.tls_socket import TlsSocket
 from lasersell_sync.timeouts import TimeBudget
 
-__all__ = ["Aborted", "Link", "Readiness", "Waiter", "WakeUp", "open_link"]
+__all__ = ["Aborted", "Link", "Waiter", "WakeUp", "intake_class", "open_link"]
 
 #: An upgrade's or a proxy's answer is a few hundred bytes; whoever sends more is neither.
 MAX_ANSWER_BYTES: Final = 64 * 1024
-#: POLLIN and POLLOUT, by their numbers (the same on every POSIX system that has poll), for eventlet takes them away.
+#: What ``Intake.serve`` returns.
 READABLE: Final = 0x1
 WRITABLE: Final = 0x4
-#: Not of poll: another thread has something.
 WOKEN: Final = 0x100
+DUE: Final = 0x200
+BROKEN: Final = 0x400
+STRANGE: Final = 0x800
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
@@ -124,66 +126,14 @@ class Waiter:
                     raise TimeoutError
 
 
-class Readiness:
-    """Waits until the link, another thread or the clock has something; remembers what it waited for the last time.
+def intake_class() -> type[Intake]:
+    """What waits for a link: the core's; where ``poll`` is not the system's own, the twin, which asks Python's."""
+    if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
+        return Intake
+    # gevent or eventlet: the system's poll would stop every greenlet. Imported by those alone.
+    from lasersell_sync._pure.intake import Intake as PatientIntake
 
-    ``poll`` rather than a selector: on an idle link the wait's own cost is a good part of a message's latency.
-
-    Threads: one, the reader.
-    """
-
-    def __init__(self, link: Link, wake_up: WakeUp) -> None:
-        self._link_fd = link.fileno()
-        self._wake_fd = wake_up.fileno()
-        self._poll = select.poll() if hasattr(select, "poll") else _SelectPoll()
-        self._poll.register(self._wake_fd, READABLE)
-        self._wanted = 0
-
-    def wait(self, *, reading: bool, writing: bool, timeout_s: float | None) -> int:
-        """Wait until the link is ready for what is wanted, ``wake_up`` is set, or the time is over.
-
-        Returns:
-            READABLE, WRITABLE and WOKEN, as far as they are true.
-        """
-        wanted = (READABLE if reading else 0) | (WRITABLE if writing else 0)
-        if wanted != self._wanted:
-            # Not even a hang-up is reported of what is not registered; else nothing wanted would mean a busy loop.
-            if wanted:
-                self._poll.register(self._link_fd, wanted)
-            else:
-                self._poll.unregister(self._link_fd)
-            self._wanted = wanted
-        # Rounded up, or the last millisecond would be spent in a busy loop.
-        ready = self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))
-        bits = 0
-        for fd, events in ready:
-            if fd == self._wake_fd:
-                bits |= WOKEN
-            elif events == READABLE:
-                bits |= READABLE
-            else:
-                # An error or a hang-up too: whoever reads or writes learns which it is.
-                bits |= wanted
-        return bits
-
-
-class _SelectPoll:
-    """``select.poll`` where there is none: eventlet takes it away."""
-
-    def __init__(self) -> None:
-        self._wanted: dict[int, int] = {}
-
-    def register(self, fd: int, wanted: int) -> None:
-        self._wanted[fd] = wanted
-
-    def unregister(self, fd: int) -> None:
-        del self._wanted[fd]
-
-    def poll(self, timeout_ms: int | None) -> list[tuple[int, int]]:
-        readers = [fd for fd, wanted in self._wanted.items() if wanted & READABLE]
-        writers = [fd for fd, wanted in self._wanted.items() if wanted & WRITABLE]
-        ready = select.select(readers, writers, [], None if timeout_ms is None else timeout_ms / 1000)
-        return [(fd, READABLE) for fd in ready[0]] + [(fd, WRITABLE) for fd in ready[1]]
+    return PatientIntake  # type: ignore[return-value]
 
 
 class Link:
@@ -228,6 +178,11 @@ class Link:
                 return self._sock.send(data)
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return 0
+
+    @property
+    def plain(self) -> socket.socket | None:
+        """The socket, when nothing lies between it and the frames."""
+        return None if isinstance(self._sock, TlsSocket) else self._sock
 
     @property
     def more(self) -> bool:
