@@ -14,6 +14,8 @@
 include "decoder.pxi"
 include "frames.pxi"
 include "lanes.pxi"
+include "handover.pxi"
+include "caller.pxi"
 include "maker.pxi"
 include "handles.pxi"
 include "newest.pxi"

@@ -1,5 +1,5 @@
-# The two lanes between the reader and its consumers: storage only. Waiting and waking are Python's part
-# (stream/event_queue.py), because they happen once per batch. The twin is _pure/lanes.py.
+# The two lanes between the reader and its consumers: storage only. Waiting and waking are handover.pxi's part, because
+# they happen once per batch. The twin is _pure/lanes.py.
 #
 # No lock: every method runs under the interpreter lock from beginning to end. That holds as long as nothing in a
 # method can run Python code before the rows are whole again; so what is let go of is let go of last.
@@ -155,7 +155,6 @@ cdef class Lanes:
     cdef readonly size_t dropped
     cdef readonly size_t conflated
     cdef readonly Py_ssize_t unfinished
-    cdef public Py_ssize_t waiting
 
     def __init__(self, conflated, Py_ssize_t low_capacity, Py_ssize_t high_capacity, *, bint lossless=False):
         if self.slots_of is not None:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from lasersell_sync._core import (
+        Caller,
         Decoder,
         FrameParser,
         Handles,
+        Handover,
         Intake,
         Lanes,
         Maker,
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NAME",
+    "Caller",
     "Decoder",
     "FrameParser",
     "Handles",
+    "Handover",
     "Intake",
     "Lanes",
     "Maker",
@@ -88,9 +92,11 @@ def _warn(text: str) -> None:
 
 if not TYPE_CHECKING:
     _module, NAME = _choose()
+    Caller = _module.Caller
     Decoder = _module.Decoder
     FrameParser = _module.FrameParser
     Handles = _module.Handles
+    Handover = _module.Handover
     Intake = _module.Intake
     Lanes = _module.Lanes
     Maker = _module.Maker

@@ -1,14 +1,16 @@
 """The reference twin of the compiled core: same names, signatures, results and errors, written for reading.
 
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
-consumer, ``handles`` and ``newest`` what is known of each position, ``recent`` what happened lately, ``maker`` builds
-instances, ``pump`` joins them, ``intake`` waits for the link and feeds it. Nothing here is tuned; who needs speed has
-``_core``. Everything is tested on both.
+consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is known
+of each position, ``recent`` what happened lately, ``maker`` builds instances, ``pump`` joins them, ``intake`` waits for
+the link and feeds it. Nothing here is tuned; who needs speed has ``_core``. Everything is tested on both.
 """
 
+from lasersell_sync._pure.caller import Caller
 from lasersell_sync._pure.decoder import Decoder
 from lasersell_sync._pure.frames import FrameParser, encode_frame
 from lasersell_sync._pure.handles import Handles
+from lasersell_sync._pure.handover import Handover
 from lasersell_sync._pure.intake import Intake
 from lasersell_sync._pure.lanes import Lanes
 from lasersell_sync._pure.maker import Maker
@@ -17,9 +19,11 @@ from lasersell_sync._pure.pump import Pump, Router, receive
 from lasersell_sync._pure.recent import Recent
 
 __all__ = [
+    "Caller",
     "Decoder",
     "FrameParser",
     "Handles",
+    "Handover",
     "Intake",
     "Lanes",
     "Maker",

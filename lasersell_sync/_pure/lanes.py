@@ -45,7 +45,6 @@ class Lanes(Generic[T]):
         self.dropped = 0
         self.conflated = 0
         self.unfinished = 0
-        self.waiting = 0
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
+from lasersell_sync._backend import Caller
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
@@ -67,14 +68,6 @@ class HandlerRegistry:
         return self.called.get(kind, ())
 
 
-class _Running(NamedTuple):
-    """What a dispatcher thread is in the middle of."""
-
-    handler: str
-    event_type: str
-    since: float
-
-
 class Dispatcher:
     """Calls handlers, and keeps their exceptions from ending anything.
 
@@ -87,8 +80,7 @@ class Dispatcher:
         report: delivers a ``handler_error`` event.
         on_death: told when a dispatcher thread dies of something it cannot survive.
 
-    Threads: owns ``lasersell-dispatch`` (two with ``per_lane``); ``handle`` runs on them, on the reader (inline), or
-    on the caller of ``run``.
+    Threads: owns ``lasersell-dispatch`` (two with ``per_lane``); ``handle`` runs on the reader (inline).
     """
 
     def __init__(
@@ -102,12 +94,12 @@ class Dispatcher:
         self._registry = registry
         self._report = report
         self._on_death = on_death
-        #: Dispatcher threads and the lane each serves.
-        self._threads: dict[threading.Thread, Lane] = {}
-        # Each thread writes its own entry only.
-        self._running: dict[threading.Thread, _Running] = {}
-        #: Calls that were reported as stuck; each is reported once.
-        self._reported: set[_Running] = set()
+        #: Dispatcher threads.
+        self._threads: list[threading.Thread] = []
+        #: Every thread that calls handlers (the caller of ``run`` among them), and the lane it serves.
+        self._callers: dict[threading.Thread, tuple[Caller, Lane]] = {}
+        #: Since when the call has been running that was reported as stuck; each is reported once.
+        self._reported: dict[Caller, float] = {}
         #: Set when close() has waited long enough: whatever still waits in the lanes is left there.
         self._abandoned = threading.Event()
 
@@ -132,7 +124,7 @@ class Dispatcher:
     def _start_thread(self, lane: Lane) -> None:
         name = "lasersell-dispatch" if lane == "any" else f"lasersell-dispatch-{lane}"
         thread = threading.Thread(target=self._run_thread, args=(lane,), name=name, daemon=True)
-        self._threads[thread] = lane
+        self._threads.append(thread)
         thread.start()
 
     def _run_thread(self, lane: Lane) -> None:
@@ -146,29 +138,21 @@ class Dispatcher:
                 self._on_death(ThreadDiedError.caused_by(threading.current_thread().name, error))
 
     def _drain(self, lane: Lane) -> None:
-        while not self._abandoned.is_set():
-            try:
-                event = self._lanes.take(lane=lane)
-            except (StreamClosed, queue.Empty):
-                return
-            self.handle(event)
+        caller = Caller(self._lanes, lane, self._registry.called, self.failed)
+        self._callers[threading.current_thread()] = caller, lane
+        if self._abandoned.is_set():
+            # join() was here before us, and stopped those that it found.
+            return
+        with contextlib.suppress(StreamClosed):
+            caller.run()
 
     def handle(self, event: StreamEvent) -> None:
-        """Call every handler of this event. KeyboardInterrupt alone passes through (``run`` on the main thread)."""
-        thread = threading.current_thread()
-        # A handler_error is handled while the handler that caused it still counts as running (inline dispatch).
-        outer = self._running.get(thread)
+        """Call every handler of this event, here and now."""
         for handler in self._registry.of(event.type):
-            self._running[thread] = _Running(_name(handler), event.type, time.monotonic())
             try:
                 handler(event)
             except BaseException as error:  # noqa: BLE001 - user code; the events after it must arrive
                 self.failed(handler, event, error)
-            finally:
-                if outer is None:
-                    self._running.pop(thread, None)
-                else:
-                    self._running[thread] = outer
 
     def failed(self, handler: Handler, event: StreamEvent, error: BaseException) -> None:
         """Tell that a handler raised; what is neither an Exception nor a SystemExit is raised again."""
@@ -191,28 +175,31 @@ class Dispatcher:
         """
         now = time.monotonic()
         dues: list[float] = []
-        for thread, call in list(self._running.items()):
-            due_s = call.since + stuck_after_s - now
+        for thread, (caller, lane) in list(self._callers.items()):
+            call = caller.running
+            if call is None:
+                continue
+            handler, event, since = call
+            due_s = since + stuck_after_s - now
             if due_s > 0:
                 dues.append(due_s)
-            elif call not in self._reported:
+            elif self._reported.get(caller) != since:
                 # Told first: whoever sees it in health() can find its stack in the log.
-                self._report_stuck(thread, call, now - call.since)
-                self._reported.add(call)
-        self._reported &= set(self._running.values())
+                self._report_stuck(thread, lane, _name(handler), event.type, now - since)
+                self._reported[caller] = since
         return min(dues, default=None)
 
     def stuck(self) -> tuple[str, ...]:
         """Names of the handlers that were reported and still run."""
-        return tuple(call.handler for call in list(self._running.values()) if call in self._reported)
+        calls = [(caller.running, since) for caller, since in list(self._reported.items())]
+        return tuple(_name(call[0]) for call, since in calls if call is not None and call[2] == since)
 
-    def _report_stuck(self, thread: threading.Thread, call: _Running, seconds: float) -> None:
+    def _report_stuck(self, thread: threading.Thread, lane: Lane, handler: str, kind: str, seconds: float) -> None:
         frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "(gone)"
-        log.error("handler %s has been handling %s for %.0f s:\n%s", call.handler, call.event_type, seconds, stack)
-        told = HandlerStuck(handler=call.handler, event_type=call.event_type, seconds=seconds, stack=stack)
+        log.error("handler %s has been handling %s for %.0f s:\n%s", handler, kind, seconds, stack)
+        told = HandlerStuck(handler=handler, event_type=kind, seconds=seconds, stack=stack)
         event: StreamEvent = StreamEvent(HandlerStuck.type, told, None, time.monotonic_ns())
-        lane = self._threads.get(thread)
         if lane == "low":
             self._lanes.put_high(event)
         elif lane == "high":
@@ -226,12 +213,18 @@ class Dispatcher:
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         # A handler on the first lane's thread may close the session before the second one has even started; that one
         # will find the lanes finished.
-        others = [t for t in list(self._threads) if t is not threading.current_thread() and t.ident is not None]
+        others = [t for t in self._threads.copy() if t is not threading.current_thread() and t.ident is not None]
         for thread in others:
             thread.join(None if ends_at is None else max(0.0, ends_at - time.monotonic()))
         self._abandoned.set()
-        calls = [self._running.get(thread) for thread in others if thread.is_alive()]
-        return ["between two handlers" if call is None else call.handler for call in calls]
+        for caller, _ in list(self._callers.values()):
+            caller.stop()
+        return [self._current_call(thread) for thread in others if thread.is_alive()]
+
+    def _current_call(self, thread: threading.Thread) -> str:
+        caller, _ = self._callers.get(thread, (None, None))
+        call = None if caller is None else caller.running
+        return "between two handlers" if call is None else _name(call[0])
 
 
 def _name(handler: Handler) -> str:

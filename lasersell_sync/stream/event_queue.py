@@ -6,19 +6,16 @@ types): as ``StreamOptions.low_lane`` says. ``get`` drains the high lane first.
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from lasersell_sync._backend import Lanes
+from lasersell_sync._backend import Handover
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, ServerMessage, TradeTick, UnknownMessage
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.stream.connection_events import Lagged
-from lasersell_sync.timeouts import TimeBudget
 
 __all__ = ["LOW_LANE_CLASSES", "EventQueue", "LagCounts", "LagReporter", "Lane", "position_in_low_lane"]
 
@@ -50,14 +47,10 @@ class LagCounts(NamedTuple):
     conflated: int
 
 
-def _nobody_claims() -> None:
-    """The default of ``on_use``: a bare queue has no styles to keep apart."""
-
-
-class EventQueue(Lanes[T], Generic[T]):
+class EventQueue(Handover[T], Generic[T]):
     """Two lanes; ``get`` and its kind are ``queue.Queue``'s, so that loops written for one run unchanged.
 
-    What waits is kept by ``Lanes`` (compiled); this class waits for it. A producer wakes consumers only if some wait.
+    What waits, and who waits for it, is kept by ``Handover`` (compiled). A producer wakes consumers only if some wait.
 
     Threads: ``get``, ``get_nowait``, ``get_batch``, ``task_done``, ``join`` and the sizes from any thread, several at
     once. The producing side (``put_high``, ``put_low``, ``forget_position``, ``finish``) belongs to the reader.
@@ -83,17 +76,13 @@ class EventQueue(Lanes[T], Generic[T]):
             low_capacity,
             high_capacity,
             lossless=low_lane == "lossless",
+            guard=ProcessGuard("event queue").check,
+            on_use=on_use,
+            on_room=on_room,
         )
-        self._on_room = on_room
-        self._on_use = on_use or _nobody_claims
-        self._guard = ProcessGuard("event queue")
-        # Guards who waits, not the lanes: a consumer counts itself in ``waiting`` and then looks into them, a producer
-        # puts and then looks at ``waiting``, so one of the two always sees the other.
+        # Guards nothing but who waits in ``join``; the lanes guard themselves.
         self._lock = threading.Lock()
-        self._not_empty = threading.Condition(self._lock)
         self._all_done = threading.Condition(self._lock)
-        self._finished = False
-        self._error: BaseException | None = None
 
     # ── producing: the reader ────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,12 +95,6 @@ class EventQueue(Lanes[T], Generic[T]):
         """Add to the low lane, replacing or dropping as its policy says."""
         super().put_low(item, kind, position_id)
         self.wake()
-
-    def wake(self) -> None:
-        """Wake the consumers that wait, if something waits for them; a compiled producer calls this once a batch."""
-        if self.waiting:
-            with self._lock:
-                self._not_empty.notify_all()
 
     def forget_position(self, position_id: int, /) -> int:
         """Take out what waits in the low lane about a position: nothing about it may follow its ``position_closed``.
@@ -127,16 +110,12 @@ class EventQueue(Lanes[T], Generic[T]):
 
     def finish(self, error: BaseException | None) -> None:
         """Nothing more will come. What waits can still be had; then ``get`` raises StreamClosed, or ``error``."""
-        with self._lock:
-            if not self._finished:
-                self._error = error
-                self._finished = True
-            self._not_empty.notify_all()
+        self.end(StreamClosed if error is None else error)
 
     @property
     def error(self) -> BaseException | None:
         """Why the stream failed, once ``finish`` said so."""
-        return self._error
+        return self.ending if isinstance(self.ending, BaseException) else None
 
     def lag(self) -> LagCounts:
         """What the low lane lost so far."""
@@ -144,14 +123,7 @@ class EventQueue(Lanes[T], Generic[T]):
 
     # ── consuming: any thread ────────────────────────────────────────────────────────────────────────────────────
 
-    # ``get`` is Lanes.get: what waits is handed out without a detour over Python code.
-
-    def get_slowly(self, block: bool, timeout: float | None) -> T:  # noqa: FBT001 - queue.Queue's way
-        """What ``get`` does when nothing waits, or before the first success, or when the reader may go on."""
-        self._on_use()
-        item = self.take(block=block, timeout_s=timeout)
-        self.hurry()
-        return item
+    # ``get`` and ``take`` are the lanes' own: what waits is handed out without a detour over Python code.
 
     def get_nowait(self) -> T:
         """As ``get(block=False)``."""
@@ -163,7 +135,7 @@ class EventQueue(Lanes[T], Generic[T]):
             raise ValueError(f"max_items={max_items}: at least 1")
         batch = [self.get(timeout=timeout)]
         self.pop_into(batch, max_items)
-        self._tell_room()
+        self.tell_room()
         return batch
 
     def empty(self) -> bool:
@@ -186,37 +158,6 @@ class EventQueue(Lanes[T], Generic[T]):
             while self.unfinished:
                 self._all_done.wait()
 
-    def take(self, *, lane: Lane = "any", block: bool = True, timeout_s: float | None = None) -> T:
-        """As ``get``, of one lane, for the library's own consumers."""
-        # Before any lock: in a forked child it may be held by a thread that does not exist there.
-        self._guard.check()
-        if block and timeout_s is not None and timeout_s < 0:
-            raise ValueError(f"timeout={timeout_s}: seconds ≥ 0, or None to wait for ever")
-        try:
-            item = self.pop(lane)
-        except IndexError:
-            item = self._wait_for(lane, TimeBudget(timeout_s if block else 0.0))
-        self._tell_room()
-        return item
-
-    def _wait_for(self, lane: Lane, budget: TimeBudget) -> T:
-        with self._lock:
-            self.waiting += 1
-            try:
-                while True:
-                    # Asked before the lanes: what came before the end is handed out before it is told.
-                    finished = self._finished
-                    # Another consumer may be faster than the look, so the look is the taking.
-                    with contextlib.suppress(IndexError):
-                        return self.pop(lane)
-                    if finished:
-                        raise StreamClosed() if self._error is None else self._error
-                    if budget.expired():
-                        raise queue.Empty
-                    self._not_empty.wait(budget.remaining_s())
-            finally:
-                self.waiting -= 1
-
     def take_all(self) -> list[T]:
         """Everything that waits, without waiting; for handing over to another queue."""
         items: list[T] = []
@@ -225,10 +166,6 @@ class EventQueue(Lanes[T], Generic[T]):
             with self._lock:
                 self._all_done.notify_all()
         return items
-
-    def _tell_room(self) -> None:
-        if self.room_again() and self._on_room is not None:
-            self._on_room()
 
 
 class LagReporter:
