@@ -1,9 +1,9 @@
 """The reference twin of the compiled core: same names, signatures, results and errors, written for reading.
 
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
-consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is known
-of each position, ``recent`` what happened lately, ``maker`` builds instances, ``pump`` joins them, ``intake`` waits for
-the link and feeds it. Nothing here is tuned; who needs speed has ``_core``. Everything is tested on both.
+consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is
+known of each position, ``recent`` what happened lately, ``maker`` builds instances, ``pump`` joins them, ``intake``
+waits for the link and feeds it. Nothing here is tuned; who needs speed has ``_core``. Everything is tested on both.
 """
 
 from lasersell_sync._pure.caller import Caller
