@@ -1,0 +1,63 @@
+"""Killed at each of twelve points and started again, a seller sells what was wanted, once, and tells it.
+
+The ledger judges (``rounds.py``). A thousand rounds: ``python -m tests.crash.rounds``, or ``pytest -m slow``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.points import POINTS
+from tests.crash.rounds import Tally, any_point, play
+
+#: Beside one that begins with each of the points.
+MORE_ROUNDS = 4
+
+
+@pytest.fixture
+def seed() -> Iterator[str]:
+    """Chooses what a round leaves to chance; the machine's own pace is not in it."""
+    seed = os.environ.get("LASERSELL_TEST_SEED") or str(time.time_ns())
+    print(f"seed: LASERSELL_TEST_SEED={seed}")
+    return seed
+
+
+@pytest.fixture(autouse=True)
+def _connections_of_this_process_end() -> Iterator[None]:
+    yield
+    from lasersell_sync.trading import close_rpc_connections
+
+    close_rpc_connections()
+
+
+def test_a_seller_that_is_killed_anywhere_sells_everything_once(tmp_path: Path, seed: str):
+    """Each of the twelve points at least once, then wherever chance wants it."""
+    points = random.Random(seed).sample(POINTS, len(POINTS))
+    tally = play(len(POINTS) + MORE_ROUNDS, seed, tmp_path, itertools.chain(points, any_point()))
+    print(tally)
+    assert set(tally.kills) == set(POINTS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_thousand_rounds(tmp_path: Path, seed: str):
+    tally = play(1_000, seed, tmp_path, any_point(), keep_going=True)
+    print(tally)
+    assert (tally.doubles, tally.forgotten, tally.wrong) == (0, 0, 0)
+    assert set(tally.kills) == set(POINTS)
+
+
+def test_what_is_counted_is_added_up():
+    """Nothing is lost between the processes that play."""
+    one = Tally(rounds=2, sales=3)
+    one.kills["signed"] = 1
+    two = Tally.from_json(one.as_json())
+    two.add(one)
+    assert (two.rounds, two.sales, two.kills["signed"]) == (4, 6, 2)

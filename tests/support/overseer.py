@@ -1,0 +1,137 @@
+"""What really happened: every exit that a sandbox signalled, and every transaction that arrived at its node.
+
+It looks from behind the servers, so whatever a client believes, forgets or hides has no part in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from solders.transaction import VersionedTransaction
+
+from lasersell_sync.sandbox import Sandbox
+from lasersell_sync.sandbox.chain import Chain
+
+#: What the server calls an exit that the client asked for: no wish of its own.
+ASKED_FOR = "manual_sell"
+
+
+@attrs.frozen
+class Wish:
+    """One exit that the server signalled; ``tokens`` is what it named, ``level`` None for the whole position."""
+
+    wallet: str
+    mint: str
+    level: int | None
+    tokens: int
+    reason: str
+    at: float
+
+
+@attrs.define
+class Arrival:
+    """One distinct signed transaction, from its first arrival at ``sendTransaction`` on."""
+
+    signature: str
+    wallet: str
+    mint: str
+    transaction: VersionedTransaction
+    at: float
+    slot: int
+    copies: int = 1
+
+
+class Overseer:
+    """Watches one sandbox that runs.
+
+    Args:
+        sandbox: whose exits and transactions are watched from now on.
+
+    Threads: any; what it collects is written under the sandbox's own lock.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._exchange: Any = sandbox._exchange
+        self._lock = threading.Lock()
+        self.wishes: list[Wish] = []
+        self.arrivals: dict[str, Arrival] = {}
+        #: Sentences; each is a moment at which two transactions of one position could land.
+        self.two_alive: list[str] = []
+        exits = self._exchange._desk.positions.exits
+        exits.signal = self._watching_signals(exits.signal)
+        self._exchange.send_transaction = self._watching_sendings(self._exchange.send_transaction)
+
+    # -- what it sees
+
+    def _watching_signals(self, signal: Callable[..., None]) -> Callable[..., None]:
+        def watched(session: Any, position: Any, due: Any, *args: Any, **kwargs: Any) -> None:
+            holding = position.holding
+            tokens = holding.tokens if due.sell_tokens is None else due.sell_tokens
+            wish = Wish(str(holding.wallet), str(holding.mint), due.level_index, tokens, due.reason, time.monotonic())
+            with self._lock:
+                self.wishes.append(wish)
+            signal(session, position, due, *args, **kwargs)
+
+        return watched
+
+    def _watching_sendings(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(transaction: VersionedTransaction, **options: Any) -> Any:
+            self._exchange.instruct_chain(lambda chain: self._arrived(chain, transaction))
+            return send(transaction, **options)
+
+        return watched
+
+    def _arrived(self, chain: Chain, transaction: VersionedTransaction) -> None:
+        """With the chain standing still: is every earlier transaction of this position dead, or has it landed?"""
+        signature, keys = str(transaction.signatures[0]), [str(key) for key in transaction.message.account_keys]
+        mint = next((mint for mint in self._sandbox.mints if mint in keys), "")
+        with self._lock:
+            known = self.arrivals.get(signature)
+            if known is not None:
+                known.copies += 1
+                return
+            wallet, now = keys[0], time.monotonic()
+            for earlier in self.arrivals.values():
+                if (earlier.wallet, earlier.mint) == (wallet, mint) and _may_land(chain, earlier.transaction):
+                    words = (
+                        f"{signature[:12]} arrived {now - earlier.at:.3f} s after {earlier.signature[:12]}, which may"
+                    )
+                    self.two_alive.append(f"wallet {wallet}, mint {mint}: {words} still land")
+            self.arrivals[signature] = Arrival(signature, wallet, mint, transaction, now, chain.slots.slot())
+
+    # -- questions
+
+    def wishes_of(self, wallet: str, mint: str) -> list[Wish]:
+        """What the server wanted of its own, first word first."""
+        with self._lock:
+            wishes = list(self.wishes)
+        return [wish for wish in wishes if (wish.wallet, wish.mint) == (wallet, mint) and wish.reason != ASKED_FOR]
+
+    def arrivals_of(self, wallet: str, mint: str | None = None) -> list[Arrival]:
+        """The distinct transactions of a wallet, oldest first."""
+        with self._lock:
+            arrivals = list(self.arrivals.values())
+        return [one for one in arrivals if one.wallet == wallet and mint in (None, one.mint)]
+
+    def in_the_air(self, wallets: set[str], *, younger_than_s: float) -> bool:
+        """Whether a transaction of these wallets is that young and has not landed."""
+        now = time.monotonic()
+        with self._lock:
+            young = [a for a in self.arrivals.values() if a.wallet in wallets and now - a.at < younger_than_s]
+        if not young:
+            return False
+        landed = self._exchange.ask_chain(lambda chain: [_has_landed(chain, one.transaction) for one in young])
+        return not all(landed)
+
+
+def _has_landed(chain: Chain, transaction: VersionedTransaction) -> bool:
+    return transaction.signatures[0] in chain._landed
+
+
+def _may_land(chain: Chain, transaction: VersionedTransaction) -> bool:
+    return not _has_landed(chain, transaction) and chain.slots.accepts(transaction.message.recent_blockhash)
