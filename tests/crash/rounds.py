@@ -34,6 +34,7 @@ from tests.crash.points import PLACES, POINTS
 from tests.crash.seller_program import files
 from tests.support.overseer import Overseer
 from tests.support.processes import IMPORT_ROOT, TESTS_ROOT, surroundings
+from tests.support.stages import CALM_MARKETS
 
 #: A round that takes longer hangs. It has been seen to take 5 s on a machine with much else to do.
 ROUND_S = 20.0
@@ -149,7 +150,7 @@ class World:
             rebuild_exits=chance.random() < 0.3,
         )
         self.sandbox = Sandbox(
-            scenario=Path(__file__).with_name("markets.toml"), seed=chance.randrange(2**32), speed=SPEED,
+            scenario=CALM_MARKETS, seed=chance.randrange(2**32), speed=SPEED,
             policies=self.policies, pnl_flush_ms=20_000, stream_port=0, api_port=0, rpc_port=0,
         )  # fmt: skip
         self.sandbox.start()
@@ -203,6 +204,7 @@ class Round:
         self._said: list[dict[str, Any]] = []
         self._lives = 0
         self._last_skip_at = 0.0
+        self._has_lost_a_session = False
         self._raised: set[str] = set()
         #: When the whole positions are wanted as well.
         self._whole_at: float | None = None
@@ -261,6 +263,8 @@ class Round:
                 status = self._template.ended(_TICK_S)
                 self._read_diary()
                 if status is not None:
+                    self._has_lost_a_session = True
+                    self._read_journal()
                     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
                         return False
                     raise RoundFailed("wrong", self._story(f"the seller ended with status {status}"))
@@ -268,6 +272,8 @@ class Round:
                 if newest > known_session:
                     if known_session == before:
                         self._make_trouble()
+                    else:
+                        self._has_lost_a_session = True
                     known_session = newest
                     self._want_exits()
                 self._want_all_sold()
@@ -275,6 +281,7 @@ class Round:
                     if kill is None and self._is_ready():
                         return True
                     if kill is not None and self._chance.random() < 0.2:
+                        self._has_lost_a_session = True
                         return False  # it never came to where it should have been killed
                 self._let_slots_pass()
                 if time.monotonic() > until:
@@ -384,6 +391,17 @@ class Round:
             if entry["what"] == "killed":
                 self.killed.append(entry["point"])
 
+    def _read_journal(self) -> None:
+        """One thread may have died of another one's death between the journal's line and the diary's."""
+        if not Path(self._files["journal"]).exists():
+            return
+        with ls.Journal(self._files["journal"], read_only=True) as journal:
+            keys = [record.key for record in journal.exits()]
+        for key in keys:
+            if not self._has_journalled(key.wallet, key.mint, key.part):
+                entry = {"what": "journalled", "wallet": key.wallet, "mint": key.mint, "part": key.part}
+                self._said.append({**entry, "generation": key.generation, "life": self._lives})
+
     def _entries(self, what: str, wallet: str, mint: str) -> list[dict[str, Any]]:
         return [one for one in self._said if one["what"] == what and (one["wallet"], one["mint"]) == (wallet, mint)]
 
@@ -400,12 +418,9 @@ class Round:
     def _due(self, wallet: str, mint: str) -> dict[str, int]:
         """What of it must be finished: all but what died unwritten, and is not told again."""
         wanted = self._wanted(wallet, mint)
-        if self._world.repeats_exits or not self._has_died_before():
+        if self._world.repeats_exits or not self._has_lost_a_session:
             return wanted
         return {part: n for part, n in wanted.items() if part == "whole" or self._has_journalled(wallet, mint, part)}
-
-    def _has_died_before(self) -> bool:
-        return self._lives > 1
 
     def _is_finished(self) -> bool:
         for place in self._held:
