@@ -251,9 +251,9 @@ class PendingTxs:
         return copies
 
     def bytes_of(self, tracked: TrackedTx) -> str | None:
-        """What is to be sent; None when that is of no use any more."""
+        """What is to be sent; None when that is of no use any more: it is settled, or all is over."""
         with self._lock:
-            return None if tracked.result is not None or self._closed else tracked.tx_b64
+            return tracked.tx_b64
 
     def answered(self, tracked: TrackedTx, lane: int, answer: Answer | None, problem: str = "") -> None:
         """A target answered a copy; None: it was not sent after all."""

@@ -65,7 +65,7 @@ class StatusPoller:
         self._tip_read_at = 0.0
         #: The newest slot that any answer told.
         self._slot = 0
-        #: When the node was last asked about a blockhash that it does not know; monotonic seconds.
+        #: When the node last said that it does not know a blockhash; monotonic seconds.
         self._asked_at: dict[str, float] = {}
         #: Rounds in which nothing was answered, since the last in which something was.
         self._failures = 0
@@ -138,10 +138,12 @@ class StatusPoller:
                 break
             asked = True
             is_valid, slot = self._node.is_blockhash_valid(blockhash, budget=TimeBudget(_ASK_S))
-            self._asked_at[blockhash] = self._clock()
             self._slot = max(self._slot, slot)
             if is_valid:
+                # Not noted as asked: another transaction with it, which comes in this moment, must hear it as well.
                 self._pending.saw_valid(self._number, blockhash, slot)
+            else:
+                self._asked_at[blockhash] = self._clock()
         return asked
 
     def _blockhashes_to_ask_about(self, under_way: list[TrackedTx]) -> list[str]:

@@ -109,11 +109,11 @@ def make_sender(world: ExitStack) -> Callable[..., TxSender]:
     return make
 
 
-def first_look(player: Player, sender: TxSender) -> None:
-    """Wait until the node was asked about everything that is under way."""
+def first_look(player: Player, sender: TxSender, *, known: bool = True) -> None:
+    """Wait until the node was asked about everything that is under way, and had heard of its blockhashes or not."""
     with sender._pending._lock:
         rules = [tracked.rule for tracked in sender._pending._under_way.values()]
-    until(lambda: all(rule is None or rule.bound is not None for rule in rules))
+    until(lambda: all(rule is not None and rule.is_known_to(0) is known and rule.bound is not None for rule in rules))
 
 
 # ── the usual ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +251,7 @@ def test_a_dead_blockhash_expires(make_player: Any, make_sender: Any) -> None:
     player.sandbox.skip_slots(151)
     sender = make_sender(player)
     pending = sender.submit(gift.b64)
-    first_look(player, sender)
+    first_look(player, sender, known=False)
     player.sandbox.skip_slots(300)
     assert pending.result(0.2).outcome is UNKNOWN
     player.sandbox.skip_slots(200)

@@ -568,6 +568,61 @@ def test_a_kept_connection_that_broke_costs_no_rebroadcast(node: SolanaNode, mak
     assert pending.result(0).accepted_by == "rpc"
 
 
+def test_a_refusal_of_the_second_copy_says_nothing_of_the_first(node: SolanaNode, make_sender: Any) -> None:
+    """Its connection broke behind it."""
+    answers = iter([Answer(raw=b"")])
+
+    def say(params: object) -> Any:
+        broken = next(answers, None)
+        if broken is None:
+            raise RpcFailure(-32602)
+        return broken
+
+    node.say["sendTransaction"] = say
+    pending = make_sender(node).submit(SignedTransfer().b64)
+    assert len(node.sent) == 2
+    rounds(node)
+    assert pending.result(0).outcome is UNKNOWN
+
+
+def test_a_refusal_by_all_does_not_settle_while_a_further_copy_is_on_its_way(make_node: Any, make_sender: Any) -> None:
+    """The target that refused its first copy has got a second one, and is silent."""
+    eager, slow, tx = make_node(), make_node(), SignedTransfer()
+    second = threading.Event()
+
+    def refuse_then_hang(_: object) -> Any:
+        if len(eager.sent) == 1:
+            raise RpcFailure(-32002)
+        second.set()
+        return eager.hang()
+
+    def refuse_late(_: object) -> Any:
+        assert second.wait(PATIENCE_S)
+        raise RpcFailure(-32003)
+
+    eager.say["sendTransaction"], slow.say["sendTransaction"] = refuse_then_hang, refuse_late
+    sender = make_sender(eager, slow, rebroadcast_s=0.2, send_timeout_s=PATIENCE_S)
+    pending = sender.submit(tx.b64)
+    until(lambda: 1 in pending._tracked.refused_by)
+    rounds(eager)
+    assert pending.result(0).outcome is UNKNOWN
+    eager.land(tx.signature)
+    assert outcome(pending) is CONFIRMED
+
+
+def test_a_blockhash_is_asked_about_for_everyone_who_shares_it(node: SolanaNode, make_sender: Any) -> None:
+    """Also for one that comes right behind the answer."""
+    tx, other = SignedTransfer(1), SignedTransfer(2)
+    node.valid.add(tx.blockhash)
+    sender = make_sender(node)
+    first = sender.submit(tx.b64)
+    until(lambda: first._tracked.rule.is_known_to(0))
+    second = sender.track(other.signature, blockhash=tx.blockhash)
+    began = time.monotonic()
+    until(lambda: second._tracked.rule.is_known_to(0))
+    assert time.monotonic() - began < 0.9, "not only when those are asked about again whom the node does not know"
+
+
 def test_nobody_listens(node: SolanaNode, make_sender: Any) -> None:
     """A network failure is not raised, and not a refusal."""
     tx = SignedTransfer()
@@ -765,6 +820,28 @@ def test_close_lets_waiters_go_and_calls_nobody(node: SolanaNode, make_sender: A
         with pytest.raises(ConcurrencyError):
             use()
     sender.close()
+
+
+def test_an_answer_that_comes_after_the_end_changes_nothing(node: SolanaNode, make_sender: Any) -> None:
+    """A node told of the landing when the sender was closed already."""
+    tx, told = SignedTransfer(), []
+    asked = threading.Event()
+
+    def late(params: list[Any]) -> Any:
+        asked.set()
+        assert node.let_go.wait(PATIENCE_S)
+        node.land(tx.signature)
+        return node._getSignatureStatuses(params)
+
+    node.say["getSignatureStatuses"] = late
+    sender = make_sender(node)
+    pending = sender.submit(tx.b64, on_settled=told.append)
+    assert asked.wait(PATIENCE_S)
+    sender.close(timeout=0.05)
+    node.let_go.set()
+    sender.close()
+    assert pending.result().outcome is UNKNOWN
+    assert told == []
 
 
 def test_close_ends_every_thread(make_node: Any, make_sender: Any) -> None:
