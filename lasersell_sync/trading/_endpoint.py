@@ -5,6 +5,7 @@ Nothing here costs an import, so that a wrong URL is told at once, before any ne
 
 from __future__ import annotations
 
+import functools
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
@@ -33,18 +34,18 @@ class Endpoint:
     #: Path and query, as they stand in the request line.
     target: str = attrs.field(repr=False)
 
-    @property
+    @functools.cached_property
     def origin(self) -> str:
         """``https://host:port``: what connections are shared by."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
-    @property
+    @functools.cached_property
     def shown(self) -> str:
         """All that may be shown: scheme and host, and the port where it is not the scheme's own."""
         return self.origin.removesuffix(f":{_USUAL_PORT[self.scheme]}")
 
-    @property
+    @functools.cached_property
     def secrets(self) -> tuple[str, ...]:
         """The pieces of the target that may be a key, for ``_log.scrub``; longest first."""
         path, _, query = self.target.partition("?")
@@ -69,7 +70,7 @@ def parse_endpoint(field: str, url: object, *, allow_insecure: bool = False) -> 
     return Endpoint(parts.scheme, parts.hostname or "", parts.port or _USUAL_PORT[parts.scheme], target)
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Route:
     """How an endpoint is reached: through whom, and whose word counts for its certificate.
 

@@ -103,8 +103,8 @@ class RpcClient:
             headers["content-type"] = "application/json"
             if self._api_key is not None:
                 headers["x-api-key"] = self._api_key
-        limit_s = max(budget.remaining_s() or 0.0, 0.001)
         pool = _connections().pool_to(self._endpoint, self._route)
+        limit_s = max(budget.remaining_s() or 0.0, 0.001)  # the first pool of a process takes a while: it loads urllib3
         try:
             return pool.request(method, target, headers=headers, body=body, attempt_timeout_s=limit_s)
         except HttpFailure as failure:

@@ -183,7 +183,8 @@ def confirm_signature(
         raise ConfigurationError("commitment", "'confirmed' or 'finalized' is needed")
     poll_s = _require_seconds("poll_interval_s", poll_interval_s)
     budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
-    seen, pause_s = "the network does not know it yet", poll_s
+    pause_s = poll_s
+    seen: str | None = None
     failure: TxSubmitError | None = None
     while True:
         try:
@@ -192,10 +193,12 @@ def confirm_signature(
             if not _may_pass(error):
                 error.signature = signature
                 raise
-            seen, failure = f"the last question failed ({error})", error
+            if seen is None or not budget.expired():  # cut off by the limit, it says less than the answer before it
+                seen, failure = f"the last question failed ({error})", error
             pause_s = min(pause_s * 2, max(poll_s, _LONGEST_PAUSE_S))
         else:
             pause_s, failure = poll_s, None
+            seen = "the network does not know it yet"
             if status is not None:
                 if status.reaches(commitment):
                     return ConfirmedSignature(signature, status.slot, status.level)

@@ -289,6 +289,24 @@ def test_the_time_limit_covers_both_attempts():
     assert 0.15 < took_s < 2
 
 
+def test_the_time_limit_covers_the_way_to_the_first_connection(monkeypatch: pytest.MonkeyPatch):
+    """What a process loads for its first sale is taken off the sale's time, not added to it."""
+    make = _json_rpc._new_pool
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(1.5)
+        return make(*args)
+
+    monkeypatch.setattr(_json_rpc, "_new_pool", slowly)
+    gate = threading.Event()
+    with HttpServer(Answer(hold=gate)) as server:
+        started = time.monotonic()
+        refused("request_send", lambda: send_transaction(SendTargetRpc(server.url), TX, timeout_s=2.0))
+        took_s = time.monotonic() - started
+        gate.set()
+    assert 1.9 < took_s < 3
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
 def test_a_refusing_node_is_told_with_its_words(status: int):
     """An answer, even a bad one, is the caller's to judge: it is not sent again on its own."""
@@ -447,7 +465,7 @@ def test_a_failed_transaction_is_told_at_once_with_its_error():
 def test_a_timeout_says_that_it_may_still_land():
     """Not known to have landed is not the same as failed."""
     with HttpServer(respond=unknown) as server:
-        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=0.1))
+        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=1.0))
     assert "may still land" in failure.detail
     assert "does not know it" in failure.detail
     assert failure.signature == SIGNATURE
@@ -457,7 +475,7 @@ def test_a_timeout_says_that_it_may_still_land():
 def test_a_timeout_tells_how_far_it_came():
     """A transaction that is processed but not confirmed is told so."""
     with HttpServer(respond=status("processed")) as server:
-        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=0.05))
+        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=0.5))
     assert "it is processed in slot 7" in failure.detail
 
 
@@ -483,10 +501,26 @@ def test_a_failed_question_does_not_end_the_wait(hiccup: Responder):
     assert len(server.requests) == 3
 
 
+def test_a_question_that_the_limit_cut_off_hides_no_earlier_answer():
+    """What is told is the newest thing that is known, and neither an interrupted question nor an outdated failure."""
+    gate = threading.Event()
+
+    def silent(_: Seen) -> Answer:
+        gate.wait(GENEROUS_S)
+        return Answer()
+
+    with HttpServer(respond=in_turn(fixed(Answer(503)), status("processed"), unknown, silent)) as server:
+        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=1.0))
+        gate.set()
+        assert len(server.requests) == 4
+    assert "does not know it" in failure.detail
+    assert failure.__cause__ is None
+
+
 def test_a_timeout_after_failures_tells_and_chains_the_last_one():
     """The reader sees that the node was the problem."""
     with HttpServer(respond=fixed(Answer(503, b"maintenance"))) as server:
-        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=0.1))
+        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=1.0))
     assert "maintenance" in failure.detail
     assert isinstance(failure.__cause__, TxSubmitError)
 
