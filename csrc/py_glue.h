@@ -26,6 +26,16 @@
 #define LS_MAX_SLOTS 32 /* of an instance whose memory is kept */
 #define LS_MAX_SPARES 256 /* of each size; a burst that is kept for longer finds the allocator's memory again */
 
+/* Under AddressSanitizer what lies spare is out of bounds, as freed memory is. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define LS_LAY_ASIDE(at, size) ASAN_POISON_MEMORY_REGION((at), (size))
+#define LS_TAKE_UP(at, size) ASAN_UNPOISON_MEMORY_REGION((at), (size))
+#else
+#define LS_LAY_ASIDE(at, size) ((void)0)
+#define LS_TAKE_UP(at, size) ((void)0)
+#endif
+
 #ifdef LS_SPARES
 typedef struct {
     int count;
@@ -51,6 +61,7 @@ static inline PyObject *ls_new_instance(PyTypeObject *type)
     if (slots <= LS_MAX_SLOTS && ls_spare_memory[slots].count > 0) {
         ls_spares *spares = &ls_spare_memory[slots];
         PyObject *instance = spares->items[--spares->count];
+        LS_TAKE_UP(instance, (size_t)type->tp_basicsize);
         Py_SET_TYPE(instance, type);
         Py_SET_REFCNT(instance, 1);
         Py_INCREF(type);
@@ -67,6 +78,7 @@ static inline void ls_free_instance(PyObject *instance, PyTypeObject *type)
     if (slots <= LS_MAX_SLOTS && ls_spare_memory[slots].count < LS_MAX_SPARES && type->tp_free == PyObject_GC_Del) {
         ls_spares *spares = &ls_spare_memory[slots];
         spares->items[spares->count++] = instance;
+        LS_LAY_ASIDE(instance, (size_t)type->tp_basicsize);
         return;
     }
 #endif
@@ -146,6 +158,8 @@ static inline void ls_set_digits(PyObject *integer, size_t digits, int is_negati
 }
 #endif
 
+#define LS_INTEGER_BYTES(digits) (sizeof(PyVarObject) + (digits) * sizeof(digit))
+
 /* True when it was kept; nobody but the caller has the integer, and the caller has not any more. */
 static inline int ls_keep_integer(PyObject *integer)
 {
@@ -155,6 +169,7 @@ static inline int ls_keep_integer(PyObject *integer)
     }
     ls_spares *spares = &ls_spare_integers[digits - 1];
     spares->items[spares->count++] = integer;
+    LS_LAY_ASIDE(integer, LS_INTEGER_BYTES(digits));
     return 1;
 }
 #endif
@@ -190,6 +205,7 @@ static inline PyObject *ls_integer(uint64_t magnitude, int is_negative)
     ls_spares *spares = &ls_spare_integers[digits - 1];
     if (magnitude > LS_LARGEST_CACHED && magnitude >> 60 == 0 && spares->count > 0) {
         PyObject *integer = spares->items[--spares->count];
+        LS_TAKE_UP(integer, LS_INTEGER_BYTES(digits));
         digit *to = ls_digits(integer);
         ls_set_digits(integer, digits, is_negative);
         to[0] = (digit)(magnitude & ((1U << 30) - 1));
