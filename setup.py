@@ -32,6 +32,7 @@ DEPENDS = [
     "csrc/maker.pxi",
     "csrc/newest.pxi",
     "csrc/pump.pxi",
+    "csrc/records.pxi",
     "csrc/recent.pxi",
 ]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Recent,
         Router,
         encode_frame,
+        read_records,
         receive,
     )
 
@@ -48,6 +49,7 @@ __all__ = [
     "Recent",
     "Router",
     "encode_frame",
+    "read_records",
     "receive",
 ]
 
@@ -105,4 +107,5 @@ if not TYPE_CHECKING:
     Recent = _module.Recent
     Router = _module.Router
     encode_frame = _module.encode_frame
+    read_records = _module.read_records
     receive = _module.receive

@@ -11,7 +11,7 @@ import socket
 import ssl
 from typing import Final
 
-from lasersell_sync._backend import receive
+from lasersell_sync._backend import read_records, receive
 
 __all__ = ["TlsSocket"]
 
@@ -34,6 +34,7 @@ class TlsSocket:
         #: For pins.
         self.tls = context.wrap_bio(self._arrived, self._leaving, server_hostname=host)
         self._fetched = memoryview(bytearray(FETCH_BYTES))
+        self._record = memoryview(bytearray(RECORD_BYTES))
         #: The latest ``recv_into`` ended because its buffer was full.
         self.more = False
         #: The latest fetch was a full one: there may be more.
@@ -68,39 +69,32 @@ class TlsSocket:
         """As many bytes as have arrived and fit, of as many records as that takes; 0 when the peer has ended."""
         if self._problem is not None:
             raise self._problem
-        filled = 0
-        try:
-            while filled < len(buffer):
-                count = self._read(buffer[filled:], fetch=not filled or self._fetched_all_it_could)
-                if not count:
-                    break
-                filled += count
-        except OSError as problem:
-            # What was read before it comes first.
-            if not filled:
-                raise
-            self._problem = None if isinstance(problem, ssl.SSLWantReadError) else problem
+        filled, problem = self._read(buffer)
         self.more = filled == len(buffer)
         if self._leaving.pending:
             # An answer of TLS itself: a new key. It can wait if the socket does not take it now.
             with contextlib.suppress(ssl.SSLWantWriteError):
                 self.flush()
+        if problem is not None and not filled:
+            raise problem
+        # What was read before it comes first.
+        self._problem = None if isinstance(problem, ssl.SSLWantReadError) else problem
         return filled
 
-    def _read(self, buffer: memoryview, *, fetch: bool) -> int:
-        """Bytes of one record; 0 when the peer has ended.
-
-        Raises:
-            ssl.SSLWantReadError: none is complete, and nothing was to be fetched.
-        """
+    def _read(self, buffer: memoryview) -> tuple[int, OSError | None]:
+        """(bytes read, why not more: None when the buffer is full or the peer has ended)."""
+        filled = 0
         while True:
+            filled, problem = read_records(self.tls.read, self._record, buffer, filled)
+            if isinstance(problem, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
+                return filled, None
+            if not isinstance(problem, ssl.SSLWantReadError) or (filled and not self._fetched_all_it_could):
+                return filled, problem
             try:
-                return int(self.tls.read(len(buffer), buffer))
-            except ssl.SSLWantReadError:
-                if not fetch or not self._fetch():
-                    raise
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
+                if not self._fetch():
+                    return filled, problem
+            except OSError as broken:
+                return filled, broken
 
     def recv(self, size: int) -> bytes:
         """At most ``size`` bytes; none when the peer has ended."""
