@@ -153,6 +153,8 @@ class StreamConnection:
             # On the reader: nothing can arrive between the old lanes' last message and the new sink's first.
             for message, received_ns in self._lanes.lanes.take_all():
                 sink.message(message, received_ns)
+            # What a message brings into the lanes is woken for once a batch, and this is none.
+            sink.lanes.wake()
             self._reader.sink = sink
             if self._reader.lifecycle.ended:
                 sink.finish(self._reader.error)

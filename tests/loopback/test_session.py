@@ -594,6 +594,24 @@ def test_from_connection_takes_over_what_waits_in_order() -> None:
                 StreamSession.from_connection(connection)
 
 
+def test_from_connection_wakes_who_waits_already() -> None:
+    """The reader hands over when it gets round to it; a consumer may have fallen asleep by then, on an idle link."""
+    # Any byte ends the reader's wait and wakes consumers too; none comes.
+    silent = StreamOptions(ping_interval_s=10 * PATIENCE_S, app_ping_interval_s=None)
+    with ScriptedServer() as server:
+        client = StreamClient("key", options=silent).with_endpoint(server.url)
+        connection = client.connect(StreamConfigure([WALLET], STRATEGY))
+        until(lambda: connection.stats().messages_received == 1)
+        late = threading.Event()
+        connection.reader.run_soon(lambda: late.wait(PATIENCE_S))
+        with StreamSession.from_connection(connection) as session:
+            threading.Timer(0.2, late.set).start()
+            started = time.monotonic()
+            assert session.events.get(timeout=PATIENCE_S).type == "hello_ok"
+            # One who is never woken finds it when his time is over.
+            assert time.monotonic() - started < PATIENCE_S / 2
+
+
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
