@@ -348,9 +348,10 @@ def test_a_bad_frame_is_skipped_counted_logged_and_told(caplog: pytest.LogCaptur
         connect(server.url, on_event=events) as connection,
     ):
         assert isinstance(recv(connection), HelloOk)
-        # High lane first: the unknown type waits in the low lane.
-        assert recv(connection) == Pong(server_time_ms=4)
-        assert recv(connection) == UnknownMessage("brand_new", b'{"type":"brand_new","x":1}')
+        # The unknown type waits in the low lane; whether the pong overtakes it depends on how soon it comes.
+        others = [recv(connection), recv(connection)]
+        assert Pong(server_time_ms=4) in others
+        assert UnknownMessage("brand_new", b'{"type":"brand_new","x":1}') in others
         failure = events.wait(DecodeFailure)
         assert failure.path == "$.position_id"
         assert failure.raw == b'{"type":"pnl_update","position_id":-1}'
