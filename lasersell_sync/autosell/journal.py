@@ -396,14 +396,15 @@ class Journal:
         """All purchases, or those of which nobody was told yet; oldest first."""
         where = "WHERE NOT is_reported" if to_do else ""
         columns = "signature, wallet, mint, watched_wallet, blockhash, signed_ms, outcome, slot, is_reported"
-        rows = self._all(f"SELECT {columns} FROM buys {where} ORDER BY signed_ms")  # noqa: S608 - literals
-        return [
-            BuyRecord(
-                signature=row[0], wallet=row[1], mint=row[2], watched_wallet=row[3], blockhash=row[4], signed_ms=row[5],
-                outcome=_outcome(row[6]), slot=row[7], is_reported=bool(row[8]),
-            )
-            for row in rows
-        ]  # fmt: skip
+        with self._reading() as db:
+            rows = db.execute(f"SELECT {columns} FROM buys {where} ORDER BY signed_ms").fetchall()  # noqa: S608 - literals
+            return [
+                BuyRecord(
+                    signature=row[0], wallet=row[1], mint=row[2], watched_wallet=row[3], blockhash=row[4],
+                    signed_ms=row[5], outcome=_outcome(row[6]), slot=row[7], is_reported=bool(row[8]),
+                )
+                for row in rows
+            ]  # fmt: skip
 
     # ── SQL ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -455,6 +456,9 @@ class Journal:
         except sqlite3.Error as error:
             kind, problem = _explain(error)
             raise JournalError(kind, self._path, problem) from error
+        except (ValueError, TypeError) as error:
+            # Damage that SQLite does not see, because it has no checksums: a value that no journal holds.
+            raise JournalError("torn", self._path, f"the file is damaged ({error}): {_TORN_REMEDY}") from error
 
     def _check_schema(self, *, make: bool) -> None:
         db = self._open()

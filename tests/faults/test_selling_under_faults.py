@@ -89,9 +89,8 @@ def test_a_node_whose_lag_comes_and_goes(stage: Stage):
         for lag in (200, 0, 40, 0, 300, 7) * 5:
             stage.sandbox.faults.rpc_lag(lag)
             asked = len(stage.reports)
-            until(
-                lambda slot=stage.sandbox._exchange.slot(): stage.sandbox._exchange.slot() > slot + 10 or stage.reports
-            )
+            slot = stage.sandbox._exchange.slot()
+            until(lambda slot=slot: stage.sandbox._exchange.slot() > slot + 10 or stage.reports)
             if asked:
                 break
         stage.sandbox.faults.rpc_lag(0)
