@@ -225,10 +225,9 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _age_s(self, opened_at_ms: int | None) -> float | None:
         """How long ago that was by the server's clock, which hello_ok told; our own wall clock has no say."""
-        reader = self._connection.reader
-        if opened_at_ms is None or reader.hello is None:
+        server_now_ms = self._connection.server_time_ms()
+        if opened_at_ms is None or server_now_ms is None:
             return None
-        server_now_ms = reader.hello.server_time_ms + (time.monotonic() - reader.hello_at) * 1000
         return (server_now_ms - opened_at_ms) / 1000
 
     def _on_closed(self, message: PositionClosed, received_ns: int) -> None:
