@@ -52,16 +52,13 @@ class MirrorDesk:
             self._refuse(signal, f"the signal is {age_s:.1f} s old: its price is not today's")
             return
         try:
-            signer = tools.signers.get(signal.user_wallet)
-            if signer is None:
-                raise ConfigurationError("signers", f"none is the wallet {signal.user_wallet}")
-            signed = signer.sign(signal, guard=tools.guard)
-            read = read_signed_tx(signed)
+            signed = tools.sign(signal.user_wallet, signal)
+            read = None if signed is None else read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return
-        if tools.is_dry_run:
-            self._tell(signal, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
+        if signed is None or read is None:
+            self._tell(signal, SellOutcome.UNKNOWN, "dry run: it might be signed, and was not")
             return
         is_new = tools.journal.buying(
             signature=read.signature,

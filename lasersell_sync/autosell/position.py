@@ -296,22 +296,19 @@ class Position:
         self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, request: BuildSellTxRequest | None = None
     ) -> None:
         tools = self._tools
-        signer = tools.signers.get(sale.key.wallet)
         try:
-            if signer is None:
-                raise ConfigurationError("signers", f"none is the wallet {sale.key.wallet}")
-            signed = signer.sign(transaction, request=request, guard=tools.guard)
-            read = read_signed_tx(signed)
+            signed = tools.sign(sale.key.wallet, transaction, request)
+            read = None if signed is None else read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
             return
-        if read.signature in sale.signatures:
+        if signed is None or read is None:
+            self._finish(sale, SellOutcome.UNKNOWN, "dry run: it might be signed, and was not")
+        elif read.signature in sale.signatures:
             # One that is live, or proven dead: of no use. The server builds another one for another block.
             sale.enter(SaleState.WAITING)
             sale.use_up_signal()
             self._later(_TRY_AGAIN_S, self._take_turn)
-        elif tools.is_dry_run:
-            self._finish(sale, SellOutcome.UNKNOWN, "dry run: it may be signed, and was not sent")
         else:
             tools.journal.signed(sale.record.id, signature=read.signature, blockhash=read.blockhash)
             self._send(sale, signed, read.signature)
@@ -378,6 +375,9 @@ class Position:
         """Ask for a fresh transaction."""
         if self._tools.is_paused():
             sale.enter(SaleState.WAITING)
+            return
+        if self._tools.is_dry_run and sale.key.is_whole:
+            self._finish(sale, SellOutcome.UNKNOWN, "dry run: too old, a fresh transaction would be asked for")
             return
         slippage_bps = self._slippage_bps(sale)
         self._tools.journal.asking(sale.record.id, slippage_bps=slippage_bps)

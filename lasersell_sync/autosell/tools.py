@@ -11,6 +11,8 @@ from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.outcome import TxResult
@@ -95,3 +97,24 @@ class Tools:
     is_dry_run: bool
     report_sale: Callable[[SellReport, int], None]
     report_buy: Callable[[BuyReport], None]
+
+    def sign(
+        self,
+        wallet: str,
+        transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
+        request: BuildSellTxRequest | None = None,
+    ) -> str | None:
+        """The transaction, guarded and signed, in base64; None in a dry run, which only asks the guard.
+
+        Raises:
+            ConfigurationError: no signer is this wallet.
+            UnsafeTransactionError, TxSubmitError: as ``Signer.sign``; nothing was signed.
+        """
+        signer = self.signers.get(wallet)
+        if signer is None:
+            raise ConfigurationError("signers", f"none is the wallet {wallet}")
+        if not self.is_dry_run:
+            return signer.sign(transaction, request=request, guard=self.guard)
+        if self.guard is not None:
+            self.guard.check(transaction, wallet=wallet, request=request)
+        return None

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.exceptions import JournalError, UnsafeTransactionError
 from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.signer import Signer
 from tests.support.selling import Rig, on_another_block, that_also_pays_a_stranger
 
 CONFIRMED, FAILED, EXPIRED, REJECTED, UNKNOWN = (
@@ -166,6 +167,20 @@ def test_a_dry_run_signs_and_sends_nothing():
     assert rig.sender.sent == []
     (report,) = rig.reports
     assert (report.outcome, report.is_dry_run) == (UNKNOWN, True)
+    rig.exit(attrs.evolve(rig.signal, unsigned_tx_b64=that_also_pays_a_stranger(rig.signal.unsigned_tx_b64)))
+    assert rig.outcomes[-1] == ("whole", REJECTED)
+    rig.exit(age_s=60)
+    assert (rig.stream.asked, rig.sender.sent) == ([], [])
+    assert "too old" in rig.reports[-1].detail
+
+
+def test_a_dry_run_uses_no_key(monkeypatch: pytest.MonkeyPatch):
+    """What is not signed cannot get out."""
+    monkeypatch.setattr(Signer, "sign", lambda *_, **__: pytest.fail("it was signed"))
+    rig = Rig(is_dry_run=True)
+    rig.opened()
+    rig.exit()
+    assert rig.outcomes == [("whole", UNKNOWN)]
 
 
 # ── parts of a position ──────────────────────────────────────────────────────────────────────────────────────────
