@@ -91,9 +91,8 @@ class Stage:
         client = ls.StreamClient(self.sandbox.api_key, options=options).with_endpoint(self.sandbox.stream_url)
         terms = ls.StrategyConfig(**{"target_profit_pct": 0.0, "stop_loss_pct": 0.0, **(strategy or {})})
         configure = ls.StreamConfigure(self.wallets, terms, deadline_timeout_sec=86_400)
-        sender = ls.TxSender(
-            list(targets) or self.rpc, rpcs=self.rpc, poll_s=0.03, rebroadcast_s=0.25, keep_warm_s=None
-        )
+        times = {"poll_s": 0.03, "rebroadcast_s": 0.25, "send_timeout_s": 2.0, "keep_warm_s": None}
+        sender = ls.TxSender(list(targets) or self.rpc, rpcs=self.rpc, **times)
         policy = ls.SellPolicy(max_refreshes=100, max_unanswered=1_000, refresh_wait_s=0.5, max_signal_age_s=600.0)
         given = {
             "journal": self.journal_path,
