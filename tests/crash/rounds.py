@@ -137,11 +137,13 @@ class World:
     """One sandbox with an overseer; many rounds are played in it.
 
     Args:
-        chance: chooses its policies.
+        chance: chooses its policies, if they are not given.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self.policies = Policies(
+    def __init__(
+        self, chance: random.Random, *, api_key: str = "sandbox-key", policies: Policies | None = None
+    ) -> None:
+        self.policies = policies or Policies(
             replace_sessions=chance.random() < 0.5,
             hello_first=chance.random() < 0.5,
             reannounce=chance.random() < 0.7,
@@ -151,7 +153,7 @@ class World:
         )
         self.sandbox = Sandbox(
             scenario=CALM_MARKETS, seed=chance.randrange(2**32), speed=SPEED,
-            policies=self.policies, pnl_flush_ms=20_000, stream_port=0, api_port=0, rpc_port=0,
+            api_key=api_key, policies=self.policies, pnl_flush_ms=20_000, stream_port=0, api_port=0, rpc_port=0,
         )  # fmt: skip
         self.sandbox.start()
         self.overseer = Overseer(self.sandbox)
@@ -183,8 +185,8 @@ class Round:
         self._template = template
         self._chance = chance
         self._files = files(folder)
-        self._keys = [Keypair() for _ in range(chance.choice((1, 1, 2)))]
-        self._wallets = {str(key.pubkey()) for key in self._keys}
+        self.keys = [Keypair() for _ in range(chance.choice((1, 1, 2)))]
+        self._wallets = {str(key.pubkey()) for key in self.keys}
         mints = self._sandbox.mints
         self._held = [
             (wallet, mint)
@@ -236,7 +238,7 @@ class Round:
         return self._judge()
 
     def _open_positions(self) -> None:
-        for key in self._keys:
+        for key in self.keys:
             self._world.api.register_wallet(ls.prove_ownership(key))
         for wallet, mint in self._held:
             self._sandbox.script.grant(wallet, mint, self._chance.uniform(0.1, 1.0))
@@ -251,7 +253,7 @@ class Round:
             {
                 **self._files,
                 "log_level": "DEBUG" if os.environ.get("LASERSELL_TEST_DEBUG") else "INFO",
-                "secrets": [str(key) for key in self._keys],
+                "secrets": [str(key) for key in self.keys],
                 "stream_url": sandbox.stream_url, "api_url": sandbox.api_url, "api_key": sandbox.api_key,
                 "rpc_urls": [sandbox.rpc_url] * self._chance.choice((1, 1, 2)),
                 "levels": LEVELS if self._kind != "whole" else (),

@@ -79,7 +79,7 @@ class Stage:
     @contextlib.contextmanager
     def selling(
         self,
-        targets: Sequence[ls.SendTargetRpc] = (),
+        targets: Sequence[ls.SendTarget] = (),
         *,
         strategy: dict[str, Any] | None = None,
         options: ls.StreamOptions | None = None,
