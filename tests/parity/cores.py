@@ -34,7 +34,9 @@ def compiled() -> ModuleType:
         wanted = os.environ.get("LASERSELL_BUILD_EXTENSION") == "yes" or os.environ.get("CI") == "true"
         if wanted:
             raise
-        pytest.skip("lasersell_sync._core is not built: LASERSELL_BUILD_EXTENSION=yes pip install -e .", allow_module_level=True)
+        pytest.skip(
+            "lasersell_sync._core is not built: LASERSELL_BUILD_EXTENSION=yes pip install -e .", allow_module_level=True
+        )
 
 
 def cores() -> list[Any]:
