@@ -18,7 +18,6 @@ from lasersell_sync.exceptions import (
 )
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.tx import read_signed_tx
 
 __all__ = ["MirrorDesk"]
 
@@ -53,23 +52,22 @@ class MirrorDesk:
             return
         try:
             signed = tools.sign(signal.user_wallet, signal)
-            read = None if signed is None else read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return
-        if signed is None or read is None:
+        if signed is None:
             self._tell(signal, SellOutcome.UNKNOWN, "dry run: it might be signed, and was not")
             return
         is_new = tools.journal.buying(
-            signature=read.signature,
+            signature=signed.signature,
             wallet=signal.user_wallet,
             mint=signal.mint,
             watched_wallet=signal.watched_wallet,
-            blockhash=read.blockhash,
+            blockhash=signed.blockhash,
         )
         if is_new:
             bought = partial(self._hear_result, signal.user_wallet, signal.mint, signal.watched_wallet)
-            tools.sender.submit(signed, on_settled=bought)
+            tools.sender.submit(signed.tx_b64, on_settled=bought)
 
     def restore(self, record: BuyRecord) -> None:
         """Take up a purchase that an earlier process left unreported."""

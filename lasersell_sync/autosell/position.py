@@ -22,7 +22,7 @@ from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState
-from lasersell_sync.autosell.tools import Tools
+from lasersell_sync.autosell.tools import Signed, Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
     ExitApiError,
@@ -35,7 +35,6 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse,
 from lasersell_sync.trading.guard.addresses import from_text
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.tx import read_signed_tx
 
 __all__ = ["Position", "PositionId"]
 
@@ -298,20 +297,19 @@ class Position:
         tools = self._tools
         try:
             signed = tools.sign(sale.key.wallet, transaction, request)
-            read = None if signed is None else read_signed_tx(signed)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
             return
-        if signed is None or read is None:
+        if signed is None:
             self._finish(sale, SellOutcome.UNKNOWN, "dry run: it might be signed, and was not")
-        elif read.signature in sale.signatures:
+        elif signed.signature in sale.signatures:
             # One that is live, or proven dead: of no use. The server builds another one for another block.
             sale.enter(SaleState.WAITING)
             sale.use_up_signal()
             self._later(_TRY_AGAIN_S, self._take_turn)
         else:
-            tools.journal.signed(sale.record.id, signature=read.signature, blockhash=read.blockhash)
-            self._send(sale, signed, read.signature)
+            tools.journal.signed(sale.record.id, signature=signed.signature, blockhash=signed.blockhash)
+            self._send(sale, signed)
 
     def _give_up(self, sale: Sale, outcome: SellOutcome, detail: str, *, error: Exception | None = None) -> None:
         """No further transaction; the end, unless an earlier one may still land (``overlap_full_exit``)."""
@@ -321,12 +319,12 @@ class Position:
         else:
             self._finish(sale, outcome, detail, error=error)
 
-    def _send(self, sale: Sale, signed_tx_b64: str, signature: str) -> None:
+    def _send(self, sale: Sale, signed: Signed) -> None:
         turn = sale.enter(SaleState.LIVE)
         sale.use_up_signal()
-        sale.live.add(signature)
-        sale.signatures.add(signature)
-        self._tools.sender.submit(signed_tx_b64, on_settled=partial(self._hear_result, sale))
+        sale.live.add(signed.signature)
+        sale.signatures.add(signed.signature)
+        self._tools.sender.submit(signed.tx_b64, on_settled=partial(self._hear_result, sale))
         policy = self._tools.policy
         if policy.overlap_full_exit and sale.key.is_whole:
             self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))

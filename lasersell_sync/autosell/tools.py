@@ -17,8 +17,9 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.tx import read_signed_tx
 
-__all__ = ["ExitApi", "Sender", "StreamPort", "Tools"]
+__all__ = ["ExitApi", "Sender", "Signed", "StreamPort", "Tools"]
 
 
 class Sender(Protocol):
@@ -67,6 +68,20 @@ class StreamPort(Protocol):
 
 
 @attrs.frozen(kw_only=True)
+class Signed:
+    """A transaction that was signed.
+
+    Attributes:
+        signature, blockhash: base58; what the journal knows it by.
+        tx_b64: what is sent. In no repr: tools that show a traceback's variables would show a sale for whoever sees it.
+    """
+
+    signature: str
+    blockhash: str
+    tx_b64: str = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class Tools:
     """Everything that the rules of selling work with.
 
@@ -103,8 +118,8 @@ class Tools:
         wallet: str,
         transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
         request: BuildSellTxRequest | None = None,
-    ) -> str | None:
-        """The transaction, guarded and signed, in base64; None in a dry run, which only asks the guard.
+    ) -> Signed | None:
+        """The transaction, guarded and signed; None in a dry run, which only asks the guard.
 
         Raises:
             ConfigurationError: no signer is this wallet.
@@ -114,7 +129,9 @@ class Tools:
         if signer is None:
             raise ConfigurationError("signers", f"none is the wallet {wallet}")
         if not self.is_dry_run:
-            return signer.sign(transaction, request=request, guard=self.guard)
+            tx_b64 = signer.sign(transaction, request=request, guard=self.guard)
+            read = read_signed_tx(tx_b64)
+            return Signed(signature=read.signature, blockhash=read.blockhash, tx_b64=tx_b64)
         if self.guard is not None:
             self.guard.check(transaction, wallet=wallet, request=request)
         return None

@@ -23,7 +23,6 @@ import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
 from tests.crash.rounds import Round, Template, World
 from tests.support.http_server import HttpServer, Seen, json_answer
-from tests.support.overseer import Overseer
 from tests.support.stages import Stage
 
 API_KEY = "canary-key-5b1f0c7e9a"
@@ -72,7 +71,21 @@ def ear() -> Iterator[Ear]:
         logging.getLogger(name).setLevel(level)
 
 
-def secrets_of(keys: list[Keypair], overseer: Overseer) -> dict[str, list[bytes]]:
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everything that is signed, sent or not."""
+    made: list[str] = []
+    real = ls.Signer.sign
+
+    def sign(*args: Any, **kwargs: Any) -> str:
+        made.append(real(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(ls.Signer, "sign", sign)
+    return made
+
+
+def secrets_of(keys: list[Keypair], signed: list[str]) -> dict[str, list[bytes]]:
     """Every form in which they could appear, by what they are."""
     found: dict[str, list[bytes]] = {"API key": [API_KEY.encode()], "secret": [], "signed transaction": []}
     for key in keys:
@@ -80,8 +93,8 @@ def secrets_of(keys: list[Keypair], overseer: Overseer) -> dict[str, list[bytes]
         for part in (raw, raw[:32]):
             found["secret"] += [part, part.hex().encode(), base64.b64encode(part), json.dumps(list(part)).encode()]
         found["secret"] += [str(key).encode(), json.dumps(list(raw), separators=(",", ":"))[:100].encode()]
-    for arrival in overseer.arrivals.values():
-        raw = bytes(arrival.transaction)
+    for tx_b64 in signed:
+        raw = base64.b64decode(tx_b64)
         found["signed transaction"] += [raw, raw.hex().encode(), base64.b64encode(raw)]
     return found
 
@@ -104,6 +117,7 @@ def shown_by(ear: Ear, stage: Stage, *more: object) -> dict[str, bytes]:
         shown[f"pickle {number}"] = pickle.dumps(report)
         if report.error is not None:
             shown[f"error {number}"] = whole_text(report.error).encode()
+    shown |= {f"problem {number}": whole_text(one).encode() for number, one in enumerate(stage.problems)}
     shown |= {f"repr {number}": f"{one!r} {one}".encode() for number, one in enumerate(more)}
     return shown | files_in(stage.journal_path.parent)
 
@@ -120,7 +134,7 @@ def echo(request: Seen) -> Any:
 
 
 @pytest.mark.parametrize("course", ["sold", "failed", "lost", "refused", "quoted", "unwritten", "raised", "closed"])
-def test_no_secret_is_told(tmp_path: Path, ear: Ear, course: str, monkeypatch: pytest.MonkeyPatch):
+def test_no_secret_is_told(tmp_path: Path, ear: Ear, signed: list[str], course: str, monkeypatch: pytest.MonkeyPatch):
     guard = ls.SigningGuard(max_priority_fee_lamports=0) if course == "refused" else None
     with HttpServer(respond=echo) as quoting, Stage(tmp_path, wallets=2, api_key=API_KEY) as stage:
         targets = [stage.rpc, ls.SendTargetAstralane(API_KEY, url=quoting.url)] if course == "quoted" else []
@@ -152,7 +166,7 @@ def test_no_secret_is_told(tmp_path: Path, ear: Ear, course: str, monkeypatch: p
         assert outcomes == {
             "refused": {ls.SellOutcome.REJECTED}, "closed": {ls.SellOutcome.UNKNOWN}
         }.get(course, {ls.SellOutcome.CONFIRMED})  # fmt: skip
-        secrets = secrets_of(stage.keys, stage.overseer)
+        secrets = secrets_of(stage.keys, signed)
         assert (secrets["signed transaction"] == []) == (course == "refused")
         assert "lasersell_sync" in ear.names
         assert_nothing_of(secrets, shown)
@@ -182,7 +196,8 @@ def test_no_secret_is_on_the_disk_of_a_seller_that_was_killed(tmp_path: Path, mo
             folder.mkdir()
             played = Round(world, template, folder, random.Random(number), point)
             played.play()
-            secrets, files = secrets_of(played.keys, world.overseer), files_in(folder)
+            sent = [base64.b64encode(bytes(one.transaction)).decode() for one in world.overseer.arrivals.values()]
+            secrets, files = secrets_of(played.keys, sent), files_in(folder)
             assert played.killed
             assert secrets["signed transaction"]
             assert {"journal", "journal-wal", "log", "diary"} <= set(files)
