@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -260,6 +261,7 @@ class Round:
                 "kill": kill,
             }
         )  # fmt: skip
+        status = None
         try:
             while True:
                 status = self._template.ended(_TICK_S)
@@ -289,11 +291,9 @@ class Round:
                 if time.monotonic() > until:
                     raise RoundFailed("forgotten", self._story(f"not finished within {ROUND_S:g} s"))
         finally:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            else:
+            if status is None:
+                with contextlib.suppress(ProcessLookupError):  # it has died in this moment
+                    os.kill(pid, signal.SIGKILL)
                 assert self._template.ended(ROUND_S) is not None
 
     def _newest_session(self, *, ended: bool = False) -> int:
