@@ -278,7 +278,7 @@ def test_a_library_thread_that_dies_fails_the_session_by_name(name: str) -> None
     with ScriptedServer(script) as server, connect(server, deadline=1000, ping_interval_s=0.05) as session:
         settled(session, 2)
         session.start()
-        until(lambda: any(thread.name == name for thread in threading.enumerate()))
+        until(lambda: any(thread.name == name and thread.ident for thread in threading.enumerate()))
         victim = next(thread for thread in threading.enumerate() if thread.name == name)
         assert victim.ident is not None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(victim.ident), ctypes.py_object(SystemExit))
