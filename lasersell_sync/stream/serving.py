@@ -318,16 +318,12 @@ class Serving:
         self._reader.ready.set()
 
     def _unreadable(self, error: DecodeError, payload: bytes) -> None:
-        self._counters.decode_errors += 1
         log.warning("a message was skipped: %s", error)
-        failure = DecodeFailure(
-            reason=error.reason,
-            path=error.path,
-            offset=error.offset,
-            count=self._counters.decode_errors,
-            raw=payload,
-        )
+        count = self._counters.decode_errors + 1
+        failure = DecodeFailure(reason=error.reason, path=error.path, offset=error.offset, count=count, raw=payload)
+        # Kept before it is counted: whoever sees the count finds the message.
         self._reader.unparsed.add(failure)
+        self._counters.decode_errors = count
         self._reader.sink.event(failure)
 
     def _frame(self, opcode: int, payload: bytes) -> None:
