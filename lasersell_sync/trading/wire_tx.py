@@ -216,12 +216,18 @@ def instructions_at(raw: bytes, at: int) -> tuple[list[tuple[int, bytes, bytes]]
     count, at = _length(raw, at)
     found = []
     for _ in range(count):
-        program = raw[at]
-        size, at = _length(raw, at + 1)
-        accounts = raw[at : at + size]
-        size, at = _length(raw, at + size)
-        found.append((program, accounts, raw[at : at + size]))
-        at += size
+        program, size = raw[at], raw[at + 1]
+        at += 2
+        if size & 0x80:  # is asked here, too, because nearly all lengths are one byte, and a call costs more than it
+            size, at = _length(raw, at - 1)
+        accounts_end = at + size
+        accounts, size = raw[at:accounts_end], raw[accounts_end]
+        at = accounts_end + 1
+        if size & 0x80:
+            size, at = _length(raw, accounts_end)
+        end = at + size
+        found.append((program, accounts, raw[at:end]))
+        at = end
     return found, at
 
 
