@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
 from lasersell_sync.trading.wire_tx import instructions_at
 
 if TYPE_CHECKING:
+    from solders.message import MessageAddressTableLookup as Lookup
     from solders.transaction import VersionedTransaction
 
     from lasersell_sync.trading.wire_tx import Layout as Places
@@ -35,7 +38,11 @@ _MAX_SEED_BYTES = 32
 _CREATE_WITH_SEED: Final = "system.create_account_with_seed"
 
 
-class Instruction(NamedTuple):
+# The classes below are not frozen, though nobody changes them: to write one's fields would cost three times as much.
+
+
+@attrs.define(eq=False)
+class Instruction:
     """One top-level instruction.
 
     Attributes:
@@ -43,7 +50,8 @@ class Instruction(NamedTuple):
         program: None when it is on no list.
         layout: None when it is not an allowed instruction, or has too little data or accounts for one.
         program_key: the program's address.
-        accounts: those it names.
+        keys: all accounts of the transaction.
+        places: which of them it names, a byte each.
         data: what it says.
     """
 
@@ -51,8 +59,18 @@ class Instruction(NamedTuple):
     program: Program | None
     layout: Layout | None
     program_key: Account
-    accounts: tuple[Account, ...]
+    keys: Sequence[Account]
+    places: bytes
     data: bytes
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All that it names; one alone is had for less by ``account``."""
+        return tuple(map(self.keys.__getitem__, self.places))
+
+    def account(self, slot: int) -> Account:
+        """One of those that it names."""
+        return self.keys[self.places[slot]]
 
     @property
     def is_trusted(self) -> bool:
@@ -74,14 +92,17 @@ class Instruction(NamedTuple):
 
     def u32(self, at: int) -> int:
         """Of the data."""
-        return int(_U32.unpack_from(self.data, at)[0])
+        value: int = _U32.unpack_from(self.data, at)[0]
+        return value
 
     def u64(self, at: int) -> int:
         """Of the data."""
-        return int(_U64.unpack_from(self.data, at)[0])
+        value: int = _U64.unpack_from(self.data, at)[0]
+        return value
 
 
-class Swap(NamedTuple):
+@attrs.define(eq=False)
+class Swap:
     """A market's instruction, read.
 
     Attributes:
@@ -107,7 +128,8 @@ class Swap(NamedTuple):
     third_party_fee: int
 
 
-class SeededAccount(NamedTuple):
+@attrs.define(eq=False)
+class SeededAccount:
     """An account that a transaction creates by a seed.
 
     Attributes:
@@ -134,42 +156,60 @@ class Decoded:
         signers: how many must sign.
         keys: all accounts; None for those in tables that are not known.
         unknown_tables: look-up tables that are not known.
+        has_gaps: whether an account stands in a table, and not where the table is known.
         instructions: in order.
+        unlisted: those of them that are not, or not quite, an allowed instruction of a program on the list.
         swaps: of the markets' programs.
         spending: the most that they can take, by currency; what is paid in tokens is not in it.
         seeded: accounts that it creates by a seed.
     """
 
     __slots__ = (
-        "_by_name", "fee_payer", "instructions", "keys", "seeded", "signers", "spending", "swaps", "unknown_tables",
+        "_by_kind", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
+        "unknown_tables", "unlisted",
     )  # fmt: skip
 
-    def __init__(self, keys: Sequence[Account], signers: int, unknown_tables: list[bytes]) -> None:
+    def __init__(self, keys: tuple[Account, ...], signers: int) -> None:
         self.keys = keys
         self.fee_payer = keys[0]
         self.signers = signers
-        self.unknown_tables = unknown_tables
+        self.unknown_tables: list[bytes] = []
+        self.has_gaps = False
         self.instructions: list[Instruction] = []
+        self.unlisted: list[Instruction] = []
         self.swaps: list[Swap] = []
         self.spending: dict[str, int] = {}
         self.seeded: list[SeededAccount] = []
-        self._by_name: dict[str, list[Instruction]] = {}
+        self._by_kind: dict[str, list[Instruction]] = {}
+
+    def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
+        """Add the accounts of the tables: first all that are written to, then all that are read."""
+        named = [(bytes(lookup.account_key), lookup) for lookup in lookups]
+        found: list[Account] = []
+        for positions in ("writable_indexes", "readonly_indexes"):
+            for address, lookup in named:
+                table = tables.get(address, ())
+                found += [table[at] if at < len(table) else None for at in getattr(lookup, positions)]
+        self.keys += tuple(found)
+        self.has_gaps = None in found
+        self.unknown_tables = [address for address, _ in named if address not in tables]
 
     def add(self, instruction: Instruction, known: KnownPrograms) -> None:
         """The next instruction."""
         self.instructions.append(instruction)
         layout = instruction.layout
         if layout is None:
+            self.unlisted.append(instruction)
             return
         if layout.swap is not None:
             self._add_swap(_swap(instruction, layout.swap, known), known)
             return
-        same = self._by_name.get(layout.name)
-        if same is None:
-            self._by_name[layout.name] = [instruction]
+        kind = layout.kind
+        if kind in self._by_kind:
+            self._by_kind[kind].append(instruction)
         else:
-            same.append(instruction)
-        if layout.name == _CREATE_WITH_SEED:
+            self._by_kind[kind] = [instruction]
+        if kind == _CREATE_WITH_SEED:
             self.seeded.append(_seeded(instruction))
 
     def _add_swap(self, swap: Swap, known: KnownPrograms) -> None:
@@ -178,9 +218,9 @@ class Decoded:
         if currency is not None:
             self.spending[currency] = self.spending.get(currency, 0) + swap.most_in
 
-    def named(self, name: str) -> Sequence[Instruction]:
-        """The allowed instructions of a name, ``token.close_account`` of both token programs."""
-        return self._by_name.get(name, ())
+    def of_kind(self, kind: str) -> Sequence[Instruction]:
+        """The allowed instructions of a kind, ``token.close_account`` of both token programs."""
+        return self._by_kind.get(kind, ())
 
 
 def decode(
@@ -203,14 +243,17 @@ def decode(
     """
     # One byte counts them: more than 127 accounts do not fit into a packet.
     count = raw[places.accounts_at - 1]
-    keys: list[Account] = list(_accounts(count).unpack_from(raw, places.accounts_at))
+    decoded = Decoded(_accounts(count).unpack_from(raw, places.accounts_at), places.required_signatures)
     compiled, end = instructions_at(raw, places.accounts_at + (count + 1) * PUBKEY_BYTES)  # behind the blockhash
     # Only version 0 has look-ups; their number ends the transaction when it is 0.
-    lookups = parsed.message.address_table_lookups if raw[end:] not in (b"", b"\0") else []  # type: ignore[union-attr]
-    unknown_tables = _look_up(lookups, tables, keys) if lookups else []
-    decoded = Decoded(keys, places.required_signatures, unknown_tables)
-    for number, one in enumerate(compiled, 1):
-        decoded.add(_instruction(number, *one, keys, programs), known)
+    if raw[end:] not in (b"", b"\0"):
+        decoded.look_up(parsed.message.address_table_lookups, tables)  # type: ignore[union-attr]
+    keys = decoded.keys
+    for number, (program_at, accounts_at, data) in enumerate(compiled, 1):
+        program_key = keys[program_at]
+        program = programs.get(program_key)  # type: ignore[arg-type]
+        layout = None if program is None else program.layout_of(data, len(accounts_at))
+        decoded.add(Instruction(number, program, layout, program_key, keys, accounts_at, data), known)
     return decoded
 
 
@@ -220,52 +263,22 @@ def _accounts(count: int) -> struct.Struct:
     return struct.Struct(f"{PUBKEY_BYTES}s" * count)
 
 
-def _look_up(lookups: Sequence[object], tables: Mapping[bytes, Sequence[bytes]], keys: list[Account]) -> list[bytes]:
-    """Add the accounts of the tables: first all that are written to, then all that are read."""
-    named = [(bytes(lookup.account_key), lookup) for lookup in lookups]  # type: ignore[attr-defined]
-    for positions in ("writable_indexes", "readonly_indexes"):
-        for address, lookup in named:
-            table = tables.get(address, ())
-            keys += [table[at] if at < len(table) else None for at in getattr(lookup, positions)]
-    return [address for address, _ in named if address not in tables]
-
-
-def _instruction(
-    number: int,
-    program_at: int,
-    accounts_at: bytes,
-    data: bytes,
-    keys: Sequence[Account],
-    programs: Mapping[bytes, Program],
-) -> Instruction:
-    program_key = keys[program_at]
-    accounts = tuple(map(keys.__getitem__, accounts_at))
-    program = programs.get(program_key)  # type: ignore[arg-type]
-    layout = None
-    if program is not None:
-        layout = program.allowed.get(data[: program.prefix_bytes])
-        if layout is not None and (len(data) < layout.least_bytes or len(accounts) < layout.least_accounts):
-            layout = None
-    return Instruction(number, program, layout, program_key, accounts, data)
-
-
 def _swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) -> Swap:
-    accounts = instruction.accounts
-    user = accounts[layout.user]
-    source = None if layout.source is None else accounts[layout.source]
-    target = None if layout.target is None else accounts[layout.target]
-    ways = [(_mint(accounts, paid, known), _mint(accounts, got, known)) for paid, got in layout.mints]
-    paid_mint, got_mint = ways[0] if len(ways) == 1 else _way(ways, user, source, target, known)
+    keys, places = instruction.keys, instruction.places
+    user = keys[places[layout.user]]
+    source = None if layout.source is None else keys[places[layout.source]]
+    target = None if layout.target is None else keys[places[layout.target]]
+    paid, got = layout.mints
+    paid_mint = known.wrapped_sol if paid is None else keys[places[paid]]
+    got_mint = known.wrapped_sol if got is None else keys[places[got]]
+    if layout.either_way:
+        paid_mint, got_mint = _way(paid_mint, got_mint, user, source, target, known)
     most_in, least_out = _amounts(instruction, layout)
     fee = 0 if layout.zero is None else instruction.u64(layout.zero)
     return Swap(
         instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
         most_in, least_out, fee,
     )  # fmt: skip
-
-
-def _mint(accounts: Sequence[Account], slot: int | None, known: KnownPrograms) -> Account:
-    return known.wrapped_sol if slot is None else accounts[slot]
 
 
 def _amounts(instruction: Instruction, layout: SwapLayout) -> tuple[int, int]:
@@ -279,15 +292,22 @@ def _amounts(instruction: Instruction, layout: SwapLayout) -> tuple[int, int]:
 
 
 def _way(
-    ways: list[tuple[Account, Account]], user: Account, source: Account, target: Account, known: KnownPrograms
+    one: Account, other: Account, user: Account, source: Account, target: Account, known: KnownPrograms
 ) -> tuple[Account, Account]:
-    """Which of two mints is paid: the one whose account pays; else, the one whose account is not paid."""
-    for account, side in ((source, 0), (target, 1)):
-        for way in ways:
-            if is_own_token_account(user, way[side], account, known.token_programs):
-                return way
+    """Which of two mints is paid, and which is got: the one whose account pays is; else, the one whose is not paid.
+
+    An account is ours for one mint only, so it does not matter which mint is asked about first. A currency is: its
+    account is derived already, where a token's is mostly a new one, and dear.
+    """
+    if one not in known.currencies and other in known.currencies:
+        one, other = other, one
+    for paid, got in ((one, other), (other, one)):
+        if is_own_token_account(user, paid, source, known.token_programs):
+            return paid, got
+        if is_own_token_account(user, paid, target, known.token_programs):
+            return got, paid
     # Neither is the user's: take it for the way that spends money.
-    return next((way for way in ways if way[0] in known.currencies), ways[0])
+    return one, other
 
 
 def is_own_token_account(wallet: Account, mint: Account, account: Account, token_programs: Sequence[bytes]) -> bool:
@@ -309,7 +329,7 @@ def _seeded(instruction: Instruction) -> SeededAccount:
     base, seed = data[_BASE_AT:_SEED_LENGTH_AT], data[_SEED_AT:lamports_at]
     owner = data[owner_at : owner_at + PUBKEY_BYTES].ljust(PUBKEY_BYTES, b"\xff")
     lamports = int.from_bytes(data[lamports_at : lamports_at + 8], "little")
-    return SeededAccount(instruction, instruction.accounts[1], seeded_address(base, seed, owner), base, owner, lamports)
+    return SeededAccount(instruction, instruction.account(1), seeded_address(base, seed, owner), base, owner, lamports)
 
 
 def transferred_lamports(instruction: Instruction) -> int:

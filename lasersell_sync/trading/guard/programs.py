@@ -1,12 +1,13 @@
 """Which programs and instructions may stand in a transaction, and where an instruction keeps what matters.
 
 The facts are data: ``programs.json``. A program has a table ``allowed`` (instruction, its first bytes in hex, how many
-bytes and accounts it has at least), and a table ``refused``, which only gives names to what is refused anyway. The
-markets' programs have ``swaps``, whose first eight bytes follow from the name (Anchor), and which say in positions
+bytes and accounts it has at least, and which other one it ``counts_as``), and a table ``refused``, which only gives
+names to what is refused anyway. The markets' programs have ``swaps``, whose first eight bytes follow from the name
+(Anchor), and which say in positions
 
 - of the account list: the ``user`` who signs, the accounts ``from`` which the user pays and ``to`` which the user is
-  paid (null: the user's own lamports), and the ``mints`` paid and got, in each of the ways that the program can be
-  used (``"SOL"``: lamports);
+  paid (null: the user's own lamports), and the ``mints`` paid and got (``"SOL"``: lamports), in this order or, where
+  the program goes ``either_way``, in the other;
 - of the data: where the most that goes ``in`` and the least that comes ``out`` stand, eight bytes each. Where the
   byte behind the two is a mode, there is one position a mode. At ``zero`` is a fee for a third party.
 """
@@ -18,7 +19,9 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.trading.guard.addresses import from_text, require_address, to_text
@@ -34,11 +37,13 @@ _EVERYTHING = "*"
 _HEX = "0x"
 
 
-class SwapLayout(NamedTuple):
+@attrs.frozen
+class SwapLayout:
     """Where a swap keeps what matters; positions in accounts and data. None as an account: the user's lamports.
 
     Attributes:
-        mints: (paid, got), one pair a way to use it; None as a mint: lamports.
+        mints: (paid, got); None as a mint: lamports.
+        either_way: whether the second may be paid and the first got; the accounts tell.
         most_in: one position a mode; without modes, one.
         least_out: the same.
         zero: where a third party's fee stands, or None.
@@ -47,26 +52,31 @@ class SwapLayout(NamedTuple):
     user: int
     source: int | None
     target: int | None
-    mints: tuple[tuple[int | None, int | None], ...]
+    mints: tuple[int | None, int | None]
+    either_way: bool
     most_in: tuple[int, ...]
     least_out: tuple[int, ...]
     zero: int | None
 
 
-class Layout(NamedTuple):
+@attrs.frozen
+class Layout:
     """One allowed instruction: its name, the least of its data and accounts, and what a swap adds to that.
 
     Attributes:
         name: ``token.close_account``; of both token programs, for they mean the same.
+        kind: the name, or that of another which means the same for the rules.
     """
 
     name: str
+    kind: str
     least_bytes: int
     least_accounts: int
     swap: SwapLayout | None = None
 
 
-class Program(NamedTuple):
+@attrs.frozen
+class Program:
     """One program.
 
     Attributes:
@@ -85,8 +95,16 @@ class Program(NamedTuple):
     refused: Mapping[bytes, str]
     trusted: tuple[bytes, ...] = ()
 
+    def layout_of(self, data: bytes, accounts: int) -> Layout | None:
+        """Which of the allowed instructions it is; None if it is none, or has too little data or accounts for it."""
+        layout = self.allowed.get(data[: self.prefix_bytes])
+        if layout is None or len(data) < layout.least_bytes or accounts < layout.least_accounts:
+            return None
+        return layout
 
-class KnownPrograms(NamedTuple):
+
+@attrs.frozen
+class KnownPrograms:
     """What ``programs.json`` says.
 
     Attributes:
@@ -128,12 +146,17 @@ def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Progr
         swaps = {_anchor_prefix(swap): _swap(f"{name}.{swap}", fields) for swap, fields in entry["swaps"].items()}
         return Program(name, address, _ANCHOR_BYTES, swaps, {})
     allowed = {
-        bytes.fromhex(prefix): Layout(f"{family}.{instruction}", fields["bytes"], fields["accounts"])
+        bytes.fromhex(prefix): _layout(family, instruction, fields)
         for instruction, fields in entry["allowed"].items()
         for prefix in fields["prefixes"]
     }
     refused = {bytes.fromhex(prefix): instruction for prefix, instruction in entry["refused"].items()}
     return Program(name, address, entry["prefix_bytes"], allowed, refused)
+
+
+def _layout(family: str, instruction: str, fields: dict[str, Any]) -> Layout:
+    kind = fields.get("counts_as", instruction)
+    return Layout(f"{family}.{instruction}", f"{family}.{kind}", fields["bytes"], fields["accounts"])
 
 
 def _anchor_prefix(instruction: str) -> bytes:
@@ -142,12 +165,15 @@ def _anchor_prefix(instruction: str) -> bytes:
 
 def _swap(name: str, fields: dict[str, Any]) -> Layout:
     most_in, least_out = (tuple(item) if isinstance(item, list) else (item,) for item in (fields["in"], fields["out"]))
-    mints = tuple((_slot(paid), _slot(got)) for paid, got in fields["mints"])
-    swap = SwapLayout(fields["user"], fields["from"], fields["to"], mints, most_in, least_out, fields.get("zero"))
-    slots = [swap.user, swap.source, swap.target, *(slot for way in mints for slot in way)]
+    paid, got = map(_slot, fields["mints"])
+    swap = SwapLayout(
+        fields["user"], fields["from"], fields["to"], (paid, got), fields.get("either_way", False),
+        most_in, least_out, fields.get("zero"),
+    )  # fmt: skip
+    slots = [swap.user, swap.source, swap.target, paid, got]
     numbers = [_MODE_AT] if swap.zero is None else [_MODE_AT, swap.zero + _U64_BYTES]
     least_bytes = max(numbers) + (len(most_in) > 1)
-    return Layout(name, least_bytes, 1 + max(slot for slot in slots if slot is not None), swap)
+    return Layout(name, name, least_bytes, 1 + max(slot for slot in slots if slot is not None), swap)
 
 
 def _slot(value: int | str) -> int | None:
@@ -174,7 +200,7 @@ def allow(programs: Mapping[bytes, Program], additions: Mapping[str, Collection[
             raise ConfigurationError("allow", f"{text}: give a list of instructions, for example ['*']")
         trusted = tuple(_trusted_prefix(instruction) for instruction in instructions)
         known = table.get(address) or Program(to_text(address), address, _ANCHOR_BYTES, {}, {})
-        table[address] = known._replace(trusted=known.trusted + trusted)
+        table[address] = attrs.evolve(known, trusted=known.trusted + trusted)
     return table
 
 

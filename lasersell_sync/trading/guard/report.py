@@ -88,7 +88,7 @@ def _instruction(item: Instruction) -> str:
     if item.layout is None:
         return ": not on the list"
     if item.name == "system.transfer":
-        return f": {transferred_lamports(item)} lamports to {shown(item.accounts[1])}"
+        return f": {transferred_lamports(item)} lamports to {shown(item.account(1))}"
     if item.name == "compute_budget.set_compute_unit_limit":
         return f": {item.u32(1)} units"
     if item.name == "compute_budget.set_compute_unit_price":

@@ -27,7 +27,6 @@ __all__ = ["ENCODING", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offenc
 
 #: A classic token account, exempt from rent; comes back when it is closed.
 TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
-_TOKEN_ACCOUNT_INITIALIZERS = ("token.initialize_account", "token.initialize_account2", "token.initialize_account3")
 _DEFAULT_UNITS = 200_000
 _MAX_UNITS = 1_400_000
 _MICROLAMPORTS = 1_000_000
@@ -118,7 +117,7 @@ def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
             f"accounts stand in the look-up table {shown(table)}, which is not known", table,
             f"fetch the table and give it to the guard: guard.add_lookup_table('{shown(table)}', addresses)",
         )  # fmt: skip
-    if None in tx.keys:
+    if tx.has_gaps:
         return Offence(
             "an account stands behind the end of a look-up table as it is known", None,
             "fetch the table again and give it to the guard: guard.add_lookup_table(table, addresses)",
@@ -128,7 +127,7 @@ def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
 
 @_rule("program", "every program is on the list")
 def _program(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
-    for item in tx.instructions:
+    for item in tx.unlisted:
         if item.program is None:
             key = shown(item.program_key)
             return Offence(
@@ -141,8 +140,8 @@ def _program(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
 
 @_rule("instruction", "every instruction is one of those that its program is listed with")
 def _instruction(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
-    for item in tx.instructions:
-        if item.layout is None and item.program is not None and not item.is_trusted:
+    for item in tx.unlisted:
+        if item.program is not None and not item.is_trusted:
             address, prefix = to_text(item.program.address), _first_bytes(item, item.program.prefix_bytes)
             return Offence(
                 f"instruction {item.number} is {item.name}, which is not on the list", item.program_key,
@@ -161,7 +160,7 @@ def _first_bytes(item: Instruction, count: int) -> str:
 
 @_rule("mint", "it trades the expected token, against SOL or USD1")
 def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    if not tx.swaps and not any(item.is_trusted for item in tx.instructions):
+    if not tx.swaps and not any(item.is_trusted for item in tx.unlisted):
         return Offence("no instruction of a market is in it: nothing is traded", trade.mint)
     if trade.mint is not None and trade.mint not in tx.keys:
         return Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
@@ -232,8 +231,8 @@ def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None
             return Offence(f"instruction {number} pays to {shown(swap.target)}, which is not ours", swap.target, _OURS)
         if not (
             swap.pays_lamports
+            or _is_signalled_source(swap, trade)  # before the next: it spares the derivation of an account
             or _is_own(tx, trade, limits, swap.paid_mint, swap.source)
-            or _is_signalled_source(swap, trade)
         ):
             return Offence(f"instruction {number} takes from {shown(swap.source)}", swap.source, _OURS)
         if swap.third_party_fee:
@@ -265,15 +264,14 @@ def _is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, ac
 
 @_rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
 def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for item in _creations(tx):
-        payer, _, owner = item.accounts[:3]
-        for account in (payer, owner):
+    for item in tx.of_kind("associated_token.create"):
+        for account in (item.account(0), item.account(2)):
             if account != trade.signer:
                 return Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
-    for item in _initializations(tx):
+    for item in tx.of_kind("token.initialize_account"):
         if _owner_of_initialized(item) != trade.signer:
             return Offence(
-                f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.accounts[0]
+                f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.account(0)
             )
     for created in tx.seeded:
         if created.address not in _fresh_accounts(tx, trade, limits):
@@ -284,16 +282,8 @@ def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Offence |
     return None
 
 
-def _creations(tx: Decoded) -> list[Instruction]:
-    return [*tx.named("associated_token.create"), *tx.named("associated_token.create_idempotent")]
-
-
-def _initializations(tx: Decoded) -> list[Instruction]:
-    return [item for name in _TOKEN_ACCOUNT_INITIALIZERS for item in tx.named(name)]
-
-
 def _owner_of_initialized(item: Instruction) -> bytes | None:
-    return item.accounts[2] if item.data[0] == 1 else item.data[1:33]
+    return item.account(2) if item.data[0] == 1 else item.data[1:33]
 
 
 def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
@@ -305,9 +295,9 @@ def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
         return set()
     known = limits.known
     initialized = {
-        item.accounts[0]
-        for item in _initializations(tx)
-        if item.accounts[1] == known.wrapped_sol and _owner_of_initialized(item) == trade.signer
+        item.account(0)
+        for item in tx.of_kind("token.initialize_account")
+        if item.account(1) == known.wrapped_sol and _owner_of_initialized(item) == trade.signer
     }
     return {
         account.derived
@@ -321,8 +311,8 @@ def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
 
 @_rule("destination", "lamports go to own accounts, senders' tip accounts and the partner only")
 def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for item in tx.named("system.transfer"):
-        target = item.accounts[1]
+    for item in tx.of_kind("system.transfer"):
+        target = item.account(1)
         if _bucket(tx, trade, limits, target) is None:
             return Offence(
                 f"instruction {item.number} sends {transferred_lamports(item)} lamports to {shown(target)}", target,
@@ -333,16 +323,19 @@ def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None
 
 @_rule("lamports", "what leaves the wallet is capped: tips, partner fee, and what own accounts get")
 def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    sums, last = {"tip": 0, "partner": 0, "own": 0}, dict[str, bytes | None]()
-    for item in tx.named("system.transfer"):
-        bucket = _bucket(tx, trade, limits, item.accounts[1])
+    sums: dict[str, int] = {"tip": 0, "partner": 0, "own": 0}
+    last: dict[str, bytes | None] = {}
+    for item in tx.of_kind("system.transfer"):
+        target = item.account(1)
+        bucket = _bucket(tx, trade, limits, target)
         if bucket is not None:
             sums[bucket] += transferred_lamports(item)
-            last[bucket] = item.accounts[1]
+            last[bucket] = target
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * len(_creations(tx)) - tx.spending.get("SOL", 0)
+    creations = len(tx.of_kind("associated_token.create"))
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
     for bucket, option in _CAPS.items():
         cap = getattr(limits, option)
         if sums[bucket] > cap:
@@ -370,8 +363,8 @@ def _bucket(tx: Decoded, trade: Expected, limits: Limits, target: bytes | None) 
 
 @_rule("priority_fee", "the priority fee is capped")
 def _priority_fee(tx: Decoded, _: Expected, limits: Limits) -> Offence | None:
-    prices = tx.named("compute_budget.set_compute_unit_price")
-    unit_limits = tx.named("compute_budget.set_compute_unit_limit")
+    prices = tx.of_kind("compute_budget.set_compute_unit_price")
+    unit_limits = tx.of_kind("compute_budget.set_compute_unit_limit")
     if not prices:
         return None
     key = prices[0].program_key
@@ -392,10 +385,10 @@ def _priority_fee(tx: Decoded, _: Expected, limits: Limits) -> Offence | None:
 
 @_rule("token_transfer", "tokens are transferred between own accounts only")
 def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for name, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
-        for item in tx.named(name):
-            target = item.accounts[target_at]
-            mints: Sequence[bytes | None] = _mints(tx, limits) if mint_at is None else (item.accounts[mint_at],)
+    for kind, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
+        for item in tx.of_kind(kind):
+            target = item.account(target_at)
+            mints: Sequence[bytes | None] = _mints(tx, limits) if mint_at is None else (item.account(mint_at),)
             if not any(_is_own(tx, trade, limits, mint, target) for mint in mints):
                 return Offence(f"instruction {item.number} transfers tokens to {shown(target)}", target, _OURS)
     return None
@@ -408,9 +401,8 @@ def _mints(tx: Decoded, limits: Limits) -> list[bytes | None]:
 
 @_rule("token_close", "closed token accounts leave their lamports to our wallet")
 def _token_close(tx: Decoded, trade: Expected, _: Limits) -> Offence | None:
-    for item in tx.named("token.close_account"):
-        if item.accounts[1] != trade.signer:
-            return Offence(
-                f"instruction {item.number} closes an account in favour of {shown(item.accounts[1])}", item.accounts[1]
-            )
+    for item in tx.of_kind("token.close_account"):
+        target = item.account(1)
+        if target != trade.signer:
+            return Offence(f"instruction {item.number} closes an account in favour of {shown(target)}", target)
     return None
