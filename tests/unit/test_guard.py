@@ -32,6 +32,7 @@ from lasersell_sync.sandbox.listings import discriminator
 from lasersell_sync.sandbox.orders import PartnerFee
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
+from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.rules import RULES
 from tests.support.market_transactions import (
@@ -549,6 +550,43 @@ def test_when_nobody_can_tell_which_way_it_goes_it_spends(market: str):
     SigningGuard(own_accounts=known, max_buy_lamports=10**9).check(tx_b64, wallet=trader.address)
 
 
+@pytest.mark.parametrize("market", ["meteora_dbc", "meteora_damm_v2"])
+@pytest.mark.parametrize("pays", ["coin", "wsol", "stranger"])
+@pytest.mark.parametrize("paid", ["coin", "wsol", "stranger"])
+def test_the_account_that_pays_tells_which_way_it_goes(market: str, pays: str, paid: str):
+    """Else the one that is paid does; when neither is ours, it is a purchase."""
+    trader = desk(market)
+    parts = draft(trader.sell())
+    swap = parts.index(PROGRAMS[market])
+    layout = known_programs().programs[bytes(Pubkey.from_string(PROGRAMS[market]))].allowed[discriminator("swap2")].swap
+    assert layout is not None
+    assert layout.source is not None
+    assert layout.target is not None
+    us, mint = trader.wallet.pubkey(), trader.listing.mint
+    accounts = {"coin": token_address(us, mint), "wsol": token_address(us, WRAPPED_SOL_MINT), "stranger": STRANGER}
+    parts = parts.with_account(swap, layout.source, accounts[pays]).with_account(swap, layout.target, accounts[paid])
+    sells = pays == "coin" or (pays == "stranger" and paid == "wsol")
+    line = next(line for line in SigningGuard().explain(parts.b64()).lines if market in line)
+    assert (f"units of {mint}, gets at least" in line) == sells, line
+    assert ("lamports, gets at least" in line) != sells, line
+
+
+@MARKET_CASES
+def test_a_tokens_first_sale_derives_no_account_of_it(market: str, quote: str, monkeypatch: pytest.MonkeyPatch):
+    """That would take a third of the time of the whole check, and the signal names the account."""
+    trader = Desk(market, quote)
+    signal, _ = trader.signals("rpc")
+    derived_of = []
+
+    def noted(wallet: bytes, mint: bytes, token_program: bytes) -> bytes:
+        derived_of.append(mint)
+        return token_account(wallet, mint, token_program)
+
+    monkeypatch.setattr("lasersell_sync.trading.guard.decoded.token_account", noted)
+    SigningGuard().check(signal, wallet=trader.address)
+    assert set(derived_of) <= set(known_programs().currencies)
+
+
 # ── look-up tables ──
 
 
@@ -839,6 +877,12 @@ def test_the_list_is_the_services():
     }  # fmt: skip
     assert known.currencies == {bytes(WRAPPED_SOL_MINT): "SOL", bytes(USD1_MINT): "USD1"}
     assert {bytes(key) for keys in TIP_ACCOUNTS.values() for key in keys} < known.tip_accounts
+
+
+def test_what_counts_as_another_instruction_counts_as_one_that_is_listed():
+    """Else no rule would look at it."""
+    layouts = [layout for program in known_programs().programs.values() for layout in program.allowed.values()]
+    assert {layout.kind for layout in layouts} <= {layout.name for layout in layouts}
 
 
 def test_no_rule_is_named_twice():

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.pubkeys import require_pubkey
+
+if TYPE_CHECKING:
+    from solders.pubkey import Pubkey
 
 __all__ = ["PUBKEY_BYTES", "from_text", "require_address", "seeded_address", "to_text", "token_account"]
 
 PUBKEY_BYTES: Final = 32
 _KEPT = 65_536
+
+
+@functools.cache
+def _pubkey_class() -> type[Pubkey]:
+    """Kept, because an import statement costs more than reading an address, and each token's first sale reads two."""
+    from solders.pubkey import Pubkey
+
+    return Pubkey
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -25,9 +36,7 @@ def from_text(text: str) -> bytes:
     Raises:
         ValueError: it is none.
     """
-    from solders.pubkey import Pubkey
-
-    return bytes(Pubkey.from_string(text))
+    return bytes(_pubkey_class().from_string(text))
 
 
 def require_address(field: str, text: object) -> bytes:
@@ -45,18 +54,15 @@ def require_address(field: str, text: object) -> bytes:
 
 def to_text(address: bytes) -> str:
     """Base58."""
-    from solders.pubkey import Pubkey
-
-    return str(Pubkey.from_bytes(address))
+    return str(_pubkey_class().from_bytes(address))
 
 
 @functools.lru_cache(maxsize=_KEPT)
 def token_account(wallet: bytes, mint: bytes, token_program: bytes) -> bytes:
     """The wallet's associated token account: nobody else can own it."""
-    from solders.pubkey import Pubkey
     from solders.token.associated import get_associated_token_address
 
-    owner, token, program = (Pubkey.from_bytes(key) for key in (wallet, mint, token_program))
+    owner, token, program = map(_pubkey_class().from_bytes, (wallet, mint, token_program))
     return bytes(get_associated_token_address(owner, token, program))
 
 

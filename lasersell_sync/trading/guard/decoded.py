@@ -159,13 +159,14 @@ class Decoded:
         has_gaps: whether an account stands in a table, and not where the table is known.
         instructions: in order.
         unlisted: those of them that are not, or not quite, an allowed instruction of a program on the list.
+        by_kind: the allowed ones but swaps; ``token.close_account`` has those of both token programs.
         swaps: of the markets' programs.
         spending: the most that they can take, by currency; what is paid in tokens is not in it.
         seeded: accounts that it creates by a seed.
     """
 
     __slots__ = (
-        "_by_kind", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
+        "by_kind", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
         "unknown_tables", "unlisted",
     )  # fmt: skip
 
@@ -180,7 +181,7 @@ class Decoded:
         self.swaps: list[Swap] = []
         self.spending: dict[str, int] = {}
         self.seeded: list[SeededAccount] = []
-        self._by_kind: dict[str, list[Instruction]] = {}
+        self.by_kind: dict[str, list[Instruction]] = {}
 
     def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
         """Add the accounts of the tables: first all that are written to, then all that are read."""
@@ -205,10 +206,10 @@ class Decoded:
             self._add_swap(_swap(instruction, layout.swap, known), known)
             return
         kind = layout.kind
-        if kind in self._by_kind:
-            self._by_kind[kind].append(instruction)
+        if kind in self.by_kind:
+            self.by_kind[kind].append(instruction)
         else:
-            self._by_kind[kind] = [instruction]
+            self.by_kind[kind] = [instruction]
         if kind == _CREATE_WITH_SEED:
             self.seeded.append(_seeded(instruction))
 
@@ -217,10 +218,6 @@ class Decoded:
         currency = known.currencies.get(swap.paid_mint)  # type: ignore[arg-type]
         if currency is not None:
             self.spending[currency] = self.spending.get(currency, 0) + swap.most_in
-
-    def of_kind(self, kind: str) -> Sequence[Instruction]:
-        """The allowed instructions of a kind, ``token.close_account`` of both token programs."""
-        return self._by_kind.get(kind, ())
 
 
 def decode(

@@ -56,7 +56,8 @@ class Offence(NamedTuple):
     remedy: str = "do not sign it: ask for a new one, and tell the service if that is no better"
 
 
-class Rule(NamedTuple):
+@attrs.frozen
+class Rule:
     """A rule's name, what it demands in words, and its function."""
 
     name: str
@@ -264,11 +265,11 @@ def _is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, ac
 
 @_rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
 def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for item in tx.of_kind("associated_token.create"):
+    for item in tx.by_kind.get("associated_token.create", ()):
         for account in (item.account(0), item.account(2)):
             if account != trade.signer:
                 return Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
-    for item in tx.of_kind("token.initialize_account"):
+    for item in tx.by_kind.get("token.initialize_account", ()):
         if _owner_of_initialized(item) != trade.signer:
             return Offence(
                 f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.account(0)
@@ -296,7 +297,7 @@ def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
     known = limits.known
     initialized = {
         item.account(0)
-        for item in tx.of_kind("token.initialize_account")
+        for item in tx.by_kind.get("token.initialize_account", ())
         if item.account(1) == known.wrapped_sol and _owner_of_initialized(item) == trade.signer
     }
     return {
@@ -311,7 +312,7 @@ def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
 
 @_rule("destination", "lamports go to own accounts, senders' tip accounts and the partner only")
 def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
-    for item in tx.of_kind("system.transfer"):
+    for item in tx.by_kind.get("system.transfer", ()):
         target = item.account(1)
         if _bucket(tx, trade, limits, target) is None:
             return Offence(
@@ -325,7 +326,7 @@ def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None
 def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     sums: dict[str, int] = {"tip": 0, "partner": 0, "own": 0}
     last: dict[str, bytes | None] = {}
-    for item in tx.of_kind("system.transfer"):
+    for item in tx.by_kind.get("system.transfer", ()):
         target = item.account(1)
         bucket = _bucket(tx, trade, limits, target)
         if bucket is not None:
@@ -334,7 +335,7 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    creations = len(tx.of_kind("associated_token.create"))
+    creations = len(tx.by_kind.get("associated_token.create", ()))
     sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
     for bucket, option in _CAPS.items():
         cap = getattr(limits, option)
@@ -363,8 +364,8 @@ def _bucket(tx: Decoded, trade: Expected, limits: Limits, target: bytes | None) 
 
 @_rule("priority_fee", "the priority fee is capped")
 def _priority_fee(tx: Decoded, _: Expected, limits: Limits) -> Offence | None:
-    prices = tx.of_kind("compute_budget.set_compute_unit_price")
-    unit_limits = tx.of_kind("compute_budget.set_compute_unit_limit")
+    prices = tx.by_kind.get("compute_budget.set_compute_unit_price", ())
+    unit_limits = tx.by_kind.get("compute_budget.set_compute_unit_limit", ())
     if not prices:
         return None
     key = prices[0].program_key
@@ -386,7 +387,7 @@ def _priority_fee(tx: Decoded, _: Expected, limits: Limits) -> Offence | None:
 @_rule("token_transfer", "tokens are transferred between own accounts only")
 def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     for kind, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
-        for item in tx.of_kind(kind):
+        for item in tx.by_kind.get(kind, ()):
             target = item.account(target_at)
             mints: Sequence[bytes | None] = _mints(tx, limits) if mint_at is None else (item.account(mint_at),)
             if not any(_is_own(tx, trade, limits, mint, target) for mint in mints):
@@ -401,7 +402,7 @@ def _mints(tx: Decoded, limits: Limits) -> list[bytes | None]:
 
 @_rule("token_close", "closed token accounts leave their lamports to our wallet")
 def _token_close(tx: Decoded, trade: Expected, _: Limits) -> Offence | None:
-    for item in tx.of_kind("token.close_account"):
+    for item in tx.by_kind.get("token.close_account", ()):
         target = item.account(1)
         if target != trade.signer:
             return Offence(f"instruction {item.number} closes an account in favour of {shown(target)}", target)
