@@ -110,6 +110,7 @@ class Swap:
         got_mint: what the user gets.
         source: the account that pays, or None for the user's lamports.
         target: the account that is paid, or None for the user's lamports.
+        is_purchase: whether it pays with SOL or USD1.
         most_in: at the most so much is paid, in the smallest units.
         least_out: at the least so much is got.
         third_party_fee: what the instruction gives to somebody else, in the program's units; 0 mostly.
@@ -123,6 +124,7 @@ class Swap:
     target: Account
     pays_lamports: bool
     gets_lamports: bool
+    is_purchase: bool
     most_in: int
     least_out: int
     third_party_fee: int
@@ -215,8 +217,8 @@ class Decoded:
 
     def _add_swap(self, swap: Swap, known: KnownPrograms) -> None:
         self.swaps.append(swap)
-        currency = known.currencies.get(swap.paid_mint)  # type: ignore[arg-type]
-        if currency is not None:
+        if swap.is_purchase:
+            currency = known.currencies[swap.paid_mint]  # type: ignore[index]
             self.spending[currency] = self.spending.get(currency, 0) + swap.most_in
 
 
@@ -274,7 +276,7 @@ def _swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) ->
     fee = 0 if layout.zero is None else instruction.u64(layout.zero)
     return Swap(
         instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
-        most_in, least_out, fee,
+        paid_mint in known.currencies, most_in, least_out, fee,
     )  # fmt: skip
 
 

@@ -34,7 +34,10 @@ _MICROLAMPORTS = 1_000_000
 
 @attrs.frozen
 class Limits:
-    """What a ``SigningGuard`` was told, in the form that the rules use; its constructor explains the fields."""
+    """What a ``SigningGuard`` was told, in the form that the rules use; its constructor explains the fields.
+
+    ``max_buy`` is by currency, ``max_lamports`` by kind of destination (``tip``, ``partner``, ``own``).
+    """
 
     known: KnownPrograms
     programs: Mapping[bytes, Program]
@@ -42,10 +45,8 @@ class Limits:
     own_accounts: frozenset[bytes]
     partner: bytes | None
     max_buy: Mapping[str, int | None]
-    max_tip_lamports: int
-    max_partner_fee_lamports: int
+    max_lamports: Mapping[str, int]
     max_priority_fee_lamports: int
-    max_rent_lamports: int
 
 
 class Offence(NamedTuple):
@@ -165,25 +166,23 @@ def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
         return Offence("no instruction of a market is in it: nothing is traded", trade.mint)
     if trade.mint is not None and trade.mint not in tx.keys:
         return Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
-    currencies = limits.known.currencies
     for swap in tx.swaps:
-        is_purchase = swap.paid_mint in currencies
-        token = swap.got_mint if is_purchase else swap.paid_mint
+        token = swap.got_mint if swap.is_purchase else swap.paid_mint
         if trade.mint is not None and token != trade.mint:
             return Offence(
                 f"instruction {swap.instruction.number} trades {shown(token)}, not {shown(trade.mint)}", token
             )
-        if not is_purchase and swap.got_mint not in currencies:
+        if not swap.is_purchase and swap.got_mint not in limits.known.currencies:
             return Offence(f"instruction {swap.instruction.number} pays in {shown(swap.got_mint)}", swap.got_mint)
     return None
 
 
 @_rule("side", "a sale sells and a purchase buys")
-def _side(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _side(tx: Decoded, trade: Expected, _: Limits) -> Offence | None:
     if trade.side is None:
         return None
     for swap in tx.swaps:
-        side = BUY if swap.paid_mint in limits.known.currencies else SELL
+        side = BUY if swap.is_purchase else SELL
         if side != trade.side:
             return Offence(f"instruction {swap.instruction.number} is a {side}, not a {trade.side}", swap.got_mint)
     if trade.side == BUY and not tx.swaps:
@@ -192,12 +191,12 @@ def _side(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
 
 
 @_rule("amount", "a sale sells no more than was asked for")
-def _amount(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _amount(tx: Decoded, trade: Expected, _: Limits) -> Offence | None:
     if trade.max_tokens is None:
         return None
     sold = 0
     for swap in tx.swaps:
-        if swap.paid_mint not in limits.known.currencies:
+        if not swap.is_purchase:
             sold += swap.most_in
     if sold > trade.max_tokens:
         return Offence(f"it sells {sold} tokens, {trade.max_tokens} at most", trade.mint)
@@ -337,12 +336,11 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
         last["own"] = created.address
     creations = len(tx.by_kind.get("associated_token.create", ()))
     sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
-    for bucket, option in _CAPS.items():
-        cap = getattr(limits, option)
+    for bucket, cap in limits.max_lamports.items():
         if sums[bucket] > cap:
             return Offence(
                 f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
-                f"if that is right: SigningGuard({option}=...)",
+                f"if that is right: SigningGuard({_CAPS[bucket]}=...)",
             )  # fmt: skip
     return None
 

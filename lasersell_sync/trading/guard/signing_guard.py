@@ -139,10 +139,12 @@ class SigningGuard:
             own_accounts=frozenset(require_address("own_accounts", text) for text in options.own_accounts),
             partner=None if options.partner is None else require_address("partner", options.partner),
             max_buy={"SOL": options.max_buy_lamports, "USD1": options.max_buy_usd1_units},
-            max_tip_lamports=options.max_tip_lamports,
-            max_partner_fee_lamports=options.max_partner_fee_lamports,
+            max_lamports={
+                "tip": options.max_tip_lamports,
+                "partner": options.max_partner_fee_lamports,
+                "own": options.max_rent_lamports,
+            },
             max_priority_fee_lamports=options.max_priority_fee_lamports,
-            max_rent_lamports=options.max_rent_lamports,
         )
 
     def add_lookup_table(self, address: str, addresses: Iterable[str]) -> None:
