@@ -291,6 +291,11 @@ class Workers:
         outcome = self._expect(pipe, contestant)
         return outcome, self._sender.sent()
 
+    def process_id(self, contestant: str) -> int:
+        """Of one that has run."""
+        pid: int = self._processes[contestant][0].pid
+        return pid
+
     def retire(self, contestant: str) -> None:
         """End a contestant's process; its next run begins with a fresh one."""
         process, pipe = self._processes.pop(contestant)
