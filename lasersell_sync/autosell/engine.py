@@ -363,7 +363,9 @@ class AutoSeller:
         if not message.watched and message.wallet_pubkey in self._tools.signers:
             self._in_line(
                 (message.wallet_pubkey, message.token_account),
-                lambda position: position.opened(message.mint, message.entry_quote_units, message.opened_at_ms),
+                lambda position: position.opened(
+                    message.mint, message.entry_quote_units, message.opened_at_ms, message.slot
+                ),
             )
 
     def _hear_closed(self, message: PositionClosed, event: StreamEvent) -> None:

@@ -40,11 +40,14 @@ _DAY_MS = 24 * 3600 * 1000
 #: How long a look at a busy file waits: another process reads, and nobody but us writes.
 _BUSY_S = 5.0
 
+_INTEGER_MAX: Final = 2**63 - 1
+
 # Amounts are u64, wider than SQLite's integers: they are kept as text.
 _SCHEMA = f"""
 CREATE TABLE openings (
     wallet TEXT NOT NULL, token_account TEXT NOT NULL, mint TEXT NOT NULL,
-    generation INTEGER NOT NULL, entry_quote_units TEXT NOT NULL, opened_at_ms INTEGER, is_closed INTEGER NOT NULL,
+    generation INTEGER NOT NULL, entry_quote_units TEXT NOT NULL, opened_at_ms INTEGER, slot INTEGER,
+    is_closed INTEGER NOT NULL,
     PRIMARY KEY (wallet, token_account)
 ) WITHOUT ROWID;
 CREATE TABLE exits (
@@ -234,28 +237,38 @@ class Journal:
     # ── openings: which generation of a token account is this? ───────────────────────────────────────────────────
 
     def opened(
-        self, wallet: str, token_account: str, mint: str, entry_quote_units: int, opened_at_ms: int | None = None
+        self,
+        wallet: str,
+        token_account: str,
+        mint: str,
+        entry_quote_units: int,
+        opened_at_ms: int | None = None,
+        slot: int | None = None,
     ) -> int:
         """A position was announced; its generation, which rises with each opening that is not the one known before.
 
         The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same.
         A server announces a position again after every reconnect (PROTOCOL.md §2), and after the sale of a part with
-        another entry; neither is a new opening.
+        another entry; neither is a new opening. ``slot``: where its tokens were seen; the newest is remembered.
         """
+        opened_at_ms, slot = _fitting(opened_at_ms), _fitting(slot)
         with self._transaction(durable=False) as db:
             row = db.execute(
-                "SELECT generation, entry_quote_units, opened_at_ms, is_closed FROM openings"
+                "SELECT generation, entry_quote_units, opened_at_ms, is_closed, slot FROM openings"
                 " WHERE wallet = ? AND token_account = ?",
                 (wallet, token_account),
             ).fetchone()
             generation = 0 if row is None else int(row[0])
-            if row is not None and not row[3]:
-                if row[1] == str(entry_quote_units):
-                    return generation
-                if opened_at_ms is not None and row[2] == opened_at_ms:
-                    return generation
+            is_known = row is not None and (
+                row[1] == str(entry_quote_units) or (opened_at_ms is not None and row[2] == opened_at_ms)
+            )
+            if is_known and not row[3]:
+                if slot is not None and slot > (row[4] or -1):
+                    where = "WHERE wallet = ? AND token_account = ?"
+                    db.execute(f"UPDATE openings SET slot = ? {where}", (slot, wallet, token_account))  # noqa: S608
+                return generation
             return _set_opening(
-                db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms
+                db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms, slot=slot
             )
 
     def closed(self, wallet: str, token_account: str) -> None:
@@ -282,6 +295,11 @@ class Journal:
             "SELECT generation FROM openings WHERE wallet = ? AND token_account = ?", (wallet, token_account)
         )
         return 0 if row is None else int(row[0])
+
+    def announced_slot(self, wallet: str, token_account: str) -> int | None:
+        """Where the tokens of its latest opening were seen last, by the server's word; None: it was not announced."""
+        row = self._one("SELECT slot FROM openings WHERE wallet = ? AND token_account = ?", (wallet, token_account))
+        return None if row is None or row[0] is None else int(row[0])
 
     # ── exits ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -579,11 +597,12 @@ def _set_opening(
     generation: int,
     *,
     opened_at_ms: int | None = None,
+    slot: int | None = None,
 ) -> int:
     db.execute(
         "INSERT OR REPLACE INTO openings (wallet, token_account, mint, generation, entry_quote_units, opened_at_ms,"
-        " is_closed) VALUES (?,?,?,?,?,?,0)",
-        (wallet, token_account, mint, generation, str(entry_quote_units), opened_at_ms),
+        " slot, is_closed) VALUES (?,?,?,?,?,?,?,0)",
+        (wallet, token_account, mint, generation, str(entry_quote_units), opened_at_ms, slot),
     )
     return generation
 
@@ -621,6 +640,11 @@ def _attempts(db: sqlite3.Connection, exit_id: int) -> tuple[Attempt, ...]:
 
 def _outcome(word: str | None) -> SellOutcome | None:
     return None if word is None else SellOutcome(word)
+
+
+def _fitting(number: int | None) -> int | None:
+    """The server's u64 as SQLite can hold it; none that means anything is larger."""
+    return None if number is None else min(number, _INTEGER_MAX)
 
 
 def _now_ms() -> int:

@@ -35,6 +35,7 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse,
 from lasersell_sync.trading.guard.addresses import from_text
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.token_amounts import AmountProof
 
 __all__ = ["Position", "PositionId"]
 
@@ -89,9 +90,11 @@ class Position:
 
     # ── what the stream says ─────────────────────────────────────────────────────────────────────────────────────
 
-    def opened(self, mint: str, entry_quote_units: int, opened_at_ms: int | None = None) -> None:
+    def opened(
+        self, mint: str, entry_quote_units: int, opened_at_ms: int | None = None, slot: int | None = None
+    ) -> None:
         """The position was announced, for the first time or again."""
-        self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms)
+        self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
         self._is_closed = False
         if self._opened_at_ms is not None and opened_at_ms not in (None, self._opened_at_ms):
             # Its close was missed, and nothing of it is left to sell. A changed entry alone does not say so: the sale
@@ -174,7 +177,7 @@ class Position:
         tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
         record = self._received(key, signal, tokens)
         if record.is_finished:
-            if not key.is_whole or not self._has_tokens():
+            if not key.is_whole or not self._has_tokens(record):
                 log.info("%s is signalled again and was sold: nothing is done", key)
                 return None
             # All was sold, and there is something again that no opening was announced of.
@@ -189,14 +192,18 @@ class Position:
         record = self._tools.journal.find(key)
         return record is not None and record.outcome is SellOutcome.CONFIRMED
 
-    def _has_tokens(self) -> bool:
-        """What the chain says; False when it says nothing: then the exit that was sold stays sold."""
+    def _has_tokens(self, sold: ExitRecord) -> bool:
+        """What the chain says after the sale; False when it says nothing: then the exit that was sold stays sold."""
+        return bool(self._amount(AmountProof(since=_newest_slot([sold]))))
+
+    def _amount(self, proof: AmountProof) -> int | None:
+        """What there is to sell; None: not proven yet, or nobody can be asked."""
         token_account = self.id[1]
         try:
-            return self._tools.sender.token_amounts([token_account])[token_account] > 0
+            return self._tools.sender.proven_amount(token_account, proof)
         except TxSubmitError as error:
             log.warning("the balance of %s cannot be asked for: %s", token_account, error)
-            return False
+            return None
 
     def _line_up(self, sale: Sale) -> Sale:
         self._waiting[sale.key] = sale
@@ -246,16 +253,18 @@ class Position:
                 result = TxResult(signature=attempt.signature, outcome=SellOutcome.CONFIRMED, slot=attempt.slot)
                 self._finish(sale, SellOutcome.CONFIRMED, result=result)
 
-    def _resume(self) -> None:
+    def _resume(self, proof: AmountProof | None = None) -> None:
         """Go on with what was restored: ask the chain whether there is anything to sell, then for a transaction."""
         if self._current is not None or not self._waiting:
             return
-        token_account = self.id[1]
-        try:
-            amount = self._tools.sender.token_amounts([token_account])[token_account]
-        except TxSubmitError as error:
-            log.warning("%s: unfinished exits wait, the balance cannot be asked for: %s", token_account, error)
-            self._later(_TRY_AGAIN_S, self._resume)
+        if proof is None:
+            waiting = [sale.record for sale in self._waiting.values()]
+            announced = self._tools.journal.announced_slot(*self.id)
+            proof = AmountProof(since=_newest_slot(waiting), announced=announced)
+            log.debug("%s: unfinished exits wait until it is proven whether anything is left", self.id[1])
+        amount = self._amount(proof)
+        if amount is None:
+            self._later(_TRY_AGAIN_S, partial(self._resume, proof))
             return
         if amount == 0:
             self._finish_all("nothing is left in the token account")
@@ -483,6 +492,11 @@ class Position:
 
     def _later(self, delay_s: float, task: Callable[[], None]) -> None:
         self._tools.lines.put_later(self.id, delay_s, task)
+
+
+def _newest_slot(records: list[ExitRecord]) -> int:
+    """That a transaction of these exits landed in, with or without an error; 0: none did."""
+    return max((attempt.slot or 0 for record in records for attempt in record.attempts), default=0)
 
 
 def _pays_in(context: MarketContext | None) -> SellOutput | None:

@@ -17,6 +17,7 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tx import read_signed_tx
 
 __all__ = ["ExitApi", "Sender", "Signed", "StreamPort", "Tools"]
@@ -31,8 +32,8 @@ class Sender(Protocol):
     def track(self, signature: str, *, blockhash: str, on_settled: Callable[[TxResult], None] | None = None) -> object:
         """Tell what became of one that was sent before."""
 
-    def token_amounts(self, token_accounts: list[str]) -> dict[str, int]:
-        """Balances now, in atomic units."""
+    def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
+        """A balance in atomic units; None while it is not proven."""
 
 
 class ExitApi(Protocol):

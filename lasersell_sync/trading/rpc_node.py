@@ -18,7 +18,7 @@ from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.expiry import Tip
 
-__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Landing", "RpcNode", "Statuses"]
+__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Accounts", "Landing", "RpcNode", "Statuses"]
 
 #: ``getSignatureStatuses`` takes so many signatures, ``getMultipleAccounts`` so many addresses.
 MAX_STATUSES: Final = 256
@@ -58,6 +58,18 @@ class AccountData(NamedTuple):
 
     owner: str
     data: bytes
+
+
+class Accounts(NamedTuple):
+    """An answer of ``getMultipleAccounts``.
+
+    Attributes:
+        slot: of the state that was looked at.
+        found: one for each address, in order; None where there is none.
+    """
+
+    slot: int
+    found: list[AccountData | None]
 
 
 class RpcNode:
@@ -114,13 +126,13 @@ class RpcNode:
         words = None if error is None else _log.shorten(json.dumps(error))
         return Landing(status["slot"], level != "processed", words)
 
-    def accounts(self, addresses: Sequence[str], *, budget: TimeBudget) -> list[AccountData | None]:
-        """Up to ``MAX_ACCOUNTS`` accounts at commitment ``confirmed``; None where there is none."""
+    def accounts(self, addresses: Sequence[str], *, budget: TimeBudget) -> Accounts:
+        """Up to ``MAX_ACCOUNTS`` accounts at commitment ``confirmed``."""
         params = [list(addresses), {"encoding": "base64", "commitment": "confirmed"}]
-        _, values = self._in_context(self._client.call("getMultipleAccounts", params, budget=budget))
+        slot, values = self._in_context(self._client.call("getMultipleAccounts", params, budget=budget))
         if not isinstance(values, list) or len(values) != len(addresses):
             raise self._senseless("getMultipleAccounts")
-        return [None if value is None else self._account(value) for value in values]
+        return Accounts(slot, [None if value is None else self._account(value) for value in values])
 
     def _account(self, value: Any) -> AccountData:
         if _is_object(value) and isinstance(value.get("owner"), str):

@@ -1,15 +1,18 @@
-"""What token accounts hold, asked of the chain."""
+"""What token accounts hold, asked of the chain, and what it takes to believe the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading.expiry import MAX_LAG_BLOCKS, READS_NEEDED
 from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS, AccountData, RpcNode
 
-__all__ = ["amount_of", "ask_token_amounts"]
+__all__ = ["AmountProof", "amount_of", "ask_proven_amount", "ask_token_amounts"]
+
+T = TypeVar("T")
 
 _TOKEN_PROGRAMS: Final = {
     "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
@@ -25,31 +28,123 @@ _IN_USE: Final = {1, 2}  # initialized, frozen
 _IS_ACCOUNT: Final = 2
 
 
+class AmountProof:
+    """What it takes to believe what nodes say that one token account holds.
+
+    A node that lags tells the past, and one that has not seen the account yet says that it holds nothing. So:
+
+    - An answer from a state older than ``since`` counts for nothing.
+    - That there are tokens is believed at once: the sale of what is gone sells nothing.
+    - That there are none is believed when two answers in a row say so, each from a state that is not older than
+      ``since``, than ``announced``, and than the newest confirmed block that any node told when they were first asked.
+      Where neither slot is known, all nodes may lag behind the tokens, as far as ``expiry.MAX_LAG_BLOCKS`` at the most;
+      that much is added.
+
+    Args:
+        since: a slot that the chain is known to have reached when what is asked about had happened; 0: none is known.
+        announced: the slot at which the tokens were there, by the server's word; None: it said nothing.
+
+    Threads: none; the caller guards it.
+    """
+
+    def __init__(self, *, since: int = 0, announced: int | None = None) -> None:
+        self._since = since
+        self._announced = announced
+        #: From this slot on an empty account is one.
+        self._bound: int | None = None
+        self._empty_reads = 0
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a node has told how far the chain is."""
+        return self._bound is not None
+
+    def saw_tips(self, newest_slot: int) -> None:
+        """The newest confirmed block that any node tells is in this slot."""
+        if self._announced is None and not self._since:
+            newest_slot += MAX_LAG_BLOCKS
+        self._bound = max(newest_slot, self._since, self._announced or 0)
+
+    def saw(self, amount: int, slot: int) -> int | None:
+        """A node answered, from the state of this slot; what the account holds, or None while that is not proven."""
+        if slot < self._since:
+            return None
+        if amount:
+            self._empty_reads = 0
+            return amount
+        if self._bound is None or slot < self._bound:
+            return None
+        self._empty_reads += 1
+        return 0 if self._empty_reads >= READS_NEEDED else None
+
+
 def ask_token_amounts(nodes: Sequence[RpcNode], accounts: Sequence[str], *, timeout_s: float) -> dict[str, int]:
     """Of each account; the nodes are asked one after the other until one answers.
 
     Raises:
         TxSubmitError: none answered (the last one's error), or an account is no token account (``decode_response``).
     """
-    wanted, budget = list(dict.fromkeys(accounts)), TimeBudget(timeout_s)
+    wanted = list(dict.fromkeys(accounts))
+    return next(_answers(nodes, lambda node, share: _amounts(node, wanted, share)[1], TimeBudget(timeout_s)))
+
+
+def ask_proven_amount(nodes: Sequence[RpcNode], account: str, proof: AmountProof, *, timeout_s: float) -> int | None:
+    """What an account holds; None while that is not proven: ask again with the same proof, a little later.
+
+    Raises:
+        TxSubmitError: as ``ask_token_amounts``.
+    """
+    budget = TimeBudget(timeout_s)
+    if proof.is_bounded:
+        return _proven(nodes, account, proof, budget)
+    amount = _proven(nodes, account, proof, _part(budget, 3))
+    if amount is not None:
+        return amount
+    tips = _answers(nodes, lambda node, share: node.tip("confirmed", budget=share).slot, _part(budget, 2))
+    proof.saw_tips(max(tips))
+    return _proven(nodes, account, proof, budget)
+
+
+def _proven(nodes: Sequence[RpcNode], account: str, proof: AmountProof, budget: TimeBudget) -> int | None:
+    for slot, amounts in _answers(nodes, lambda node, share: _amounts(node, [account], share), budget):
+        amount = proof.saw(amounts[account], slot)
+        if amount is not None:
+            return amount
+    return None
+
+
+def _answers(nodes: Sequence[RpcNode], ask: Callable[[RpcNode, TimeBudget], T], budget: TimeBudget) -> Iterator[T]:
+    """Of the nodes that answer, one after the other; the last one's error when none does."""
     problem = TxSubmitError("request_send", "there was no time to ask")
+    anybody = False
     for index, node in enumerate(nodes):
         # A node that hangs leaves the others their share.
-        share = TimeBudget((budget.remaining_s() or 0.0) / (len(nodes) - index))
+        share = _part(budget, len(nodes) - index)
         try:
-            found = _accounts(node, wanted, share)
+            answer = ask(node, share)
         except TxSubmitError as error:
             problem = error
-            continue
-        return {address: _amount(address, account, node) for address, account in zip(wanted, found, strict=True)}
-    raise problem
+        else:
+            anybody = True
+            yield answer
+    if not anybody:
+        raise problem
 
 
-def _accounts(node: RpcNode, addresses: Sequence[str], budget: TimeBudget) -> list[AccountData | None]:
-    found: list[AccountData | None] = []
+def _part(budget: TimeBudget, parts: int) -> TimeBudget:
+    return TimeBudget((budget.remaining_s() or 0.0) / parts)
+
+
+def _amounts(node: RpcNode, addresses: Sequence[str], budget: TimeBudget) -> tuple[int, dict[str, int]]:
+    """And the oldest slot that they were looked at in."""
+    slots: list[int] = []
+    amounts: dict[str, int] = {}
     for start in range(0, len(addresses), MAX_ACCOUNTS):
-        found += node.accounts(addresses[start : start + MAX_ACCOUNTS], budget=budget)
-    return found
+        batch = addresses[start : start + MAX_ACCOUNTS]
+        slot, found = node.accounts(batch, budget=budget)
+        slots.append(slot)
+        amounts.update((address, _amount(address, one, node)) for address, one in zip(batch, found, strict=True))
+    return min(slots), amounts
 
 
 def _amount(address: str, account: AccountData | None, node: RpcNode) -> int:

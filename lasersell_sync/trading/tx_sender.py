@@ -28,7 +28,7 @@ from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
 from lasersell_sync.trading.settled_calls import SettledCalls
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
-from lasersell_sync.trading.token_amounts import ask_token_amounts
+from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amount, ask_token_amounts
 from lasersell_sync.trading.tx import SignedTx, read_signed_tx
 
 if TYPE_CHECKING:
@@ -262,6 +262,29 @@ class TxSender:
             raise ConfigurationError("token_accounts", "a list of addresses is needed, not one text")
         accounts = [require_pubkey(f"token_accounts[{index}]", account) for index, account in enumerate(token_accounts)]
         return ask_token_amounts(self._nodes, accounts, timeout_s=timeout_s) if accounts else {}
+
+    def proven_amount(self, token_account: str, proof: AmountProof, *, timeout_s: float = 5.0) -> int | None:
+        """What a token account holds, at commitment ``confirmed``, as far as it is proven.
+
+        One node's lag does not make it: an account is called empty only when the proof says so.
+
+        Args:
+            token_account: base58.
+            proof: what has been seen of this account so far, and gets what is seen now.
+            timeout_s: seconds in all; every node gets a share.
+
+        Returns:
+            Atomic units, 0 for an account that does not exist; None when it is not proven yet: ask again later, with
+            the same proof.
+
+        Raises:
+            TxSubmitError, ConfigurationError, ForkedProcessError: as ``token_amounts``.
+
+        Threads: any; blocks the caller. One proof is used by one caller at a time.
+        """
+        self._guard.check()
+        account = require_pubkey("token_account", token_account)
+        return ask_proven_amount(self._nodes, account, proof, timeout_s=_seconds("timeout_s", timeout_s))
 
     def close(self, timeout: float = 5.0) -> None:
         """Ends it: nothing is sent or asked any more. Idempotent.

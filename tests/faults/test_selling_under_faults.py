@@ -9,17 +9,22 @@ import contextlib
 import resource
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from solders.pubkey import Pubkey
+from solders.token.associated import get_associated_token_address
 
 import lasersell_sync as ls
 from lasersell_sync.autosell import journal as journal_module
+from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.sandbox import Policies
+from lasersell_sync.trading._json_rpc import RpcClient
 from tests.support.stages import Stage
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 CONFIRMED = ls.SellOutcome.CONFIRMED
 
@@ -79,6 +84,35 @@ def test_a_node_that_lags_two_hundred_slots(stage: Stage, fate: Any):
         (report,) = stage.wait_for_reports()
     stage.assert_each_sold_once()
     assert report.transactions == (2 if fate == "never" else 1)
+
+
+def test_a_node_that_has_not_seen_the_tokens_yet_ends_no_unfinished_exit(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """A process ended before it signed; at the next one's start the node stands before the purchase."""
+    asked, is_late, real = threading.Semaphore(0), threading.Event(), RpcClient.call
+    is_late.set()
+
+    def call(client: RpcClient, method: str, *args: Any, **options: Any) -> Any:
+        answer = real(client, method, *args, **options)
+        if method == "getMultipleAccounts" and is_late.is_set():
+            answer["value"] = [None]
+            asked.release()
+        return answer
+
+    (wallet,) = stage.wallets
+    account = get_associated_token_address(Pubkey.from_string(wallet), Pubkey.from_string(stage.mint))
+    with ls.Journal(stage.journal_path) as journal:
+        key = ExitKey(wallet, str(account), stage.mint, WHOLE, 1)
+        journal.received(key, position_id=1, reason="stop_loss", tokens=stage.tokens[wallet])
+    stage.sandbox.faults.rpc_lag(200)
+    monkeypatch.setattr(RpcClient, "call", call)
+    with stage.selling():
+        for _ in range(3):
+            assert asked.acquire(timeout=PATIENCE_S)
+        assert stage.reports == []
+        stage.sandbox.faults.rpc_lag(0)
+        is_late.clear()
+        stage.wait_for_reports()
+    stage.assert_each_sold_once()
 
 
 def test_a_node_whose_lag_comes_and_goes(stage: Stage):

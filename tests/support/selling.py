@@ -26,6 +26,7 @@ from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
+from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tx import read_signed_tx
 from tests.support.market_transactions import blank, desk, draft, stranger
 
@@ -100,6 +101,8 @@ class FakeSender:
         self.sent: list[str] = []
         self.tracked: list[str] = []
         self.amount = 1
+        #: Of the only node's state.
+        self.slot = 10
         self.is_reachable = True
         self._open: dict[str, Callable[[TxResult], None]] = {}
 
@@ -113,10 +116,13 @@ class FakeSender:
         self.tracked.append(signature)
         self._open[signature] = on_settled
 
-    def token_amounts(self, token_accounts: list[str]) -> dict[str, int]:
+    def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
+        assert token_account
         if not self.is_reachable:
             raise TxSubmitError("request_send", "nobody answers")
-        return dict.fromkeys(token_accounts, self.amount)
+        if not proof.is_bounded:
+            proof.saw_tips(self.slot)
+        return proof.saw(self.amount, self.slot)
 
     @property
     def open(self) -> list[str]:
@@ -218,8 +224,8 @@ class Rig:
 
     # -- what the server says
 
-    def opened(self, entry_quote_units: int = 100, opened_at_ms: int | None = None) -> None:
-        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms))
+    def opened(self, entry_quote_units: int = 100, opened_at_ms: int | None = None, slot: int | None = 5) -> None:
+        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms, slot))
         self.lines.run()
 
     def closed(self) -> None:

@@ -107,6 +107,20 @@ def test_generations_count_openings_that_are_new(journal: Journal):
     assert journal.opened(WALLET, ACCOUNT, MINT, U64_MAX) == 4
 
 
+def test_the_newest_slot_of_an_opening_is_remembered(journal: Journal):
+    """In which the server saw its tokens; an opening that was not announced has none."""
+    slots = []
+    assert journal.announced_slot(WALLET, ACCOUNT) is None
+    for entry, slot in ((100, 7), (100, 9), (100, 8), (100, None), (200, 3), (300, None), (300, 4), (300, U64_MAX)):
+        journal.opened(WALLET, ACCOUNT, MINT, entry, opened_at_ms=entry, slot=slot)
+        slots.append(journal.announced_slot(WALLET, ACCOUNT))
+    assert slots == [7, 9, 9, 9, 3, None, 4, 2**63 - 1]
+    journal.next_generation(key())
+    assert journal.announced_slot(WALLET, ACCOUNT) is None
+    # Any u64 may come.
+    assert journal.opened(WALLET, ACCOUNT, MINT, 400, opened_at_ms=U64_MAX) == journal.generation(WALLET, ACCOUNT)
+
+
 def test_purchases_are_known_by_their_signature(journal: Journal):
     facts = {"wallet": WALLET, "mint": MINT, "watched_wallet": "Whale", "blockhash": "hash"}
     assert journal.buying(signature="sig", **facts)

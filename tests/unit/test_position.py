@@ -476,9 +476,59 @@ def test_an_empty_token_account_has_nothing_left_to_sell(rig: Rig):
     rig.is_paused = False
     rig.sender.amount = 0
     rig.restart()
+    assert rig.reports == []
+    rig.lines.advance(1)  # looked at once more
     assert rig.outcomes == [("whole", EXPIRED)]
     assert "nothing is left" in rig.reports[0].detail
     assert rig.stream.asked == []
+
+
+@pytest.mark.parametrize("announced", [11, None], ids=["announced in a later block", "never announced"])
+def test_a_node_that_lags_behind_the_tokens_ends_no_exit(announced: int | None):
+    """It has not seen the account yet, and says that it holds nothing."""
+    rig = Rig()
+    if announced is not None:
+        rig.opened(slot=announced)
+    rig.is_paused = True
+    rig.exit()
+    rig.is_paused = False
+    rig.sender.amount, rig.sender.slot = 0, 10
+    rig.restart()
+    rig.lines.advance(30)
+    assert (rig.reports, rig.stream.asked) == ([], [])
+    rig.sender.amount, rig.sender.slot = 1, 12
+    rig.lines.advance(2)
+    assert len(rig.stream.asked) == 1
+    rig.exit()
+    rig.settle(CONFIRMED)
+    assert rig.outcomes == [("whole", CONFIRMED)]
+
+
+def test_a_node_that_lags_behind_the_last_transaction_is_not_believed(rig: Rig):
+    """The failed one landed in block 9: what a node says of block 8 is the past, whatever it says."""
+    rig.exit()
+    rig.settle(FAILED)
+    rig.sender.slot = 8
+    for rig.sender.amount in (0, 1):
+        rig.restart()
+        asked = len(rig.stream.asked)
+        rig.lines.advance(30)
+        assert (rig.reports, len(rig.stream.asked)) == ([], asked)
+    rig.sender.slot = 9
+    rig.lines.advance(1)
+    assert len(rig.stream.asked) == asked + 1
+
+
+def test_what_a_lagging_node_says_of_before_the_sale_brings_no_second_one(rig: Rig):
+    """All was sold in block 9; in block 8 the tokens are there."""
+    rig.exit()
+    rig.settle(CONFIRMED)
+    rig.sender.amount, rig.sender.slot = 5, 8
+    rig.exit()
+    assert len(rig.sender.sent) == 1
+    rig.sender.slot = 9
+    rig.exit()
+    assert len(rig.sender.sent) == 2
 
 
 def test_without_an_answer_from_the_chain_nothing_is_begun(rig: Rig):

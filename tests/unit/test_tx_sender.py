@@ -31,6 +31,7 @@ from lasersell_sync.trading import (
 from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS, MAX_LAG_BLOCKS
 from lasersell_sync.trading.send_lane import NOT_TAKEN_CODES
+from lasersell_sync.trading.token_amounts import AmountProof
 from tests.support.http_server import Answer, closed_port
 from tests.support.solana_node import FIRST_HEIGHT, RpcFailure, SignedTransfer, SolanaNode, advance_nonce
 from tests.support.waiting import PATIENCE_S, until
@@ -901,6 +902,7 @@ def _in_child(connection: Any, sender: TxSender, pending: PendingTx) -> None:
         lambda: sender.submit(SignedTransfer(2).b64),
         lambda: sender.track(pending.signature, blockhash=SignedTransfer().blockhash),
         lambda: sender.token_amounts([]),
+        lambda: sender.proven_amount(ADDRESSES[0], AmountProof()),
         lambda: pending.result(0),
         pending.done,
         sender.warm,
@@ -1090,6 +1092,44 @@ def test_a_hanging_node_leaves_the_others_their_share_of_time(make_node: Any, ma
     assert make_sender(good, rpcs=[bad, good]).token_amounts(ADDRESSES[:1], timeout_s=1.0) == {ADDRESSES[0]: 9}
 
 
+def test_an_empty_account_is_proven_by_two_looks_at_the_newest_block(make_node: Any, make_sender: Any) -> None:
+    """A node that lags behind the other one, and one that has never seen the account, prove nothing."""
+    ahead, behind = make_node(height=FIRST_HEIGHT + 40), make_node()
+    sender, proof = make_sender(ahead, rpcs=[behind, ahead]), AmountProof(announced=1)
+    assert sender.proven_amount(ADDRESSES[0], proof) is None
+    ahead.say["getMultipleAccounts"] = BAD_ANSWERS["500"]
+    for _ in range(3):
+        assert sender.proven_amount(ADDRESSES[0], proof) is None
+    behind.height += 40
+    assert sender.proven_amount(ADDRESSES[0], proof) == 0
+    assert (ahead.count("getEpochInfo"), behind.count("getEpochInfo")) == (1, 1)
+
+
+def test_tokens_are_believed_from_the_first_node_that_sees_them(make_node: Any, make_sender: Any) -> None:
+    """Though another one, just as new, does not; nobody is asked for its newest block."""
+    nodes = [make_node() for _ in range(3)]
+    nodes[1].accounts[ADDRESSES[0]] = account(9)
+    assert make_sender(nodes[0], rpcs=nodes).proven_amount(ADDRESSES[0], AmountProof()) == 9
+    assert [node.asked for node in nodes] == [["getMultipleAccounts"]] * 2 + [[]]
+
+
+def test_an_amount_that_nobody_tells_is_an_error(make_node: Any, make_sender: Any) -> None:
+    """Of accounts or of blocks; with nodes that hang as well, within the time."""
+    hangs, bad = make_node(), make_node()
+    hangs.say["getMultipleAccounts"] = hangs.say["getEpochInfo"] = hangs.hang
+    bad.say["getMultipleAccounts"] = BAD_ANSWERS["html"]
+    sender, proof = make_sender(bad, rpcs=[hangs, bad]), AmountProof()
+    with pytest.raises(TxSubmitError):
+        sender.proven_amount(ADDRESSES[0], proof, timeout_s=0.6)
+    del bad.say["getMultipleAccounts"]
+    bad.say["getEpochInfo"] = BAD_ANSWERS["html"]
+    with pytest.raises(TxSubmitError):
+        sender.proven_amount(ADDRESSES[0], proof, timeout_s=0.6)
+    assert not proof.is_bounded
+    with pytest.raises(ConfigurationError, match="token_account"):
+        sender.proven_amount("x", proof)
+
+
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1173,6 +1213,9 @@ def test_neither_keys_nor_the_transaction_are_ever_shown(make_node: Any, make_se
     shown = [repr(sender), repr(pending), repr(pending._tracked), repr(pending.result(0)), str(rpc), str(astralane)]
     with pytest.raises(TxSubmitError) as caught:
         sender.token_amounts(ADDRESSES[:1])
+    shown += traceback.format_exception(caught.value)
+    with pytest.raises(TxSubmitError) as caught:
+        sender.proven_amount(ADDRESSES[0], AmountProof())
     shown += traceback.format_exception(caught.value)
     for thing in (sender, pending):
         with pytest.raises(TypeError):

@@ -1,0 +1,48 @@
+"""What it takes to believe what nodes say that a token account holds; the questions are in test_tx_sender.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from lasersell_sync.trading.expiry import MAX_LAG_BLOCKS
+from lasersell_sync.trading.token_amounts import AmountProof
+
+
+def test_tokens_are_believed_at_once_and_not_from_before_the_last_landing():
+    """No newest block is needed for that."""
+    proof = AmountProof(since=100)
+    assert proof.saw(5, 99) is None
+    assert proof.saw(5, 100) == 5
+    assert AmountProof(announced=100).saw(5, 1) == 5
+
+
+@pytest.mark.parametrize(
+    ("since", "announced", "tip", "bound"),
+    [
+        (0, 100, 50, 100),
+        (0, 100, 150, 150),
+        (120, 100, 50, 120),
+        (120, None, 50, 120),
+        (120, None, 150, 150),
+        (0, None, 50, 50 + MAX_LAG_BLOCKS),
+    ],
+)
+def test_emptiness_is_believed_from_two_looks_at_new_enough_states(
+    since: int, announced: int | None, tip: int, bound: int
+):
+    """Nothing before the nodes' newest block is known; older states, however often, say nothing."""
+    proof = AmountProof(since=since, announced=announced)
+    assert [proof.saw(0, 10_000) for _ in range(3)] == [None] * 3
+    proof.saw_tips(tip)
+    assert proof.is_bounded
+    assert [proof.saw(0, bound - 1) for _ in range(3)] == [None] * 3
+    assert [proof.saw(0, bound), proof.saw(0, bound - 1), proof.saw(0, bound)] == [None, None, 0]
+
+
+def test_nodes_that_do_not_agree_prove_no_emptiness():
+    proof = AmountProof(announced=1)
+    proof.saw_tips(100)
+    assert proof.saw(0, 100) is None
+    assert proof.saw(7, 90) == 7
+    assert proof.saw(0, 100) is None
+    assert proof.saw(0, 101) == 0
