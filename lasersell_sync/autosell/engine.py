@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+import traceback
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
@@ -19,6 +21,7 @@ from lasersell_sync.autosell.mirror import MirrorDesk
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.position import Position, PositionId
 from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.autosell.sale import report_of
 from lasersell_sync.autosell.tools import ExitApi, Tools
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
@@ -43,6 +46,8 @@ __all__ = ["AutoSeller"]
 
 log = logger("autosell")
 
+#: Of one word of the server that ends in an error that nobody thought of.
+_TRIES: Final = 2
 _IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
 
 
@@ -115,7 +120,7 @@ class AutoSeller:
         self._running = threading.Event()
         self._running.set()
         self._stop_hearing: Callable[[], None] = _nothing
-        self._lines = Lines(workers, self._refused)
+        self._lines = Lines(workers, self._troubled)
         self._tools = Tools(
             stream=_Stream(session),
             sender=sender,
@@ -162,12 +167,10 @@ class AutoSeller:
         """Put what is unfinished first into the lines of its positions."""
         for record in self._journal.unreported():
             self._lines.put(_line_of(record.key), partial(self._report_again, record))
-        unfinished: dict[PositionId, list[ExitRecord]] = {}
-        for record in self._journal.unfinished():
-            unfinished.setdefault(_line_of(record.key), []).append(record)
-        for line, records in unfinished.items():
-            log.info("token account %s: %d unfinished exits are taken up", line[1], len(records))
-            self._lines.put(line, partial(self._at(line).restore, records))
+        unfinished = Counter(_line_of(record.key) for record in self._journal.unfinished())
+        for line, count in unfinished.items():
+            log.info("token account %s: %d unfinished exits are taken up", line[1], count)
+            self._lines.put(line, self._at(line).restore)
         for buy in self._journal.buys(to_do=True):
             self._lines.put(self._mirror.line_of(buy.wallet, buy.mint), partial(self._mirror.restore, buy))
 
@@ -212,7 +215,7 @@ class AutoSeller:
         """Go on; signals that waited too long get a fresh transaction first."""
         self._running.set()
         for line, position in list(self._positions.items()):
-            self._lines.put(line, position.unpaused)
+            self._lines.put(line, partial(position.do, position.unpaused))
 
     @property
     def is_paused(self) -> bool:
@@ -299,9 +302,11 @@ class AutoSeller:
         return callback
 
     def on_problem(self, callback: Callable[[Exception], object]) -> Callable[[Exception], object]:
-        """Call ``callback(error)`` when the journal refuses to be written, once a second for as long as it does.
+        """Call ``callback(error)`` when something keeps exits waiting that should not.
 
-        Exits wait meanwhile: without a record nothing is sold.
+        A ``JournalError``, once a second for as long as the journal refuses to be written: without a record nothing is
+        sold. Anything else is an error in this library or in what it was given; the exits are taken up again by the
+        journal and the chain, as after a restart, a second later, and then at growing intervals up to half a minute.
         """
         with self._lock:
             self._on_problem = (*self._on_problem, callback)
@@ -321,19 +326,22 @@ class AutoSeller:
         self._tell_user(self._on_buy, report)
 
     def _report_again(self, record: ExitRecord) -> None:
-        assert record.outcome is not None  # it is finished
-        decided = [attempt for attempt in record.attempts if attempt.outcome is record.outcome]
-        last = decided[-1] if decided else None
-        report = SellReport(
-            key=record.key, outcome=record.outcome, reason=record.reason, tokens=record.tokens,
-            signature=None if last is None else last.signature, slot=None if last is None else last.slot,
-            transactions=len(record.attempts), detail=record.detail,
-        )  # fmt: skip
-        self._report_sale(report, record.id)
+        self._report_sale(report_of(record), record.id)
 
-    def _refused(self, error: JournalError) -> None:
-        log.error("exits wait for the journal: %s", error)
+    def _troubled(self, line: Hashable, error: Exception) -> None:
+        if isinstance(error, JournalError):
+            log.error("exits wait for the journal: %s", error)
+        else:
+            # Without its words: whoever raised it may quote a transaction. The user is handed all of it.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s: %s, and is taken up again:\n%s", self._name(line), type(error).__name__, where)
         self._tell_user(self._on_problem, error)
+
+    def _name(self, line: Hashable) -> str:
+        """What a line is about, in words."""
+        position = self._positions.get(line)  # type: ignore[call-overload]
+        exits = [] if position is None else [str(sale.key) for sale in position.live_sales]
+        return ", ".join(exits) or f"line {line}"
 
     @staticmethod
     def _tell_user(callbacks: tuple[Callable[[Any], object], ...], told: object) -> None:
@@ -381,9 +389,23 @@ class AutoSeller:
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _in_line(self, line: PositionId, task: Callable[[Position], None]) -> None:
+        left = _TRIES
+
         def run() -> None:
+            nonlocal left
             position = self._at(line)
-            task(position)
+            position.clear_up()
+            if left:
+                try:
+                    position.do(partial(task, position))
+                except JournalError:
+                    raise
+                except Exception:
+                    left -= 1
+                    raise
+            else:
+                # It seems to be this task's fault, and others wait behind it.
+                log.error("token account %s: what was told is not followed, after %d tries", line[1], _TRIES)
             if position.is_idle:
                 with self._lock:
                     self._positions.pop(line, None)

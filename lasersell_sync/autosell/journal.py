@@ -370,9 +370,12 @@ class Journal:
         with self._reading() as db:
             return self._find(db, key)
 
-    def unfinished(self) -> list[ExitRecord]:
-        """Exits with something left to do, oldest first."""
-        return self._select("WHERE state != 'finished' ORDER BY id")
+    def unfinished(self, wallet: str | None = None, token_account: str | None = None) -> list[ExitRecord]:
+        """Exits with something left to do, oldest first: all, or those of one token account."""
+        if wallet is None:
+            return self._select("WHERE state != 'finished' ORDER BY id")
+        where = "WHERE state != 'finished' AND wallet = ? AND token_account = ? ORDER BY id"
+        return self._select(where, wallet, token_account)
 
     def unreported(self) -> list[ExitRecord]:
         """Finished exits whose outcome was not told yet: the process may have ended in between."""

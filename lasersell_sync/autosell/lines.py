@@ -20,15 +20,18 @@ log = logger("autosell")
 Task: TypeAlias = Callable[[], None]
 
 _AGAIN_AFTER_S = 1.0
+_LONGEST_PAUSE_S = 30.0
 
 
 class _Line:
     """What waits for one key; its first task is run by a worker, stands in ``_ready``, or waits to be run again."""
 
-    __slots__ = ("tasks",)
+    __slots__ = ("failures", "tasks")
 
     def __init__(self) -> None:
         self.tasks: deque[Task] = deque()
+        #: How often its first task has failed, refusals of the journal not counted.
+        self.failures = 0
 
 
 class Lines:
@@ -37,19 +40,19 @@ class Lines:
     Whoever keeps state by key needs no lock for it, as long as it touches that state in tasks of that key only. Tasks
     should be short: what has to wait comes back with ``put_later``.
 
-    A task that the journal refuses is run again after a second, and as often as it takes; what is behind it in its line
-    waits. So a task writes down first what it is about to do, and can be begun twice. Any other exception is logged and
-    ends nothing.
+    A task that raises is run again, as often as it takes; what is behind it in its line waits. So a task writes down
+    first what it is about to do, and can be begun twice. While the journal refuses it that is once a second; after any
+    other exception in twice the time of before, up to half a minute.
 
     Args:
         workers: threads, named ``lasersell-autosell-N``.
-        on_refusal: told each refusal of the journal.
+        on_trouble: told the key and what its task raised, each time.
 
     Threads: every method from any thread; tasks run on the workers.
     """
 
-    def __init__(self, workers: int, on_refusal: Callable[[JournalError], None]) -> None:
-        self._on_refusal = on_refusal
+    def __init__(self, workers: int, on_trouble: Callable[[Hashable, Exception], None]) -> None:
+        self._on_trouble = on_trouble
         # Guards everything below; never held while a task runs.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -117,18 +120,19 @@ class Lines:
             if taken is None:
                 return
             key, line = taken
-            is_done = self._run(line.tasks[0])
+            pause_s = self._run(key, line)
             with self._lock:
-                self._put_back(key, line, is_done=is_done)
+                self._put_back(key, line, pause_s)
 
-    def _put_back(self, key: Hashable, line: _Line, *, is_done: bool) -> None:
-        """After a task. The lock is held."""
+    def _put_back(self, key: Hashable, line: _Line, pause_s: float | None) -> None:
+        """After a task; None: it is done. The lock is held."""
         assert self._lock.locked()
-        if not is_done:
-            heapq.heappush(self._later, (time.monotonic() + _AGAIN_AFTER_S, next(self._numbers), key, None))
+        if pause_s is not None:
+            heapq.heappush(self._later, (time.monotonic() + pause_s, next(self._numbers), key, None))
             self._changed.notify()
             return
         line.tasks.popleft()
+        line.failures = 0
         if line.tasks:
             # Behind the others: one busy position must not keep a worker for itself.
             self._ready.append((key, line))
@@ -152,13 +156,16 @@ class Lines:
             self._changed.wait(self._later[0][0] - now if self._later else None)
         return None
 
-    def _run(self, task: Task) -> bool:
-        """False when it is to be run again."""
+    def _run(self, key: Hashable, line: _Line) -> float | None:
+        """Seconds after which the first task is to be run again; None: never."""
         try:
-            task()
-        except JournalError as error:
-            self._on_refusal(error)
-            return False
-        except Exception:
-            log.exception("a task of the automatic seller failed; others go on")
-        return True
+            line.tasks[0]()
+        except Exception as error:  # noqa: BLE001 - it is handed over
+            if isinstance(error, JournalError):
+                pause_s = _AGAIN_AFTER_S
+            else:
+                pause_s = min(_LONGEST_PAUSE_S, _AGAIN_AFTER_S * 2.0 ** min(line.failures, 16))
+                line.failures += 1
+            self._on_trouble(key, error)
+            return pause_s
+        return None

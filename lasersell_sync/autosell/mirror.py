@@ -34,6 +34,9 @@ class MirrorDesk:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        #: Signatures of purchases whose sending has not returned, by what was to be signed: after an error there nobody
+        #: knows whether they were sent.
+        self._unsure: dict[str, str] = {}
 
     @staticmethod
     def line_of(wallet: str, mint: str) -> tuple[str, str, str]:
@@ -43,6 +46,10 @@ class MirrorDesk:
     def signalled(self, signal: MirrorBuySignal, received_ns: int) -> None:
         """The server wants a purchase copied."""
         tools = self._tools
+        if (unsure := self._unsure.get(signal.unsigned_tx_b64)) is not None:
+            self._follow_by_the_journal(unsure)
+            del self._unsure[signal.unsigned_tx_b64]
+            return
         age_s = (time.monotonic_ns() - received_ns) / 1e9
         if tools.is_paused():
             self._refuse(signal, "the seller is paused")
@@ -66,8 +73,15 @@ class MirrorDesk:
             blockhash=signed.blockhash,
         )
         if is_new:
+            self._unsure[signal.unsigned_tx_b64] = signed.signature
             bought = partial(self._hear_result, signal.user_wallet, signal.mint, signal.watched_wallet)
             tools.sender.submit(signed.tx_b64, on_settled=bought)
+            del self._unsure[signal.unsigned_tx_b64]
+
+    def _follow_by_the_journal(self, signature: str) -> None:
+        for record in self._tools.journal.buys(to_do=True):
+            if record.signature == signature:
+                self.restore(record)
 
     def restore(self, record: BuyRecord) -> None:
         """Take up a purchase that an earlier process left unreported."""

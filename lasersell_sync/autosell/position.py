@@ -21,11 +21,12 @@ from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.reports import SellReport
-from lasersell_sync.autosell.sale import Sale, SaleState
+from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.tools import Signed, Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
     ExitApiError,
+    JournalError,
     StreamError,
     TxSubmitError,
     UnsafeTransactionError,
@@ -46,6 +47,8 @@ PositionId = tuple[str, str]
 
 #: What could not be written or asked now is tried again after so long.
 _TRY_AGAIN_S = 1.0
+#: After errors in a row.
+_LONGEST_PAUSE_S = 30.0
 #: Transactions remembered to tell a repeated signal by.
 _REMEMBERED_TRANSACTIONS = 1024
 
@@ -53,7 +56,11 @@ _REMEMBERED_TRANSACTIONS = 1024
 class Position:
     """Everything about the exits of one token account.
 
-    Threads: every method in a task of this position's line, so nothing here needs a lock.
+    After an exception that nobody thought of nothing is believed that is not in the journal: what was begun before it
+    ends without a word, and the exits are taken up again as after a restart.
+
+    Threads: every method in a task of this position's line, so nothing here needs a lock. Tasks that are put from
+    outside go through ``do``.
     """
 
     def __init__(self, wallet: str, token_account: str, tools: Tools) -> None:
@@ -72,11 +79,51 @@ class Position:
         self._seen: dict[int, None] = {}
         #: When the latest sale was confirmed, by ``time.monotonic_ns()``: older transactions say a wrong amount.
         self._sold_ns = 0
+        #: The exits here may not be what the journal says.
+        self._is_in_doubt = False
+        #: Rises with each doubt: what was put into the line before is out of date.
+        self._life = 0
+        #: Since the last exit that was sent or ended.
+        self._errors = 0
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Run a task of this position, once what an earlier one left in doubt is cleared up.
+
+        Raises:
+            JournalError: it waits for the journal; to be run again.
+            Exception: anything else; to be run again, unless it is the task's fault.
+        """
+        self.clear_up()
+        try:
+            task()
+        except JournalError:
+            raise
+        except Exception:
+            self._is_in_doubt = True
+            self._life += 1
+            self._errors += 1
+            raise
+
+    def clear_up(self) -> None:
+        """Take up again by the journal what an error left in doubt; raises as ``do``."""
+        if self._is_in_doubt:
+            self._take_up()
+
+    def _put(self, task: Callable[[], None], *, life: int | None = None) -> None:
+        """Into the line; with ``life``, on behalf of that one."""
+        self._tools.lines.put(self.id, partial(self._do_in, self._life if life is None else life, task))
+
+    def _later(self, delay_s: float, task: Callable[[], None]) -> None:
+        self._tools.lines.put_later(self.id, delay_s, partial(self._do_in, self._life, task))
+
+    def _do_in(self, life: int, task: Callable[[], None]) -> None:
+        # Out of date, it still is an occasion to clear up.
+        self.do(task if life == self._life else _nothing)
 
     @property
     def is_idle(self) -> bool:
         """True when there is nothing to remember that the journal does not know."""
-        return self._is_closed and self._current is None and not self._waiting
+        return self._is_closed and self._current is None and not self._waiting and not self._is_in_doubt
 
     @property
     def live_sales(self) -> list[Sale]:
@@ -163,6 +210,8 @@ class Position:
     ) -> None:
         """Sell so many tokens at this slippage and no other; ``on_end`` is told what became of it."""
         key = ExitKey(*self.id, mint, LEG + part, self._present_generation())
+        if self._tools.journal.find(key) is not None:
+            return  # an error in this task came after it was written down: it is taken up, and ends, by that
         record = self._tools.journal.received(key, position_id=position_id, reason="leg", tokens=tokens)
         self._line_up(Sale(record, slippage_bps=slippage_bps, pays=pays, on_end=on_end))
         self._next_turn()
@@ -212,7 +261,7 @@ class Position:
     def _next_turn(self) -> None:
         """The exit that waits longest has its turn, if none has it now."""
         # In a task of its own, so that what led here is not done twice if the journal refuses what comes now.
-        self._tools.lines.put(self.id, self._take_turn)
+        self._put(self._take_turn)
 
     def _take_turn(self) -> None:
         if self._current is None and self._waiting:
@@ -221,30 +270,58 @@ class Position:
         if sale is not None and sale.state is SaleState.WAITING:
             self._use_signal(sale)
 
-    # ── at the start ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── at the start, and after an error ─────────────────────────────────────────────────────────────────────────
 
-    def restore(self, records: list[ExitRecord]) -> None:
+    def restore(self) -> None:
         """Take up what an earlier process left unfinished, before anything else is sold."""
-        for record in records:
-            self._restore(record)
+        self._is_in_doubt = True
+        self.do(_nothing)
+
+    def _take_up(self) -> None:
+        """Go on by the journal and the chain; of what was believed here stays what no record holds."""
+        before = {sale.key: sale for sale in self.live_sales}
+        if self._current is not None:
+            # It may be what the error came of. Another transaction is asked for.
+            self._current.use_up_signal()
+        records = self._tools.journal.unfinished(*self.id)
+        for key in before.keys() - {record.key for record in records}:
+            self._tell_end(before[key])
+        self._life += 1
+        self._current = None
+        self._waiting = {record.key: Sale(record, before=before.get(record.key)) for record in records}
+        for sale in self.live_sales:
+            self._follow(sale)
         for sale in self.live_sales:
             self._finish_confirmed(sale)
-        self._resume()
+        pause_s = 0.0 if self._errors < 2 else min(_LONGEST_PAUSE_S, 2.0 ** min(self._errors - 2, 16))
+        if pause_s:
+            self._later(pause_s, self._resume)
+        else:
+            self._resume()
+        self._is_in_doubt = False
 
-    def _restore(self, record: ExitRecord) -> None:
-        sale = self._sale_of(record.key)
-        if sale is None:  # else the journal refused in the middle, and this is the second time
-            sale = self._line_up(Sale(record))
-        for attempt in record.attempts:
-            if attempt.outcome is None and attempt.signature not in sale.live:
+    def _tell_end(self, sale: Sale) -> None:
+        """The error came between the end of an exit and its being told."""
+        record = self._tools.journal.find(sale.key)
+        if record is not None and record.is_finished and not record.is_reported:
+            report = report_of(record)
+            self._tools.report_sale(report, record.id)
+            if sale.on_end is not None:
+                sale.on_end(report)
+
+    def _follow(self, sale: Sale) -> None:
+        for attempt in sale.record.attempts:
+            if attempt.outcome is None:
                 sale.live.add(attempt.signature)
-                self._tools.sender.track(
-                    attempt.signature, blockhash=attempt.blockhash, on_settled=partial(self._hear_result, sale)
-                )
-        if sale.live and sale.state is SaleState.WAITING:
+        if sale.live:
             sale.enter(SaleState.LIVE)
             if self._current is None:
                 self._current = self._waiting.pop(sale.key)
+        for attempt in sale.record.attempts:
+            if attempt.outcome is None:
+                self._tools.sender.track(
+                    attempt.signature, blockhash=attempt.blockhash, on_settled=self._hearing_result(sale)
+                )
 
     def _finish_confirmed(self, sale: Sale) -> None:
         """The process ended between the landing and its being told."""
@@ -270,8 +347,8 @@ class Position:
             self._finish_all("nothing is left in the token account")
             return
         for sale in self.live_sales:
-            if sale.key.is_leg:  # whoever sold in legs is gone
-                self._finish(sale, sale.outcome_if_given_up(), "the process that sold in legs has ended")
+            if sale.key.is_leg:  # whoever sold in legs is gone, or decides what comes after this one
+                self._finish(sale, sale.outcome_if_given_up(), "it was interrupted, and no leg is repeated")
         self._next_turn()
 
     # ── signing and sending ──────────────────────────────────────────────────────────────────────────────────────
@@ -333,14 +410,16 @@ class Position:
         sale.use_up_signal()
         sale.live.add(signed.signature)
         sale.signatures.add(signed.signature)
-        self._tools.sender.submit(signed.tx_b64, on_settled=partial(self._hear_result, sale))
+        self._tools.sender.submit(signed.tx_b64, on_settled=self._hearing_result(sale))
+        self._errors = 0
         policy = self._tools.policy
         if policy.overlap_full_exit and sale.key.is_whole:
             self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))
 
-    def _hear_result(self, sale: Sale, result: TxResult) -> None:
-        """On the sender's thread."""
-        self._tools.lines.put(self.id, partial(self._settled, sale, result))
+    def _hearing_result(self, sale: Sale) -> Callable[[TxResult], None]:
+        """To be called on the sender's thread."""
+        life = self._life
+        return lambda result: self._put(partial(self._settled, sale, result), life=life)
 
     # ── what became of it ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -466,6 +545,7 @@ class Position:
             for other in self._others_of_its_generation(sale):
                 self._finish(other, SellOutcome.EXPIRED, "the position was sold as a whole before its turn came")
         self._tools.journal.finished(sale.record.id, outcome, detail=detail)
+        self._errors = 0
         sale.enter(SaleState.FINISHED)
         self._waiting.pop(sale.key, None)
         if sale is self._current:
@@ -490,8 +570,9 @@ class Position:
             transactions=len(sale.signatures), detail=detail, error=error, is_dry_run=self._tools.is_dry_run,
         )  # fmt: skip
 
-    def _later(self, delay_s: float, task: Callable[[], None]) -> None:
-        self._tools.lines.put_later(self.id, delay_s, task)
+
+def _nothing() -> None:
+    """To be done."""
 
 
 def _newest_slot(records: list[ExitRecord]) -> int:

@@ -12,7 +12,7 @@ from lasersell_sync.messages import ExitSignalWithTx, MarketContext
 from lasersell_sync.trading.build_tx import SellOutput
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 
-__all__ = ["Sale", "SaleState"]
+__all__ = ["Sale", "SaleState", "report_of"]
 
 
 class SaleState(Enum):
@@ -37,6 +37,7 @@ class Sale:
         slippage_bps: int | None = None,
         pays: SellOutput | None = None,
         on_end: Callable[[SellReport], None] | None = None,
+        before: Sale | None = None,
     ) -> None:
         self.record = record
         self.key: ExitKey = record.key
@@ -67,6 +68,14 @@ class Sale:
         self.market_context: MarketContext | None = None
         self._signal: ExitSignalWithTx | None = None
         self._received_ns = 0
+        if before is not None:
+            self._take_over(before)
+
+    def _take_over(self, before: Sale) -> None:
+        """What no record holds: who waits for it, and how it is to be sold."""
+        self.slippage_bps, self.pays, self.on_end = before.slippage_bps, before.pays, before.on_end
+        self.market_context, self.last = before.market_context, before.last
+        self._signal, self._received_ns = before._signal, before._received_ns
 
     @property
     def is_finished(self) -> bool:
@@ -107,3 +116,15 @@ class Sale:
     def outcome_if_given_up(self) -> SellOutcome:
         """What to call it when nothing more is tried: what became of the last transaction, if there was one."""
         return SellOutcome.EXPIRED if self.last is None else self.last.outcome
+
+
+def report_of(record: ExitRecord) -> SellReport:
+    """What to tell of an exit that is finished, by its record alone."""
+    assert record.outcome is not None  # it is finished
+    decided = [attempt for attempt in record.attempts if attempt.outcome is record.outcome]
+    last = decided[-1] if decided else None
+    return SellReport(
+        key=record.key, outcome=record.outcome, reason=record.reason, tokens=record.tokens,
+        signature=None if last is None else last.signature, slot=None if last is None else last.slot,
+        transactions=len(record.attempts), detail=record.detail,
+    )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 from solders.keypair import Keypair
 
 import lasersell_sync as ls
+from lasersell_sync.autosell import lines as lines_module
 from lasersell_sync.autosell.engine import AutoSeller
 from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
@@ -226,6 +227,58 @@ def test_a_journal_that_refuses_is_told_and_waited_for(stage: Stage, monkeypatch
         stage.wait_for_sent(1)
     assert isinstance(error, JournalError)
     assert error.kind == "full"
+
+
+def test_an_error_that_nobody_thought_of_is_told_and_the_exit_is_sold(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Its words stay with the user: they may quote what was signed."""
+    problems: queue.Queue[Exception] = queue.Queue()
+    seller = stage.seller()
+    seller.on_problem(problems.put)
+    left = [RuntimeError("cannot read CANARY")]
+    real = seller._journal.signed
+
+    def signed(*args: Any, **kwargs: Any) -> None:
+        if left:
+            raise left.pop()
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(seller._journal, "signed", signed)
+    with seller:
+        stage.say(announced(), signal())
+        assert str(problems.get(timeout=PATIENCE_S)) == "cannot read CANARY"
+        until(lambda: any(message["type"] == "request_exit_signal" for message in stage.peers[0].received))
+        assert stage.sender.sent == []
+        stage.say(signal())
+        stage.wait_for_sent(1)
+        stage.sender.settle(CONFIRMED)
+        assert stage.report().outcome is CONFIRMED
+    assert f"whole of token account {exit_signal().token_account} (generation 1): RuntimeError" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+def test_a_word_that_always_ends_in_an_error_does_not_hold_up_the_next(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It is tried twice."""
+    problems: queue.Queue[Exception] = queue.Queue()
+    seller = stage.seller()
+    seller.on_problem(problems.put)
+    real = seller._journal.received
+
+    def received(key: Any, **kwargs: Any) -> Any:
+        if kwargs["reason"] == "poison":
+            raise RuntimeError("a bug")
+        return real(key, **kwargs)
+
+    monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.01)
+    monkeypatch.setattr(seller._journal, "received", received)
+    with seller:
+        stage.say(announced(), signal(reason="poison"), signal())
+        stage.wait_for_sent(1)
+    assert problems.qsize() == 2
+    assert "is not followed, after 2 tries" in caplog.text
 
 
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────

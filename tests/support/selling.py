@@ -67,6 +67,7 @@ class FakeLines:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self.refusals: list[JournalError] = []
+        self.errors: list[Exception] = []
 
     def put(self, _key: Hashable, task: Callable[[], None]) -> None:
         self._tasks.append(task)
@@ -75,12 +76,15 @@ class FakeLines:
         heapq.heappush(self._later, (self.now + delay_s, next(self._numbers), task))
 
     def run(self) -> None:
-        """Everything that waits now; one that the journal refuses is run again at the next call."""
+        """Everything that waits now; one that raises is run again at the next call."""
         while self._tasks:
             try:
                 self._tasks[0]()
             except JournalError as error:
                 self.refusals.append(error)
+                return
+            except Exception as error:
+                self.errors.append(error)
                 return
             self._tasks.popleft()
 
@@ -104,12 +108,19 @@ class FakeSender:
         #: Of the only node's state.
         self.slot = 10
         self.is_reachable = True
+        #: Errors that nobody thought of: raised by ``submit``, after or before it sent anything.
+        self.bugs: list[Exception] = []
+        self.early_bugs: list[Exception] = []
         self._open: dict[str, Callable[[TxResult], None]] = {}
 
     def submit(self, signed_tx_b64: str, *, on_settled: Any = None) -> None:
+        if self.early_bugs:
+            raise self.early_bugs.pop()
         signature = read_signed_tx(signed_tx_b64).signature
         self.sent.append(signature)
         self._open[signature] = on_settled
+        if self.bugs:
+            raise self.bugs.pop()
 
     def track(self, signature: str, *, blockhash: str, on_settled: Any = None) -> None:
         assert blockhash
@@ -219,26 +230,28 @@ class Rig:
         """A process dies between two tasks, and the next one takes up."""
         self.sender._open.clear()
         self._begin()
-        self.lines.put("", lambda: self.position.restore(self.journal.unfinished()))
+        self.lines.put("", self.position.restore)
+        self.lines.run()
+
+    def do(self, task: Callable[[], None]) -> None:
+        """In the position's line, as the automatic seller does it."""
+        self.lines.put("", lambda: self.position.do(task))
         self.lines.run()
 
     # -- what the server says
 
     def opened(self, entry_quote_units: int = 100, opened_at_ms: int | None = None, slot: int | None = 5) -> None:
-        self.lines.put("", lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms, slot))
-        self.lines.run()
+        self.do(lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms, slot))
 
     def closed(self) -> None:
-        self.lines.put("", self.position.closed)
-        self.lines.run()
+        self.do(self.position.closed)
 
     def exit(self, signal: ExitSignalWithTx | None = None, *, age_s: float = 0.0) -> ExitSignalWithTx:
         """A signal of the whole position, with a transaction of its own unless one is given."""
         if signal is None:
             signal = attrs.evolve(self.signal, unsigned_tx_b64=on_another_block(self.signal.unsigned_tx_b64))
         came_ns = time.monotonic_ns() - int(age_s * 1e9)
-        self.lines.put("", lambda: self.position.signalled(signal, came_ns))
-        self.lines.run()
+        self.do(lambda: self.position.signalled(signal, came_ns))
         return signal
 
     def level(self, index: int, *, tokens: int = 1_000) -> ExitSignalWithTx:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import pytest
 
+from lasersell_sync.autosell import lines as lines_module
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.exceptions import JournalError
 
@@ -17,13 +19,13 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def refusals() -> list[JournalError]:
+def troubles() -> list[tuple[Hashable, Exception]]:
     return []
 
 
 @pytest.fixture
-def lines(refusals: list[JournalError]) -> Iterator[Lines]:
-    made = Lines(4, refusals.append)
+def lines(troubles: list[tuple[Hashable, Exception]]) -> Iterator[Lines]:
+    made = Lines(4, lambda key, error: troubles.append((key, error)))
     made.start()
     yield made
     assert made.close(PATIENCE_S) == []
@@ -79,7 +81,7 @@ def test_later_is_not_sooner(lines: Lines):
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_refused_task_is_run_again_before_what_is_behind_it(lines: Lines, refusals: list[JournalError]):
+def test_a_refused_task_is_run_again_before_what_is_behind_it(lines: Lines, troubles: list[tuple[Hashable, Exception]]):
     order: list[str] = []
     done = threading.Event()
     left = [JournalError("full", "file", "no room")] * 2
@@ -93,19 +95,36 @@ def test_a_refused_task_is_run_again_before_what_is_behind_it(lines: Lines, refu
     lines.put("a", lambda: order.append("behind") or done.set())
     assert done.wait(PATIENCE_S)
     assert order == ["try", "try", "try", "behind"]
-    assert len(refusals) == 2
+    assert len(troubles) == 2
 
 
-def test_what_a_task_raises_ends_nothing(lines: Lines, caplog: pytest.LogCaptureFixture):
+def test_a_task_that_raises_is_told_and_run_again_less_and_less_often(
+    lines: Lines, troubles: list[tuple[Hashable, Exception]], monkeypatch: pytest.MonkeyPatch
+):
+    """Before what is behind it; refusals of the journal do not count, and the next task begins anew."""
+    monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.05)
+    monkeypatch.setattr(lines_module, "_LONGEST_PAUSE_S", 0.15)
     done = threading.Event()
-    lines.put("a", lambda: 1 / 0)
+    bug, refusal = ZeroDivisionError(), JournalError("full", "file", "no room")
+    first, second = [bug, bug, refusal, bug, bug], [bug]
+    began: list[float] = []
+
+    def task(left: list[Exception]) -> None:
+        began.append(time.monotonic())
+        if left:
+            raise left.pop(0)
+
+    lines.put("a", lambda: task(first))
+    lines.put("a", lambda: task(second))
     lines.put("a", done.set)
     assert done.wait(PATIENCE_S)
-    assert "ZeroDivisionError" in caplog.text
+    assert troubles == [("a", error) for error in (bug, bug, refusal, bug, bug, bug)]
+    pauses = [later - sooner for sooner, later in itertools.pairwise(began)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.05, 0.15, 0.15, 0, 0.05), strict=True))
 
 
 def test_after_close_nothing_begins():
-    lines = Lines(2, lambda _error: None)
+    lines = Lines(2, lambda _key, _error: None)
     ran = threading.Event()
     lines.put("before start", ran.set)
     lines.start()
@@ -118,7 +137,7 @@ def test_after_close_nothing_begins():
 
 def test_close_from_a_task_and_beside_one_that_hangs():
     """A callback may close the seller; one that hangs is named and left behind."""
-    lines = Lines(2, lambda _error: None)
+    lines = Lines(2, lambda _key, _error: None)
     lines.start()
     hangs, told = threading.Event(), threading.Event()
     stuck: list[list[str]] = []

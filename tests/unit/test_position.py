@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import attrs
@@ -344,8 +345,7 @@ def test_while_paused_nothing_is_signed(rig: Rig):
     assert rig.sender.sent == []
     assert rig.stream.asked == []
     rig.is_paused = False
-    rig.lines.put("", rig.position.unpaused)
-    rig.lines.run()
+    rig.do(rig.position.unpaused)
     assert len(rig.sender.sent) == 1
 
 
@@ -357,8 +357,7 @@ def test_pausing_in_the_middle_of_a_question(rig: Rig):
     rig.exit()
     assert len(rig.sender.sent) == 1
     rig.is_paused = False
-    rig.lines.put("", rig.position.unpaused)
-    rig.lines.run()
+    rig.do(rig.position.unpaused)
     assert len(rig.sender.sent) == 2
 
 
@@ -441,6 +440,145 @@ def test_what_cannot_be_written_down_is_not_done_and_not_lost(rig: Rig, method: 
     assert rig.outcomes == [("whole", CONFIRMED)]
     assert len(rig.sender.sent) == 2
     assert [bps for _, bps in rig.stream.asked][-1] in {2_000, 2_020}
+
+
+# ── errors that nobody thought of ────────────────────────────────────────────────────────────────────────────────
+
+
+def raising_once(real: Any, *, late: bool) -> Any:
+    """What raises at its first call, before it has done anything or when it has done all."""
+    left = [RuntimeError("a bug")]
+
+    def raising(*args: Any, **kwargs: Any) -> Any:
+        done = real(*args, **kwargs) if late else None
+        if left:
+            raise left.pop()
+        return done if late else real(*args, **kwargs)
+
+    return raising
+
+
+PLACES = {
+    "journal": ("received", "signed", "settled", "asking", "finished"),
+    "sender": ("submit",),
+    "stream": ("ask_for_exit", "server_time_ms"),
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+@pytest.mark.parametrize(("tool", "method"), [(tool, name) for tool, names in PLACES.items() for name in names])
+def test_an_error_anywhere_costs_no_exit_and_no_second_sale(
+    rig: Rig, tool: str, method: str, late: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """What was written down is taken up by that, and what is not known to be dead is waited for."""
+    monkeypatch.setattr(getattr(rig, tool), method, raising_once(getattr(getattr(rig, tool), method), late=late))
+
+    def go_on() -> None:
+        for _ in range(3):
+            rig.lines.advance(2)
+            assert len(rig.sender.open) <= 1
+
+    rig.exit()
+    go_on()
+    for outcome in (EXPIRED, CONFIRMED):
+        if not rig.sender.open:
+            rig.exit()
+            go_on()
+        rig.settle(outcome)
+        go_on()
+    assert [type(error) for error in rig.lines.errors] == [RuntimeError]
+    assert len(rig.sender.sent) == len(set(rig.sender.sent))
+    assert set(rig.outcomes) == {("whole", CONFIRMED)}
+    assert rig.journal.unfinished() == []
+    rig.sender.amount = 0
+    rig.exit()
+    assert rig.sender.open == []
+
+
+def test_after_an_error_a_transaction_that_may_have_left_is_waited_for(rig: Rig):
+    """The sender raised when the bytes were on their way, or before that: nobody knows."""
+    for bugs in (rig.sender.bugs, rig.sender.early_bugs):
+        bugs.append(RuntimeError("a bug"))
+        rig.exit()
+        rig.lines.run()
+        (record,) = rig.journal.unfinished()
+        assert rig.sender.open == [record.attempts[-1].signature]
+        rig.exit()
+        rig.lines.advance(60)
+        assert len(rig.journal.find(rig.key()).attempts) == len(record.attempts)
+        assert rig.stream.asked == []
+        if bugs is rig.sender.bugs:
+            rig.settle(CONFIRMED)
+            rig.closed()
+            rig.opened()
+        else:
+            break
+    rig.settle(EXPIRED)
+    rig.exit()
+    rig.settle(CONFIRMED)
+    assert [(report.key.generation, report.outcome) for report in rig.reports] == [(1, CONFIRMED), (2, CONFIRMED)]
+
+
+def test_errors_in_a_row_are_followed_by_longer_pauses(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """Up to half a minute; a transaction that is sent ends the row."""
+
+    def raising(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    rig.exit()
+    rig.settle(EXPIRED)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.stream, "ask_for_exit", raising)
+        moments: list[float] = []
+        for _ in range(4_000):
+            known = len(rig.lines.errors)
+            rig.lines.advance(0.25)
+            moments += [rig.lines.now] * (len(rig.lines.errors) - known)
+    pauses = [round(later - sooner) for sooner, later in itertools.pairwise(moments)]
+    assert pauses[-1] == 30
+    assert pauses == sorted(pauses)
+    assert 30 <= len(moments) <= 60
+    rig.lines.advance(31)
+    rig.exit()
+    rig.settle(CONFIRMED)
+    assert rig.outcomes == [("whole", CONFIRMED)]
+
+
+def test_what_waits_behind_an_error_keeps_its_transaction():
+    """There is nobody to build a level anew; the one that failed had no fault of theirs."""
+    rig = Rig()
+    rig.opened()
+    rig.level(0)
+    rig.level(1)
+    rig.sender.early_bugs.append(RuntimeError("a bug"))
+    rig.settle(CONFIRMED)
+    rig.lines.run()
+    rig.settle(EXPIRED)
+    assert rig.outcomes == [("level 0", CONFIRMED), ("level 1", EXPIRED)]
+    rig.sender.bugs.append(RuntimeError("a bug"))
+    rig.level(2)
+    rig.level(3)
+    rig.lines.run()
+    rig.settle(CONFIRMED)
+    rig.settle(CONFIRMED)
+    assert rig.outcomes[2:] == [("level 2", CONFIRMED), ("level 3", CONFIRMED)]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_leg_that_meets_an_error_ends_and_is_told_once(rig: Rig, late: bool):
+    """Its caller waits for it; nobody sells it a second time."""
+    ended: list[Any] = []
+    (rig.sender.bugs if late else rig.sender.early_bugs).append(RuntimeError("a bug"))
+    rig.do(
+        lambda: rig.position.sell_leg(
+            "1", rig.signal.mint, position_id=1, tokens=77, slippage_bps=150, pays=None, on_end=ended.append
+        )
+    )
+    rig.lines.advance(5)
+    rig.settle(CONFIRMED if late else EXPIRED)
+    rig.lines.advance(100)
+    assert [report.outcome for report in ended] == [CONFIRMED if late else EXPIRED]
+    assert len(rig.api.requests) == 1
 
 
 # ── after the death of a process ─────────────────────────────────────────────────────────────────────────────────
@@ -646,8 +784,16 @@ class Selling(RuleBasedStateMachine):
     def the_user_pauses_or_goes_on(self) -> None:
         self.rig.is_paused = not self.rig.is_paused
         if not self.rig.is_paused:
-            self.rig.lines.put("", self.rig.position.unpaused)
-            self.rig.lines.run()
+            self.rig.do(self.rig.position.unpaused)
+
+    @rule(late=st.booleans(), index=st.none() | st.integers(0, 2))
+    def a_signal_ends_in_an_error(self, late: bool, index: int | None) -> None:
+        """If it comes so far; the next one that does otherwise."""
+        bugs = self.rig.sender.bugs if late else self.rig.sender.early_bugs
+        bugs.append(RuntimeError("a bug"))
+        self.rig.exit() if index is None else self.rig.level(index)
+        self.rig.lines.run()
+        bugs.clear()
 
     @rule(amount=st.integers(0, 1))
     def the_process_dies_and_the_next_one_begins(self, amount: int) -> None:
