@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from lasersell_sync._log import logger
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.outcome import SellOutcome
@@ -249,7 +249,9 @@ class Journal:
 
         The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same.
         A server announces a position again after every reconnect (PROTOCOL.md §2), and after the sale of a part with
-        another entry; neither is a new opening. ``slot``: where its tokens were seen; the newest is remembered.
+        another entry; neither is a new opening. Where it does not tell the moment, a changed entry is no opening either
+        while the sale of a part is under way, nor when it is smaller and a part was sold: the same part, signalled once
+        more, would be sold twice. ``slot``: where its tokens were seen; the newest is remembered.
         """
         opened_at_ms, slot = _fitting(opened_at_ms), _fitting(slot)
         with self._transaction(durable=False) as db:
@@ -259,14 +261,27 @@ class Journal:
                 (wallet, token_account),
             ).fetchone()
             generation = 0 if row is None else int(row[0])
-            is_known = row is not None and (
-                row[1] == str(entry_quote_units) or (opened_at_ms is not None and row[2] == opened_at_ms)
-            )
-            if is_known and not row[3]:
-                if slot is not None and slot > (row[4] or -1):
-                    where = "WHERE wallet = ? AND token_account = ?"
-                    db.execute(f"UPDATE openings SET slot = ? {where}", (slot, wallet, token_account))  # noqa: S608
-                return generation
+            if row is not None and not row[3]:
+                _, entry, moment, _, seen = row
+                is_known = entry == str(entry_quote_units)
+                if moment is not None and opened_at_ms is not None:
+                    is_known |= moment == opened_at_ms
+                elif not is_known:
+                    position = (wallet, token_account, generation)
+                    is_known = _changed_by_parts(db, position, is_smaller=entry_quote_units < int(entry))
+                if is_known:
+                    db.execute(
+                        "UPDATE openings SET entry_quote_units = ?, opened_at_ms = ?, slot = ?"
+                        " WHERE wallet = ? AND token_account = ?",
+                        (
+                            str(entry_quote_units),
+                            moment if opened_at_ms is None else opened_at_ms,
+                            max((one for one in (seen, slot) if one is not None), default=None),
+                            wallet,
+                            token_account,
+                        ),
+                    )
+                    return generation
             return _set_opening(
                 db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms, slot=slot
             )
@@ -608,6 +623,16 @@ def _set_opening(
         (wallet, token_account, mint, generation, str(entry_quote_units), opened_at_ms, slot),
     )
     return generation
+
+
+def _changed_by_parts(db: sqlite3.Connection, position: tuple[str, str, int], *, is_smaller: bool) -> bool:
+    """Whether another entry comes of, or in the middle of, the sale of parts of this very opening."""
+    rows = db.execute(
+        "SELECT part, state, outcome FROM exits WHERE wallet = ? AND token_account = ? AND generation = ?", position
+    ).fetchall()
+    sold = {part for part, _, outcome in rows if outcome == SellOutcome.CONFIRMED.value}
+    is_under_way = any(state != FINISHED for part, state, _ in rows if part != WHOLE)
+    return is_under_way or (is_smaller and bool(sold) and WHOLE not in sold)
 
 
 def _set_state(db: sqlite3.Connection, exit_id: int, state: str) -> None:

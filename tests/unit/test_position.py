@@ -266,19 +266,54 @@ def test_an_exit_that_was_sold_stays_sold_and_the_next_opening_is_another(rig: R
     assert [report.key.generation for report in rig.reports] == [1, 2]
 
 
-def test_an_announcement_with_a_smaller_entry_is_no_other_opening(rig: Rig):
-    """A level was sold, the stream reconnects in the middle of the next one, and the server tells it once more."""
+@pytest.mark.parametrize("moment", [8, None], ids=["opened at the same moment", "moment not told"])
+@pytest.mark.parametrize("is_landed", [True, False])
+def test_an_announcement_with_a_smaller_entry_is_no_other_opening(rig: Rig, moment: int | None, is_landed: bool):
+    """A level was sold, the stream reconnects in the middle of the next one, and the server tells it once more.
+
+    Or just after that has landed, of which the server does not know yet.
+    """
     rig.opened(100, opened_at_ms=7)
     rig.closed()
-    rig.opened(100, opened_at_ms=8)
+    rig.opened(100, opened_at_ms=moment)
     rig.level(0)
     rig.settle(CONFIRMED)
     rig.level(1)
-    rig.opened(70, opened_at_ms=8)
+    if is_landed:
+        rig.settle(CONFIRMED)
+    rig.opened(70, opened_at_ms=moment)
     rig.level(1)
-    rig.settle(CONFIRMED)
+    if not is_landed:
+        rig.settle(CONFIRMED)
+    rig.opened(40, opened_at_ms=moment)
+    rig.level(0)
     assert rig.outcomes == [("level 0", CONFIRMED), ("level 1", CONFIRMED)]
     assert len(rig.sender.sent) == 2
+
+
+def test_a_purchase_in_the_middle_of_a_levels_sale_is_no_other_opening(rig: Rig):
+    """The entry grows, and the server does not tell when the position was opened."""
+    rig.level(0)
+    rig.opened(150)
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    assert rig.outcomes == [("level 0", CONFIRMED)]
+    assert (len(rig.sender.sent), rig.stream.asked) == (1, [])
+
+
+@pytest.mark.parametrize("entry", [150, 50])
+def test_another_entry_after_the_whole_was_sold_is_another_opening(rig: Rig, entry: int):
+    """Its close was missed, and the server does not tell moments; a level of before is none of it."""
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    rig.exit()
+    rig.settle(CONFIRMED)
+    rig.opened(entry)
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    assert [(report.key.part, report.key.generation) for report in rig.reports] == [
+        ("level 0", 1), ("whole", 1), ("level 0", 2),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("is_live", [True, False])
