@@ -313,16 +313,16 @@ def test_the_stream_is_lost_while_a_fresh_transaction_is_asked_for(stage: Stage)
 
 
 @contextlib.contextmanager
-def locked(stage: Stage) -> Iterator[None]:
+def locked(journal: ls.Journal) -> Iterator[None]:
     """Somebody holds the journal's file."""
-    with contextlib.closing(sqlite3.connect(stage.journal_path, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
-def unwritable(_stage: Stage) -> Iterator[None]:
+def unwritable(_journal: ls.Journal) -> Iterator[None]:
     """The disk takes no further byte."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
@@ -332,19 +332,39 @@ def unwritable(_stage: Stage) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize(("trouble", "kind"), [(locked, "locked"), (unwritable, "failed")])
+@contextlib.contextmanager
+def full(journal: ls.Journal) -> Iterator[None]:
+    """SQLite finds no room for another page, and the last one of the steps is filled to the brim."""
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        with journal._lock:  # the seller waits for that, and finds no locked file
+            other.execute("PRAGMA synchronous = OFF")
+            (pages,) = other.execute("PRAGMA page_count").fetchone()
+            for connection in (other, journal._connection):
+                assert connection is not None
+                assert connection.execute(f"PRAGMA max_page_count = {pages}").fetchone() == (pages,)
+            step = "INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (0, 0, '', ?)"
+            for size in (512, 64, 8, 0):
+                with contextlib.suppress(sqlite3.OperationalError):
+                    while True:
+                        other.execute(step, ("x" * size,))
+        yield
+        with journal._lock:  # somebody makes room
+            other.execute("DELETE FROM steps WHERE exit_id = 0")
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [(locked, "locked"), (unwritable, "failed"), (full, "full")])
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before it is sent", "while it is under way"])
 def test_the_journal_is_not_to_be_written_for_a_while(
-    stage: Stage, trouble: Callable[[Stage], Any], kind: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, trouble: Callable[[ls.Journal], Any], kind: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch
 ):
     """Told as a problem; what cannot be written down is not done, and not forgotten."""
     monkeypatch.setattr(journal_module, "_BUSY_S", 0.05)
-    with stage.selling():
+    with ls.Journal(stage.journal_path) as journal, stage.selling(journal=journal):
         if is_sent:
             stage.sandbox.faults.transactions("late", landing_delay_ms=5_000)
             stage.want_exits()
             stage.wait_for_arrivals()
-        with trouble(stage):
+        with trouble(journal):
             if not is_sent:
                 stage.want_exits()
             problem = stage.wait_for_problem()
@@ -353,6 +373,7 @@ def test_the_journal_is_not_to_be_written_for_a_while(
             assert len(stage.overseer.arrivals) == is_sent
             assert stage.reports == []
         stage.wait_for_reports()
+        assert {type(each) for each in stage.problems} == {ls.JournalError}
     stage.assert_each_sold_once()
     with ls.Journal(stage.journal_path) as journal:
         assert journal.unfinished() == journal.unreported() == []
