@@ -13,10 +13,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from lasersell_sync import _log
-from lasersell_sync.exceptions import TxSubmitError
+from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._endpoint import Endpoint, Route
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
+from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane
 
 if TYPE_CHECKING:
     # Loaded with the first request: urllib3 is most of the import time of this package.
@@ -145,6 +146,18 @@ class RpcClient:
             code = code if isinstance(code, int) else None
             raise TxSubmitError("rpc_error", words, target=self.label, status=answer.status, body=body, code=code)
         return parsed.get("result")
+
+
+def client_for(target: SendTarget) -> RpcClient:
+    """Of one target. A new one costs nothing: the connections are the process's.
+
+    Raises:
+        ConfigurationError: not a target.
+    """
+    if not isinstance(target, SendTarget):
+        raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
+    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
+    return RpcClient(target.endpoint, target.label, api_key, route=target.route())
 
 
 def _error_words(error: object) -> str:

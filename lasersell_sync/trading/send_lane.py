@@ -11,11 +11,11 @@ from typing import Any, Final
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._json_rpc import RpcClient
+from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.pending_txs import Answer, PendingTxs, TrackedTx
-from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane
+from lasersell_sync.trading.send_targets import SendTarget
 
-__all__ = ["NOT_TAKEN_CODES", "SendLane", "client_for"]
+__all__ = ["NOT_TAKEN_CODES", "SendLane"]
 
 log = _log.logger("trading")
 
@@ -40,12 +40,6 @@ _HANGS_AFTER_S: Final = 1.0
 #: Of one target at once; more wait. A target that hangs holds one each for ``send_timeout_s``.
 _THREADS: Final = 8
 _BROKEN_CONNECTION = {"request_send", "response_read"}
-
-
-def client_for(target: SendTarget) -> RpcClient:
-    """Over the process's kept connections."""
-    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
-    return RpcClient(target.endpoint, target.label, api_key, route=target.route())
 
 
 class SendLane:

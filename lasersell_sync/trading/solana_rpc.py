@@ -23,7 +23,7 @@ from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._endpoint import parse_endpoint
-from lasersell_sync.trading._json_rpc import RpcClient, close_rpc_connections
+from lasersell_sync.trading._json_rpc import RpcClient, client_for, close_rpc_connections
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane, SendTargetHeliusSender
 from lasersell_sync.trading.tx import encode_signed_tx, signature_of
 
@@ -66,7 +66,7 @@ def warm_send_target(target: SendTarget, *, timeout_s: float = 5.0) -> None:
 
     Threads: any.
     """
-    client = _client_for(target)
+    client = client_for(target)
     client.warm(target.warm_up_path, budget=TimeBudget(_require_seconds("timeout_s", timeout_s)))
 
 
@@ -94,7 +94,7 @@ def send_transaction(target: SendTarget, tx: object, *, timeout_s: float = 10.0)
 
 def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float = 10.0) -> str:
     """Like ``send_transaction``, for a signed transaction in standard base64."""
-    client = _client_for(target)
+    client = client_for(target)
     signature = signature_of(tx_b64)
     budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
     options_json = _send_options_json(*target.send_options.items())
@@ -118,14 +118,6 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
 def _send_options_json(*options: tuple[str, object]) -> str:
     """The second parameter of ``sendTransaction``; a target's own options are few, and always the same."""
     return json.dumps({"encoding": "base64", "skipPreflight": True, **dict(options)}, separators=(",", ":"))
-
-
-def _client_for(target: SendTarget) -> RpcClient:
-    """A new one costs nothing: the connections are elsewhere."""
-    if not isinstance(target, SendTarget):
-        raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
-    api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
-    return RpcClient(target.endpoint, target.label, api_key, route=target.route())
 
 
 def _is_broken_connection(error: Exception) -> bool:
@@ -269,7 +261,7 @@ def _confirming_client(target_or_url: SendTarget | str) -> RpcClient:
         raise ConfigurationError(
             "target_or_url", f"{type(target_or_url).__name__} only sends: give a SendTargetRpc, or a node's URL"
         )
-    return _client_for(target_or_url)
+    return client_for(target_or_url)
 
 
 def _require_signature(signature: object) -> None:

@@ -20,10 +20,11 @@ from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
 from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.pending_txs import OnSettled, PendingTx, PendingTxs
 from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_lane import SendLane, client_for
+from lasersell_sync.trading.send_lane import SendLane
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
 from lasersell_sync.trading.settled_calls import SettledCalls
 from lasersell_sync.trading.status_poller import StatusPoller

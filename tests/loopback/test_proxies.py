@@ -417,10 +417,10 @@ def test_rpc_goes_through_the_proxy(kind: Kind) -> None:
 def test_rpcs_faults_are_the_streams(kind: Kind) -> None:
     """request_send, which tells that the node got nothing, and the proxy by name."""
     from lasersell_sync.timeouts import TimeBudget
-    from lasersell_sync.trading.solana_rpc import _client_for
+    from lasersell_sync.trading._json_rpc import client_for
 
     with kind(password=PASSWORD) as proxy:
-        client = _client_for(SendTargetRpc("https://node.test", proxy=proxy.url(password="canary-wrong")))
+        client = client_for(SendTargetRpc("https://node.test", proxy=proxy.url(password="canary-wrong")))
         with pytest.raises(TxSubmitError, match="refused the user or password") as caught:
             client.call("getHealth", [], budget=TimeBudget(5.0))
         assert caught.value.kind == "request_send"
