@@ -38,9 +38,6 @@ _HEAD_CHARACTERS = 88
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 _SYSTEM_PROGRAM = bytes(32)
 _ADVANCE_NONCE = b"\x04\x00\x00\x00"
-_KEPT = 64
-#: What was signed here lately, by its base64, for ``signature_of``. Each step with it is one that no thread interrupts.
-_signed_here: dict[str, Signature] = {}
 
 
 @attrs.frozen
@@ -156,31 +153,50 @@ def encode_signed_tx(tx: object) -> str:
     return encode_base64(raw)
 
 
+class _JustSigned:
+    """Transactions that were signed in this process and not sent yet, by their base64, with the signature in them.
+
+    A sale does not wait for what signing itself wrote to be read once more. Each is told once, so that none is kept
+    after it was sent; those that nobody sends make room when there are many.
+
+    Threads: any; each step is one that no thread interrupts.
+    """
+
+    _KEPT = 64
+
+    def __init__(self) -> None:
+        self._signatures: dict[str, Signature] = {}
+
+    def note(self, signed_tx_b64: str, signature: Signature) -> None:
+        if len(self._signatures) >= self._KEPT:
+            self._signatures.clear()  # what is still to be sent is then read
+        self._signatures[signed_tx_b64] = signature
+
+    def take(self, signed_tx_b64: object) -> Signature | None:
+        return self._signatures.pop(signed_tx_b64, None) if isinstance(signed_tx_b64, str) else None
+
+
+_just_signed = _JustSigned()
+
+
 def signed_here(signed_tx_b64: str, signature: Signature) -> str:
-    """Notes the signature of a transaction that it was just put into, alone; returns the transaction."""
-    if len(_signed_here) >= _KEPT:
-        _signed_here.clear()  # what is still to be sent is then read once more
-    _signed_here[signed_tx_b64] = signature
+    """The transaction; it is noted that this signature was put into it, alone."""
+    _just_signed.note(signed_tx_b64, signature)
     return signed_tx_b64
 
 
 def signature_of(signed_tx_b64: str) -> str:
     """The base58 signature that names a signed transaction; found before it is sent, so that nothing else is ever sent.
 
-    What was signed here a moment ago was read and found well-formed then; a sale does not wait for that twice.
+    What was signed here a moment ago was found well-formed then, and is not read again the first time.
 
     Raises:
         TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction, or a signature is missing.
 
     Threads: any.
     """
-    signature = _signed_here.get(signed_tx_b64) if isinstance(signed_tx_b64, str) else None
-    if signature is not None:
-        return str(signature)
-    raw = decode_base64(signed_tx_b64, SIGNED)
-    parsed, layout = parse(raw, SIGNED)
-    _require_signed(raw, layout)
-    return str(parsed.signatures[0])
+    signature = _just_signed.take(signed_tx_b64)
+    return str(_parse_signed(signed_tx_b64).signatures[0] if signature is None else signature)
 
 
 class SignedTx(NamedTuple):
@@ -207,11 +223,17 @@ def read_signed_tx(signed_tx_b64: str) -> SignedTx:
 
     Threads: any.
     """
+    _just_signed.take(signed_tx_b64)
+    parsed = _parse_signed(signed_tx_b64)
+    message = parsed.message
+    return SignedTx(str(parsed.signatures[0]), str(message.recent_blockhash), _advances_nonce(message), parsed)
+
+
+def _parse_signed(signed_tx_b64: str) -> VersionedTransaction:
     raw = decode_base64(signed_tx_b64, SIGNED)
     parsed, layout = parse(raw, SIGNED)
     _require_signed(raw, layout)
-    message = parsed.message
-    return SignedTx(str(parsed.signatures[0]), str(message.recent_blockhash), _advances_nonce(message), parsed)
+    return parsed
 
 
 def _advances_nonce(message: VersionedMessage) -> bool:
