@@ -159,6 +159,7 @@ def test_statuses_are_asked_for_in_batches(node: SolanaNode, make_sender: Any) -
     txs = [SignedTransfer(number) for number in range(1, 301)]
     sender = make_sender(node, poll_s=0.2)
     pending = [sender.track(tx.signature, blockhash=tx.blockhash) for tx in txs]
+    rounds(node)  # one that began before all were there, and one with all of them
     for tx in txs:
         node.land(tx.signature)
     assert {outcome(each) for each in pending} == {CONFIRMED}
