@@ -85,6 +85,19 @@ def test_balance_by_account_else_by_a_unique_mint() -> None:
     assert (changed.position_id, changed.tokens) == (1, 8)
 
 
+def test_a_balance_says_that_a_stale_position_lives() -> None:
+    """Whether it changed or not; nothing else of the handle does."""
+    table = PositionTable()
+    first = table.opened(opened(1, "a", token_name="named"))
+    for tokens in (10, 4):
+        (stale,) = table.mark_stale({first.key})
+        assert stale == attrs.evolve(first, tokens=stale.tokens, stale=True)
+        assert table.fresh.get(1) is None
+        heard = table.balance(balance(tokens, "a"))
+        assert heard == attrs.evolve(first, tokens=tokens, stale=False)
+        assert table.fresh.get(1) is heard
+
+
 def test_close_by_id_by_account_and_of_strangers() -> None:
     """Each returns the last handle or None; the id is remembered as closed until it opens again."""
     table = PositionTable()
