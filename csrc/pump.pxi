@@ -256,7 +256,7 @@ cdef class Pump:
         on_unreadable: called with (error, payload) for a text that is no message.
 
     Attributes:
-        frames, messages: how many there were.
+        frames, messages: how many there were; a message counts once it is where it belongs.
         tap: called with (payload, received_ns) of each text message before it is read; None for nobody.
 
     Threads: one at a time. What a callback raises ends ``feed``; the pump is not used after that.
@@ -327,9 +327,10 @@ cdef class Pump:
             return self.unusual_text(frame, received_ns, router)
         message = <object>read
         Py_DECREF(read)  # the line above counted one more
-        self.messages += 1
         if router is None or not router.takes(plan, message, received_ns, frame.payload, frame.size):
             self.on_message(message, received_ns)
+        # Not before: whoever sees the count finds what came of the message.
+        self.messages += 1
         return 0
 
     cdef int unusual_text(self, const ls_ws_message *frame, object received_ns, Router router) except -1:
@@ -342,9 +343,10 @@ cdef class Pump:
                 raise
             self.on_unreadable(error, payload_of(frame))
             return 0
-        self.messages += 1
         if router is None or not router.takes(plan, message, received_ns, frame.payload, frame.size):
             self.on_message(message, received_ns)
+        # Not before: whoever sees the count finds what came of the message.
+        self.messages += 1
         return 0
 
 

@@ -168,7 +168,7 @@ class Pump:
         on_unreadable: called with (error, payload) for a text that is no message.
 
     Attributes:
-        frames, messages: how many there were.
+        frames, messages: how many there were; a message counts once it is where it belongs.
         tap: called with (payload, received_ns) of each text message before it is read; None for nobody.
 
     Threads: one at a time. What a callback raises ends ``feed``; the pump is not used after that.
@@ -215,6 +215,7 @@ class Pump:
         except self._decoder.error as error:
             self._on_unreadable(error, payload)
             return
-        self.messages += 1
         if router is None or not router.take(message, received_ns):
             self._on_message(message, received_ns)
+        # Not before: whoever sees the count finds what came of the message.
+        self.messages += 1

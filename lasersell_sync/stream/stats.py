@@ -22,7 +22,7 @@ class StreamStats:
     Attributes:
         sessions: sessions opened; one more than the reconnects.
         frames_received, bytes_received: from the socket, after TLS.
-        messages_received: decoded, unknown types included.
+        messages_received: decoded and delivered, unknown types included.
         unknown_messages: of a type that this version does not know.
         decode_errors: messages that could not be read; each was reported.
         commands_sent: messages written to the socket or waiting for it.

@@ -272,7 +272,7 @@ def test_what_a_callback_raises_comes_out_after_the_lanes_were_woken(name: str) 
         with pytest.raises(KeyError):
             rig.serve()
         assert rig.lanes.woken == 1
-        assert rig.intake.message_ns == rig.intake.received_ns > 0
+        assert rig.intake.received_ns > 0
 
 
 def test_taps_are_asked_for_each_read(name: str) -> None:
