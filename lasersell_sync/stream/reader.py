@@ -215,6 +215,8 @@ class Reader:
         # The gap begins with the last byte, not with the moment at which its absence was noticed.
         self._lost_at = self.counters.last_received or now
         log.warning("the link was lost: %s", error)
+        # Before it is told: whoever hears of it must not find the session still live.
+        self.lifecycle.go(ConnectionState.BACKOFF)
         close_code = error.close_code if isinstance(error, (ProtocolError, TransportError)) else None
         self.sink.event(Disconnected(reason=str(error), close_code=close_code))
 
@@ -225,7 +227,8 @@ class Reader:
     def _tell_reconnecting(self, error: BaseException | None) -> None:
         newly_degraded = self._wait.state is ConnectionState.DEGRADED and not self._told_degraded
         self._told_degraded = self._wait.state is ConnectionState.DEGRADED
-        self.lifecycle.go(self._wait.state)
+        if self.lifecycle.state is not self._wait.state:
+            self.lifecycle.go(self._wait.state)
         attempt = self.lifecycle.attempts_since_loss + 1
         wait_s, words = self._wait.seconds, str(error) if error else ""
         log.info("attempt %d in %.3f s (%s)", attempt, wait_s, words)

@@ -41,7 +41,7 @@ def test_the_drawn_ways_exist_and_no_others() -> None:
         ConnectionState.CONNECTING: {"LIVE", "BACKOFF", "DEGRADED", "FAILED", "CLOSED"},
         ConnectionState.LIVE: {"STALE", "BACKOFF", "DEGRADED", "FAILED", "CLOSED"},
         ConnectionState.STALE: {"LIVE", "BACKOFF", "DEGRADED", "FAILED", "CLOSED"},
-        ConnectionState.BACKOFF: {"CONNECTING", "FAILED", "CLOSED"},
+        ConnectionState.BACKOFF: {"CONNECTING", "DEGRADED", "FAILED", "CLOSED"},
         ConnectionState.DEGRADED: {"CONNECTING", "FAILED", "CLOSED"},
         ConnectionState.FAILED: set(),
         ConnectionState.CLOSED: set(),
