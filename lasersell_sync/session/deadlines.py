@@ -61,6 +61,8 @@ class DeadlineClock:
         self._fired: set[PositionKey] = set()
         #: Due, but there was no link; they wait for retry_due instead of spinning.
         self._held_back: set[PositionKey] = set()
+        #: How often retry_due was called.
+        self._retries = 0
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -104,6 +106,7 @@ class DeadlineClock:
             for key in self._held_back:
                 self._queue(self._started_at[key], key)
             self._held_back.clear()
+            self._retries += 1
             self._wake()
 
     def remaining_s(self, key: PositionKey) -> float | None:
@@ -149,13 +152,19 @@ class DeadlineClock:
 
     def _serve(self) -> None:
         while (key := self._next_due()) is not None:
+            retries = self._retries
             try:
                 asked = self._fire(key)
             except Exception:
                 log.exception("the deadline of token account %s could not be met", key.token_account)
                 asked = False
             with self._lock:
-                if key in self._started_at:
+                if key not in self._started_at:
+                    continue
+                if not asked and self._retries != retries:
+                    # The link came back while we found that there was none: nobody would tell us of it again.
+                    self._queue(self._started_at[key], key)
+                else:
                     (self._fired if asked else self._held_back).add(key)
 
     def _next_due(self) -> PositionKey | None:

@@ -103,6 +103,25 @@ def test_what_cannot_be_asked_for_waits_for_the_link_without_spinning() -> None:
     clock.stop()
 
 
+def test_a_link_that_comes_back_while_it_is_found_missing_is_not_missed() -> None:
+    """The word that there is a link again may come while the answer that there is none is on its way."""
+    fired = Fired()
+    fired.answer = False
+
+    def fire(key: PositionKey) -> bool:
+        asked = fired(key)
+        fired.answer = True
+        clock.retry_due()
+        return asked
+
+    clock = DeadlineClock(fire)
+    clock.set_timeout(0.001)
+    clock.start(handle("a"), age_s=1)
+    assert [fired.next(), fired.next()] == ["a", "a"]
+    until(lambda: clock.remaining_s(handle("a").key) is None)
+    clock.stop()
+
+
 def test_a_fire_that_raises_is_logged_and_the_next_deadline_comes(caplog: pytest.LogCaptureFixture) -> None:
     """The timer thread survives whatever firing does."""
     seen: queue.Queue[str] = queue.Queue()
