@@ -225,14 +225,16 @@ class Recorder:
         with contextlib.suppress(queue.Empty):
             while len(batch) < _LINES_AT_ONCE:
                 batch.append(self._frames.get_nowait())
-        self._file.write([self._frame_line(*frame) for frame in batch if frame is not None])
+        frames = [frame for frame in batch if frame is not None]
+        self._file.write([self._frame_line(*frame) for frame in frames])
+        # Not before: whoever sees the count finds the frames in the file.
+        self._written += len(frames)
+        self._written_bytes += sum(len(payload) for payload, _ in frames)
         return None not in batch
 
     def _frame_line(self, payload: bytes, received_ns: int) -> bytes:
         if self._first_ns is None:
             self._first_ns = received_ns
-        self._written += 1
-        self._written_bytes += len(payload)
         # A frame may have been read just before the ``hello_ok`` that ``attach`` wrote ahead of it.
         at_us = max(0, received_ns - self._first_ns) // 1000
         text = payload.replace(self._api_key, b"[redacted]").decode("utf-8", "surrogateescape")
