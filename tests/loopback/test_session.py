@@ -246,17 +246,15 @@ def test_a_reannounced_position_keeps_its_deadline() -> None:
 
     with ScriptedServer(script) as server:
         client = StreamClient("key").with_endpoint(server.url)
-        configure = StreamConfigure([WALLET], STRATEGY, deadline_timeout_sec=0.6)
+        configure = StreamConfigure([WALLET], STRATEGY, deadline_timeout_sec=100)
         with StreamSession.connect(client, configure) as session:
-            started = time.monotonic()
-            first = server.peer()
             settled(session, 2)
-            threading.Event().wait(0.3)
-            first.abort()
-            second = server.peer()
-            until(lambda: exits(second))
-            # Counted from the second announcement it would be at least 0.9 s.
-            assert time.monotonic() - started < 0.88
+            started_at = dict(session._state.deadlines._started_at)
+            assert len(started_at) == 1
+            server.peer().abort()
+            settled(session, 4)
+            assert session.positions()[0].position_id == 9
+            assert session._state.deadlines._started_at == started_at
 
 
 def test_a_deadline_due_while_disconnected_fires_on_reconnect() -> None:
@@ -287,10 +285,12 @@ def test_a_deadline_due_while_disconnected_fires_on_reconnect() -> None:
 
 def test_a_closed_position_has_no_deadline() -> None:
     """Closing in time cancels."""
-    with session_with(opened(), closed(), deadline=0.05) as (session, server):
+    with session_with(opened(), closed(), deadline=100) as (session, server):
         peer = server.peer()
         settled(session, 3)
-        threading.Event().wait(0.15)
+        # Short only now: between the two messages there may be any time.
+        session.update_strategy(STRATEGY, deadline_timeout_sec=0.01)
+        threading.Event().wait(0.1)
         session.sender().ping(1)
         until(lambda: peer.received[-1]["type"] == "ping")
         assert exits(peer) == []
@@ -318,8 +318,11 @@ def test_handlers_get_what_waited_and_what_comes(dispatch: str) -> None:
         session.start()
         server.peer().send(pnl(7, 3), {"type": "brand_new"})
         assert done.wait(PATIENCE_S)
+        # With a thread for each lane, the other one may not be as far yet.
+        until(lambda: len(everything) == 6)
         assert sorted(seen) == ["exit_signal_with_tx", "pnl 3"]
-        assert everything[:4] == ["connected", "hello_ok", "position_opened", "exit_signal_with_tx"]
+        high = ["connected", "hello_ok", "position_opened", "exit_signal_with_tx"]
+        assert [kind for kind in everything if kind in high] == high
         session.off("exit_signal_with_tx", on_exit)
         session.off(PnlUpdate)
         done.clear()
