@@ -117,15 +117,16 @@ class FakeSender:
         if self.early_bugs:
             raise self.early_bugs.pop()
         signature = read_signed_tx(signed_tx_b64).signature
-        self.sent.append(signature)
+        # Last: whoever sees it sent may settle it.
         self._open[signature] = on_settled
+        self.sent.append(signature)
         if self.bugs:
             raise self.bugs.pop()
 
     def track(self, signature: str, *, blockhash: str, on_settled: Any = None) -> None:
         assert blockhash
-        self.tracked.append(signature)
         self._open[signature] = on_settled
+        self.tracked.append(signature)
 
     def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
         assert token_account
