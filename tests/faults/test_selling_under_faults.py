@@ -35,6 +35,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
+@pytest.fixture
+def still_stage(tmp_path: Path) -> Iterator[Stage]:
+    """Where time stands still until the test lets it pass: nothing lands or dies because the machine is slow."""
+    with Stage(tmp_path, clock="manual", landing_delay_ms=0) as made:
+        yield made
+
+
 # ── the node ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SENSELESS: dict[str, dict[str, Any]] = {
@@ -187,14 +194,16 @@ def test_a_landing_that_comes_after_the_blockhash_is_none(tmp_path: Path):
         stage.assert_each_sold_once()
 
 
-def test_a_sale_that_fails_on_the_chain_is_made_anew(stage: Stage):
+def test_a_sale_that_fails_on_the_chain_is_made_anew(still_stage: Stage):
     """The price has left the limit by the time it lands."""
+    stage = still_stage
     with stage.selling():
         stage.sandbox.faults.transactions("late", landing_delay_ms=10_000)
         stage.want_exits()
         stage.wait_for_arrivals()
         stage.sandbox.set_price_multiplier(stage.mint, 0.4)
-        (report,) = stage.wait_for_reports()
+        with stage.slots_pass():
+            (report,) = stage.wait_for_reports()
     assert (report.outcome, report.transactions) == (CONFIRMED, 2)
     stage.assert_each_sold_once()
 
@@ -235,7 +244,8 @@ def test_a_signal_that_is_repeated_a_hundred_times(stage: Stage):
 def test_an_exit_that_is_signalled_again_after_each_reconnect(tmp_path: Path, policies: Policies, is_lost: bool):
     """The strategy's exit of before the reconnect, under another number; its transaction may land at any moment."""
     with (
-        Stage(tmp_path, policies=policies) as stage,
+        # Time stands still: however long the reconnects take, it neither lands nor dies before the last one.
+        Stage(tmp_path, policies=policies, clock="manual", landing_delay_ms=0) as stage,
         stage.selling(strategy={"stop_loss_pct": 20.0}) as session,
         contextlib.ExitStack() as ends,
     ):
@@ -249,6 +259,8 @@ def test_an_exit_that_is_signalled_again_after_each_reconnect(tmp_path: Path, po
         assert len(stage.overseer.arrivals) == 1
         if is_lost:
             ends.enter_context(stage.slots_pass())
+        else:
+            stage.sandbox.advance(41)
         (report,) = stage.wait_for_reports()
         assert session.status is ls.ConnectionState.LIVE
     # The transaction of the last reconnect's signal may be dead as well by now.
@@ -260,8 +272,9 @@ def signals(stage: Stage) -> list[Any]:
     return stage.overseer.wishes_of(stage.wallets[0], stage.mint)
 
 
-def test_the_server_refreshes_in_the_middle(stage: Stage):
+def test_the_server_refreshes_in_the_middle(still_stage: Stage):
     """By itself and because the user asks; the old transaction is dead, but that takes its proof."""
+    stage = still_stage
     with stage.selling() as session:
         stage.sandbox.faults.transactions("never")
         stage.want_exits()
@@ -355,9 +368,10 @@ def full(journal: ls.Journal) -> Iterator[None]:
 @pytest.mark.parametrize(("trouble", "kind"), [(locked, "locked"), (unwritable, "failed"), (full, "full")])
 @pytest.mark.parametrize("is_sent", [False, True], ids=["before it is sent", "while it is under way"])
 def test_the_journal_is_not_to_be_written_for_a_while(
-    stage: Stage, trouble: Callable[[ls.Journal], Any], kind: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+    still_stage: Stage, trouble: Callable[[ls.Journal], Any], kind: str, is_sent: bool, monkeypatch: pytest.MonkeyPatch
 ):
     """Told as a problem; what cannot be written down is not done, and not forgotten."""
+    stage = still_stage
     monkeypatch.setattr(journal_module, "_BUSY_S", 0.05)
     with ls.Journal(stage.journal_path) as journal, stage.selling(journal=journal):
         if is_sent:
@@ -365,14 +379,17 @@ def test_the_journal_is_not_to_be_written_for_a_while(
             stage.want_exits()
             stage.wait_for_arrivals()
         with trouble(journal):
-            if not is_sent:
+            if is_sent:
+                stage.sandbox.advance(6)
+            else:
                 stage.want_exits()
             problem = stage.wait_for_problem()
             assert isinstance(problem, ls.JournalError)
             assert problem.kind == kind
             assert len(stage.overseer.arrivals) == is_sent
             assert stage.reports == []
-        stage.wait_for_reports()
+        with stage.slots_pass():
+            stage.wait_for_reports()
         assert {type(each) for each in stage.problems} == {ls.JournalError}
     stage.assert_each_sold_once()
     with ls.Journal(stage.journal_path) as journal:

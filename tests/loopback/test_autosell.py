@@ -111,7 +111,8 @@ def test_a_sale_that_fails_on_the_chain_is_made_anew(trader: Trader, ledger: Led
     with trader.session() as session, trader.seller(session):
         trader.buy()
         session.wait_for("position_opened", PATIENCE_S)
-        trader.sandbox.faults.transactions("late", landing_delay_ms=3_000)
+        # Late enough for a slow machine to change the price before.
+        trader.sandbox.faults.transactions("late", landing_delay_ms=15_000)
         trader.exit_positions()
         session.wait_for("exit_signal_with_tx", PATIENCE_S)
         trader.sandbox.set_price_multiplier(trader.sandbox.mints[0], 0.4)

@@ -128,6 +128,14 @@ class Overseer:
         landed = self._exchange.ask_chain(lambda chain: [_has_landed(chain, one.transaction) for one in young])
         return not all(landed)
 
+    def on_its_way(self, wallets: set[str], *, younger_than_s: float) -> bool:
+        """Whether an exit was signalled that lately, and nothing has arrived for it."""
+        now = time.monotonic()
+        with self._lock:
+            latest = {one.wallet: one.at for one in self.arrivals.values()}
+            wishes = [one for one in self.wishes if one.wallet in wallets and now - one.at < younger_than_s]
+        return any(latest.get(wish.wallet, 0.0) < wish.at for wish in wishes)
+
 
 def _has_landed(chain: Chain, transaction: VersionedTransaction) -> bool:
     return transaction.signatures[0] in chain._landed

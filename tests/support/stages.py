@@ -21,7 +21,8 @@ from tests.support.waiting import PATIENCE_S, until
 
 #: Four deep markets in which nobody else trades.
 CALM_MARKETS = Path(__file__).resolve().parents[1] / "data" / "calm_markets.toml"
-#: A transaction that is younger is given the time to land before slots are skipped.
+#: A transaction that is younger, from its signal to its arrival and from there to the chain, is given the time before
+#: slots are skipped.
 _LANDS_WITHIN_S = 0.3
 
 
@@ -37,6 +38,7 @@ class Stage:
     def __init__(self, folder: Path, *, wallets: int = 1, api_key: str = "sandbox-key", **sandbox: Any) -> None:
         options = {"scenario": CALM_MARKETS, "seed": 7, "speed": 20.0, "pnl_flush_ms": 20_000, **sandbox}
         self.sandbox = Sandbox(api_key=api_key, stream_port=0, api_port=0, rpc_port=0, **options)
+        self._stands_still = options.get("clock") == "manual"
         self.journal_path = folder / "sales.journal"
         self.keys = [Keypair() for _ in range(wallets)]
         self.reports: list[ls.SellReport] = []
@@ -138,7 +140,11 @@ class Stage:
 
         def pass_() -> None:
             while not stop.wait(0.05):
-                if not self.overseer.in_the_air(set(self.wallets), younger_than_s=_LANDS_WITHIN_S):
+                if self._stands_still:
+                    self.sandbox.advance(1.0)  # the usual pace
+                wallets = set(self.wallets)
+                is_young = self.overseer.on_its_way(wallets, younger_than_s=_LANDS_WITHIN_S)
+                if not is_young and not self.overseer.in_the_air(wallets, younger_than_s=_LANDS_WITHIN_S):
                     self.sandbox.skip_slots(30)
 
         thread = threading.Thread(target=pass_)
