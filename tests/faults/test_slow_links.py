@@ -47,7 +47,8 @@ def stays_up(rig: Rig, session: StreamSession, count: int) -> None:
 def test_a_bad_link_is_no_dead_link(plain_rig: WebsocketsRig, weather: str) -> None:
     """No false disconnect and no lost byte under latency, jitter, 1-byte slices or a narrow pipe."""
     plain_rig.proxy.shape(**WEATHER[weather])
-    with plain_rig.session(**SCALED) as session:
+    # The proxy spends time of its own on every slice.
+    with plain_rig.session(**{**SCALED, "pong_timeout_s": 3.0, "app_pong_timeout_s": 3.0}) as session:
         stays_up(plain_rig, session, 30)
 
 
