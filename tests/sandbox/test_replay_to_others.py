@@ -32,7 +32,8 @@ def record_a_trade(path: Path, trader: Trader) -> None:
             signal: Any = session.wait_for("exit_signal_with_tx", timeout=PATIENCE_S).message
             trader.send(signed(signal.unsigned_tx_b64, trader.wallet))
             session.wait_for("position_closed", timeout=PATIENCE_S)
-            received = session.stats().frames_received
+            # Not the frames: answers to pings are among them.
+            received = session.stats().messages_received
             until(lambda: recorder.frames_written >= received)
 
 
