@@ -22,7 +22,7 @@ WAY_NAMES = ("handlers", "queue", "loop")
 def test_the_test_command_stands_there_once():
     """The gate takes the line from here and runs it."""
     (line,) = [line for line in README.splitlines() if "-m pytest" in line]
-    assert line == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest"
+    assert line == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest -n auto"
 
 
 def test_there_are_two_set_up_commands_each_alone_in_its_block():
