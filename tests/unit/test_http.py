@@ -333,13 +333,13 @@ def trickle(piece: bytes = b"x") -> Iterator[bytes]:
 def test_a_trickling_body_ends_with_the_attempts_limit(answer: Answer):
     """A byte now and then does not stretch the attempt: its limit covers the whole body."""
     with HttpServer(answer) as server:
-        pool = pool_to(server.url, attempt_timeout_s=0.3)
+        pool = pool_to(server.url, attempt_timeout_s=1.0)
         started = time.monotonic()
         failure = failing(pool)
         took_s = time.monotonic() - started
         pool.close()
     assert (failure.stage, failure.sent, failure.status) == ("read", True, 200)
-    assert 0.25 < took_s < 2
+    assert 0.9 < took_s < GENEROUS_S
 
 
 def test_trickling_headers_end_with_the_attempts_limit():

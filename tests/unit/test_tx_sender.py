@@ -968,8 +968,8 @@ def test_warming_opens_a_connection_to_everybody(make_node: Any, make_sender: An
     targets = [rpc, SendTargetHeliusSender(helius.url), hanging, nowhere]
     sender = make_sender(*targets, rpcs=[rpc])
     began = time.monotonic()
-    sender.warm(timeout_s=0.5)
-    assert time.monotonic() - began < 5
+    sender.warm(timeout_s=1.5)
+    assert time.monotonic() - began < 8  # whoever hangs does so for longer
     assert helius.asked == ["GET /ping"]
     assert rpc.asked == ["getHealth"] * 2
     opened = rpc.connections
