@@ -375,7 +375,7 @@ def test_a_broken_connection_is_tried_again():
 
 def test_a_silent_server_is_a_transport_error_after_all_attempts():
     """The caller waits for attempts times the attempt's limit, not longer."""
-    options = attrs.evolve(PATIENT, attempt_timeout_s=0.1)
+    options = attrs.evolve(PATIENT, attempt_timeout_s=0.5)
     error = failure(Answer(hold=threading.Event()), Answer(hold=threading.Event()), requests=2, options=options)
     assert error.kind == "transport"
     assert error.is_retryable()

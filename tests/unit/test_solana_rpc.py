@@ -475,7 +475,7 @@ def test_a_timeout_says_that_it_may_still_land():
 def test_a_timeout_tells_how_far_it_came():
     """A transaction that is processed but not confirmed is told so."""
     with HttpServer(respond=status("processed")) as server:
-        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=0.5))
+        failure = refused("confirm_timeout", lambda: confirm(server, timeout_s=1.0))
     assert "it is processed in slot 7" in failure.detail
 
 
@@ -773,7 +773,7 @@ def test_key_url_and_transaction_are_in_no_text_of_any_failure(name: str, caplog
     with HttpServer(respond=respond) as server:
         target = SendTargetAstralane(CANARY, url=f"{server.url}/v2/{URL_CANARY}?api-key=query-{URL_CANARY}")
         with pytest.raises(TxSubmitError) as caught:
-            send_transaction(target, TX, timeout_s=0.5)
+            send_transaction(target, TX, timeout_s=1.0)
         gate.set()
     assert URL_CANARY in server.requests[0].path
     assert server.requests[0].headers["x-api-key"] == CANARY
