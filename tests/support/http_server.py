@@ -257,8 +257,13 @@ def trusting_context() -> ssl.SSLContext:
     return ssl.create_default_context(cadata=TEST_CERTIFICATE)
 
 
+#: Bound and never listening: the kernel refuses who connects, and gives the port to nobody else.
+_HELD: list[socket.socket] = []
+
+
 def closed_port() -> int:
-    """A port where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port where nothing listens, as long as this process lives."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])

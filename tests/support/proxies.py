@@ -18,7 +18,6 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from tests.support.http_server import closed_port
 from tests.support.waiting import PATIENCE_S
 
 USER = "trader"
@@ -207,31 +206,39 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
 @contextlib.contextmanager
 def foreign_proxy(kind: str, tmp_path: Path) -> Iterator[int]:
     """The port of a proxy that someone else wrote, in a process of its own: ``proxy.py`` (HTTP) or ``pproxy`` (both)."""
-    port = closed_port()
-    # pproxy takes uvloop where it finds it (the benchmarks install it) and then fails to start.
-    pproxy = "import sys; sys.modules['uvloop'] = None; from pproxy.server import main; main()"
-    command = {
-        "proxy.py": ["-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port), "--basic-auth", f"{USER}:{PASSWORD}",
-                     "--num-workers", "1", "--num-acceptors", "1", "--threadless"],
-        "pproxy": ["-c", pproxy, "-l", f"http+socks5://127.0.0.1:{port}#{USER}:{PASSWORD}"],
-    }[kind]  # fmt: skip
     with (tmp_path / "proxy.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
+        for _ in range(3):  # somebody else may take the port before the proxy does
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            process = subprocess.Popen([sys.executable, *_foreign_command(kind, port)], stdout=log, stderr=log)
+            if _listens(port, process):
+                break
     try:
-        _wait_for_port(port, process)
+        assert process.poll() is None, "the proxy ended"
         yield port
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def _foreign_command(kind: str, port: int) -> list[str]:
+    # pproxy takes uvloop where it finds it (the benchmarks install it) and then fails to start.
+    pproxy = "import sys; sys.modules['uvloop'] = None; from pproxy.server import main; main()"
+    return {
+        "proxy.py": ["-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port), "--basic-auth", f"{USER}:{PASSWORD}",
+                     "--num-workers", "1", "--num-acceptors", "1", "--threadless"],
+        "pproxy": ["-c", pproxy, "-l", f"http+socks5://127.0.0.1:{port}#{USER}:{PASSWORD}"],
+    }[kind]  # fmt: skip
+
+
+def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until it does; False when it has ended in place of that."""
     deadline = time.monotonic() + 2 * PATIENCE_S
     pause = threading.Event()
-    while True:
-        assert process.poll() is None, "the proxy ended"
+    while process.poll() is None:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port)).close()
-            return
+            return True
         assert time.monotonic() < deadline, "the proxy does not listen"
         pause.wait(0.02)
+    return False
