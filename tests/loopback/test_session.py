@@ -740,4 +740,4 @@ def test_ctrl_c_reaches_the_main_thread_from_every_blocking_call(blocked: str) -
         started = time.monotonic()
         out, err = process.communicate(timeout=PATIENCE_S)
         assert (out, err, process.returncode) == ("interrupted\n", "", 0)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 4.5  # not only with the next keepalive, after 5 s
