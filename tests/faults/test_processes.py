@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -62,13 +63,26 @@ def stop(rig: WebsocketsRig, child: Program) -> Connection:
     A stop that meets the reader at work ends before its wait has begun, and makes no timer late.
     """
     connection = rig.proxy.wait_for_connection(1)
-    rig.proxy.settled()
-    so_far = connection.sent_to_client
-    until(lambda: connection.sent_to_client > so_far)
-    until(lambda: states(child) == {"S"})
-    child.process.send_signal(signal.SIGSTOP)
-    until(lambda: states(child) == {"T"})
-    return connection
+    while True:
+        rig.proxy.settled()
+        so_far = connection.sent_to_client
+        until(lambda so_far=so_far: connection.sent_to_client > so_far)  # type: ignore[misc]
+        until(lambda: states(child) == {"S"})
+        asleep_in = calls(child)
+        child.process.send_signal(signal.SIGSTOP)
+        until(lambda: states(child) == {"T"})
+        if calls(child) == asleep_in:
+            return connection
+        # It woke up in between, as this test may have been kept from going on for long.
+        child.process.send_signal(signal.SIGCONT)
+
+
+def calls(child: Program) -> list[str]:
+    """The system call that each of the process's threads is in; nothing where the kernel does not tell."""
+    tasks = sorted(Path(f"/proc/{child.process.pid}/task").iterdir())
+    with contextlib.suppress(OSError):
+        return [(task / "syscall").read_text() for task in tasks]
+    return []
 
 
 def states(child: Program) -> set[str]:
