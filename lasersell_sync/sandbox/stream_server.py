@@ -260,6 +260,9 @@ class StreamServer:
         self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-stream", daemon=True)
         self._started = threading.Event()
         self._failure: BaseException | None = None
+        # Guards that no order is given to a loop which is about to close.
+        self._orders_lock = threading.Lock()
+        self._over = False
         # On the loop only.
         self._stop_requested: asyncio.Event | None = None
         self._connections: set[_Connection] = set()
@@ -280,6 +283,7 @@ class StreamServer:
     def stop(self) -> None:
         """Close every connection and join the thread; fine if it never started."""
         if self._thread.ident is None:
+            self._over = True
             self._loop.close()
             for listener in self._listeners:
                 listener.close()
@@ -382,10 +386,12 @@ class StreamServer:
         return len(chosen)
 
     def _on_loop(self, work: Coroutine[Any, Any, int]) -> int:
-        if self._loop.is_closed():  # down for a restart: there is nobody to disturb
-            work.close()
-            return 0
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * _STOP_TIMEOUT_S)
+        with self._orders_lock:
+            if self._over:  # down for a restart: there is nobody to disturb
+                work.close()
+                return 0
+            order = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return order.result(2 * _STOP_TIMEOUT_S)
 
     # -- the loop's thread
 
@@ -398,6 +404,10 @@ class StreamServer:
             self._failure = error
         finally:
             self._started.set()
+            with self._orders_lock:
+                self._over = True
+            # Who gave an order in the last moment would wait for it in vain.
+            self._loop.run_until_complete(_few_turns())
             self._loop.close()
             asyncio.set_event_loop(None)
 
@@ -512,6 +522,12 @@ class StreamServer:
                 outbox.gather()
         except (ConnectionClosed, ConnectionError):
             pass  # the reader sees it too and cleans up
+
+
+async def _few_turns() -> None:
+    """Let the loop do what was asked of it; orders wait for nothing when no connection is left."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _swallow(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
