@@ -229,6 +229,7 @@ def test_a_broken_disk_ends_the_recording_and_not_the_session(path: Path, monkey
             with pytest.raises(OSError, match="No space left"):
                 recorder.close()
             assert session.health().ok
+        assert recorder.frames_written == 0
 
 
 def test_a_disk_that_is_too_slow_costs_frames_of_the_recording_only(

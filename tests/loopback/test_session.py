@@ -209,6 +209,16 @@ def test_a_position_announced_again_keeps_its_identity_under_a_new_id() -> None:
             assert after[0].key == before.key
 
 
+def test_who_hears_of_a_loss_finds_no_live_session() -> None:
+    """The state has changed by the time the loss is told."""
+    with session_with(opened(), dispatch="inline") as (session, server):
+        seen: queue.Queue[ConnectionState] = queue.Queue()
+        session.on("disconnected", lambda event: seen.put(session.status))
+        session.start()
+        server.peer().abort()
+        assert seen.get(timeout=PATIENCE_S) is ConnectionState.BACKOFF
+
+
 # ── deadlines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
