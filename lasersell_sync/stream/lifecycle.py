@@ -7,7 +7,7 @@
        │   │ attempt failed   │ └─ping open─►STALE
        │   ▼                  ▼ lost         │ lost
        ├─ BACKOFF ◄───────────┴──────────────┤
-       └─ DEGRADED ◄── lost right after hello, again and again
+       └─ DEGRADED ◄── BACKOFF, when links are lost right after hello, again and again
     FAILED ◄── refused for good, or a thread of ours died      CLOSED ◄── close()
 
 Waits, by what went wrong:
