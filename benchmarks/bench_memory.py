@@ -3,7 +3,7 @@
 Usage: ``python -m benchmarks.bench_memory [--json] [--versions] [--seconds S] [--require-peers]``
 
 Every 100 ms the sender writes an update of each position and a few exit signals. One long round of each contestant: S
-seconds of ours, 5 s at the most of the peers, which fall behind or grow without bound. A stalled consumer takes
+seconds of ours, 3 s at the most of the peers, which fall behind or grow without bound. A stalled consumer takes
 nothing until the end; then every exit signal must be there. A value's age counts from the sender's write of it until
 its successor is in the hands of user code.
 """
@@ -22,7 +22,7 @@ from benchmarks.workers import Job, Live, Memory, Stalled, Workers
 POSITIONS: Final = 20_000
 FLUSHES_PER_S: Final = 10
 EXITS: Final = 5
-PEERS_AT_MOST_S: Final = 5.0
+PEERS_AT_MOST_S: Final = 3.0
 STALLED: Final = ("ours, events.get()", "official SDK")
 LIVE: Final = (
     "ours, get_batch()",
