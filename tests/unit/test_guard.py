@@ -515,17 +515,25 @@ def test_a_signalled_account_may_be_sold_from_and_never_paid_to(signalled: tuple
     assert (error.rule, error.account) == ("own_account", str(STRANGER))
 
 
+def swap_accounts(market: str, instruction: str) -> tuple[int, int]:
+    """Which of the instruction's accounts pays, and which is paid."""
+    program = known_programs().programs[bytes(Pubkey.from_string(PROGRAMS[market]))]
+    layout = program.allowed[discriminator(instruction)].swap
+    assert layout is not None
+    assert layout.source is not None
+    assert layout.target is not None
+    return layout.source, layout.target
+
+
 @pytest.mark.parametrize("market", ["meteora_dbc", "meteora_damm_v2"])
 def test_a_swap_that_could_be_either_is_taken_for_a_purchase(market: str):
     """Where the program goes by the accounts, a server cannot call a purchase a sale by naming the account that pays."""
     trader = desk(market)
     parts = draft(trader.buy())
     swap = parts.index(PROGRAMS[market])
-    layout = known_programs().programs[bytes(Pubkey.from_string(PROGRAMS[market]))].allowed[discriminator("swap2")].swap
-    assert layout is not None
-    assert layout.source is not None
+    source, _ = swap_accounts(market, "swap2")
     wsol = token_address(trader.wallet.pubkey(), WRAPPED_SOL_MINT)
-    assert parts.instructions[swap].accounts[layout.source].pubkey == wsol
+    assert parts.instructions[swap].accounts[source].pubkey == wsol
     signal = attrs.evolve(
         Desk(market).signals("rpc")[0], token_account=str(wsol), unsigned_tx_b64=parts.b64(), position_tokens=2**63
     )
@@ -539,12 +547,9 @@ def test_when_nobody_can_tell_which_way_it_goes_it_spends(market: str):
     trader = desk(market)
     parts = draft(trader.sell())
     swap = parts.index(PROGRAMS[market])
-    layout = known_programs().programs[bytes(Pubkey.from_string(PROGRAMS[market]))].allowed[discriminator("swap")].swap
-    assert layout is not None
-    assert layout.source is not None
-    assert layout.target is not None
+    source, target = swap_accounts(market, "swap")
     ours = [stranger(20), stranger(21)]
-    tx_b64 = parts.with_account(swap, layout.source, ours[0]).with_account(swap, layout.target, ours[1]).b64()
+    tx_b64 = parts.with_account(swap, source, ours[0]).with_account(swap, target, ours[1]).b64()
     known = [str(key) for key in ours]
     assert refusal(tx_b64, SigningGuard(own_accounts=known), trader.address).rule == "spend"
     SigningGuard(own_accounts=known, max_buy_lamports=10**9).check(tx_b64, wallet=trader.address)
@@ -558,13 +563,10 @@ def test_the_account_that_pays_tells_which_way_it_goes(market: str, pays: str, p
     trader = desk(market)
     parts = draft(trader.sell())
     swap = parts.index(PROGRAMS[market])
-    layout = known_programs().programs[bytes(Pubkey.from_string(PROGRAMS[market]))].allowed[discriminator("swap2")].swap
-    assert layout is not None
-    assert layout.source is not None
-    assert layout.target is not None
+    source, target = swap_accounts(market, "swap2")
     us, mint = trader.wallet.pubkey(), trader.listing.mint
     accounts = {"coin": token_address(us, mint), "wsol": token_address(us, WRAPPED_SOL_MINT), "stranger": STRANGER}
-    parts = parts.with_account(swap, layout.source, accounts[pays]).with_account(swap, layout.target, accounts[paid])
+    parts = parts.with_account(swap, source, accounts[pays]).with_account(swap, target, accounts[paid])
     sells = pays == "coin" or (pays == "stranger" and paid == "wsol")
     line = next(line for line in SigningGuard().explain(parts.b64()).lines if market in line)
     assert (f"units of {mint}, gets at least" in line) == sells, line
