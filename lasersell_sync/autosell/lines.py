@@ -13,7 +13,7 @@ from typing import TypeAlias
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import JournalError
 
-__all__ = ["Lines", "Task"]
+__all__ = ["Lines", "Task", "growing_pause_s"]
 
 log = logger("autosell")
 
@@ -21,6 +21,11 @@ Task: TypeAlias = Callable[[], None]
 
 _AGAIN_AFTER_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+
+
+def growing_pause_s(failures: int) -> float:
+    """Seconds to wait after an error that ``failures`` others in a row came before: doubling, up to half a minute."""
+    return min(_LONGEST_PAUSE_S, _AGAIN_AFTER_S * 2.0 ** min(failures, 16))
 
 
 class _Line:
@@ -164,7 +169,7 @@ class Lines:
             if isinstance(error, JournalError):
                 pause_s = _AGAIN_AFTER_S
             else:
-                pause_s = min(_LONGEST_PAUSE_S, _AGAIN_AFTER_S * 2.0 ** min(line.failures, 16))
+                pause_s = growing_pause_s(line.failures)
                 line.failures += 1
             self._on_trouble(key, error)
             return pause_s

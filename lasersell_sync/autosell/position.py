@@ -20,6 +20,7 @@ from functools import partial
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
 from lasersell_sync.autosell.journal import ExitRecord
+from lasersell_sync.autosell.lines import growing_pause_s
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.tools import Signed, Tools
@@ -47,8 +48,6 @@ PositionId = tuple[str, str]
 
 #: What could not be written or asked now is tried again after so long.
 _TRY_AGAIN_S = 1.0
-#: After errors in a row.
-_LONGEST_PAUSE_S = 30.0
 #: Transactions remembered to tell a repeated signal by.
 _REMEMBERED_TRANSACTIONS = 1024
 
@@ -293,7 +292,7 @@ class Position:
             self._follow(sale)
         for sale in self.live_sales:
             self._finish_confirmed(sale)
-        pause_s = 0.0 if self._errors < 2 else min(_LONGEST_PAUSE_S, 2.0 ** min(self._errors - 2, 16))
+        pause_s = 0.0 if self._errors < 2 else growing_pause_s(self._errors - 2)
         if pause_s:
             self._later(pause_s, self._resume)
         else:

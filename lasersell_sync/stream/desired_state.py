@@ -132,8 +132,6 @@ class DesiredState:
         return self._account_of.get(position_id, position_id)
 
     def _answered(self, position_id: int, account: str | None) -> None:
-        if not self.unanswered and not self.asked_twice:
-            return
         for position in (account, self._account_of.get(position_id), position_id):
             if position is not None:
                 self.unanswered.pop(position, None)
