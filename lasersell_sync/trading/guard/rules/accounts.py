@@ -1,0 +1,97 @@
+"""Whose accounts a trade uses and creates."""
+
+from __future__ import annotations
+
+from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, is_own_token_account, shown
+from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
+
+__all__ = ["ACCOUNT_RULES", "OURS", "is_own"]
+
+
+@rule("own_account", "the market takes from and pays to our own accounts")
+def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+    for swap in tx.swaps:
+        number = swap.instruction.number
+        if swap.user != trade.signer:
+            return Offence(f"instruction {number} trades for {shown(swap.user)}", swap.user)
+        if not swap.gets_lamports and not is_own(tx, trade, limits, swap.got_mint, swap.target):
+            return Offence(f"instruction {number} pays to {shown(swap.target)}, which is not ours", swap.target, OURS)
+        if not (
+            swap.pays_lamports
+            or _is_signalled_source(swap, trade)  # before the next: it spares the derivation of an account
+            or is_own(tx, trade, limits, swap.paid_mint, swap.source)
+        ):
+            return Offence(f"instruction {number} takes from {shown(swap.source)}", swap.source, OURS)
+        if swap.third_party_fee:
+            return Offence(
+                f"instruction {number} gives a share of the trade to a third party", swap.instruction.accounts[-1]
+            )
+    return None
+
+
+@rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
+def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+    for item in tx.by_kind.get("associated_token.create", ()):
+        for account in (item.account(0), item.account(2)):
+            if account != trade.signer:
+                return Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
+    for item in tx.by_kind.get("token.initialize_account", ()):
+        if _owner_of_initialized(item) != trade.signer:
+            return Offence(
+                f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.account(0)
+            )
+    for created in tx.seeded:
+        if created.address not in _fresh_accounts(tx, trade, limits):
+            return Offence(
+                f"instruction {created.instruction.number} creates an account that does not become our wrapped SOL",
+                created.address,
+            )
+    return None
+
+
+def _owner_of_initialized(item: Instruction) -> bytes | None:
+    return item.account(2) if item.data[0] == 1 else item.data[1:33]
+
+
+OURS = "if the account is yours: SigningGuard(own_accounts=[...])"
+
+
+def _is_signalled_source(swap: Swap, trade: Expected) -> bool:
+    """Tokens may come from the account that the signal names, wherever it is: only our signature moves them."""
+    return swap.paid_mint == trade.mint and swap.source is not None and swap.source == trade.token_account
+
+
+def is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, account: bytes | None) -> bool:
+    """Whether a token account of this mint is the wallet's."""
+    if is_own_token_account(trade.signer, mint, account, limits.known.token_programs):
+        return True
+    if account in limits.own_accounts:
+        return True
+    return mint == limits.known.wrapped_sol and account in _fresh_accounts(tx, trade, limits)
+
+
+def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
+    """Accounts created by our seed and made our wrapped SOL in this transaction.
+
+    Both, because an account that is created and not yet initialised can be made anybody's by anybody.
+    """
+    if not tx.seeded:
+        return set()
+    known = limits.known
+    initialized = {
+        item.account(0)
+        for item in tx.by_kind.get("token.initialize_account", ())
+        if item.account(1) == known.wrapped_sol and _owner_of_initialized(item) == trade.signer
+    }
+    return {
+        account.derived
+        for account in tx.seeded
+        if account.address == account.derived
+        and account.base == trade.signer
+        and account.owner in known.token_programs
+        and account.derived in initialized
+    }
+
+
+ACCOUNT_RULES = (_own_account, _account_creation)

@@ -1,0 +1,69 @@
+"""Where lamports go, and how many."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lasersell_sync.trading.guard.decoded import Decoded, shown, transferred_lamports
+from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.rules.accounts import is_own
+from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
+
+__all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS"]
+
+#: A classic token account, exempt from rent; comes back when it is closed.
+TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
+
+
+@rule("destination", "lamports go to own accounts, senders' tip accounts and the partner only")
+def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+    for item in tx.by_kind.get("system.transfer", ()):
+        target = item.account(1)
+        if _bucket(tx, trade, limits, target) is None:
+            return Offence(
+                f"instruction {item.number} sends {transferred_lamports(item)} lamports to {shown(target)}", target,
+                "if that is right: SigningGuard(tip_accounts=[...]), (partner=...) or (own_accounts=[...])",
+            )  # fmt: skip
+    return None
+
+
+@rule("lamports", "what leaves the wallet is capped: tips, partner fee, and what own accounts get")
+def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+    sums: dict[str, int] = {"tip": 0, "partner": 0, "own": 0}
+    last: dict[str, bytes | None] = {}
+    for item in tx.by_kind.get("system.transfer", ()):
+        target = item.account(1)
+        bucket = _bucket(tx, trade, limits, target)
+        if bucket is not None:
+            sums[bucket] += transferred_lamports(item)
+            last[bucket] = target
+    for created in tx.seeded:
+        sums["own"] += created.lamports
+        last["own"] = created.address
+    creations = len(tx.by_kind.get("associated_token.create", ()))
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
+    for bucket, cap in limits.max_lamports.items():
+        if sums[bucket] > cap:
+            return Offence(
+                f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
+                f"if that is right: SigningGuard({_CAPS[bucket]}=...)",
+            )  # fmt: skip
+    return None
+
+
+_CAPS = {"tip": "max_tip_lamports", "partner": "max_partner_fee_lamports", "own": "max_rent_lamports"}
+_BUCKETS = {"tip": "tip accounts", "partner": "the partner", "own": "own accounts (beyond what the market spends)"}
+
+
+def _bucket(tx: Decoded, trade: Expected, limits: Limits, target: bytes | None) -> str | None:
+    """Which of the permitted kinds of destination it is."""
+    if target in limits.tip_accounts:
+        return "tip"
+    if target is not None and target in (limits.partner, trade.partner):
+        return "partner"
+    if target == trade.signer or is_own(tx, trade, limits, limits.known.wrapped_sol, target):
+        return "own"
+    return None
+
+
+LAMPORT_RULES = (_destination, _lamports)
