@@ -14,7 +14,7 @@ from lasersell_sync.trading.exit_api import (
     ExitApiClient,
     ExitApiClientOptions,
 )
-from lasersell_sync.trading.guard import GuardReport, SigningGuard
+from lasersell_sync.trading.guard import GuardReport, SigningGuard, TradeContext
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.send_targets import (
     ASTRALANE_DEFAULT_REGION,
@@ -68,6 +68,7 @@ __all__ = [
     "SendTargetRpc",
     "Signer",
     "SigningGuard",
+    "TradeContext",
     "TxResult",
     "TxSender",
     "WalletProof",

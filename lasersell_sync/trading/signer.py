@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
-from lasersell_sync.trading.guard import SigningGuard, read_unsigned
+from lasersell_sync.trading.guard import SigningGuard, TradeContext, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
 from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
 from lasersell_sync.trading.wire_tx import encode_base64
@@ -150,6 +150,7 @@ class Signer:
         *,
         request: BuildSellTxRequest | BuildBuyTxRequest | None = None,
         guard: SigningGuard | None = DEFAULT_GUARD,
+        context: TradeContext | None = None,
     ) -> str:
         """The transaction, signed, in standard base64, if the guard lets it pass.
 
@@ -160,6 +161,7 @@ class Signer:
             request: what it was asked for with; lets the guard compare (see ``SigningGuard.check``).
             guard: who decides. None: nobody, which is logged as a warning each time; the transaction must then still be
                 one that this wallet pays for and signs alone.
+            context: what the session knows about the position (see ``SigningGuard.check``).
 
         Raises:
             UnsafeTransactionError: the guard refuses; nothing was signed.
@@ -175,7 +177,7 @@ class Signer:
                     "sign with the wallet that it was built for",
                 )  # fmt: skip
         else:
-            raw, layout = guard.check(transaction, wallet=self._wallet, request=request)
+            raw, layout = guard.check(transaction, wallet=self._wallet, request=request, context=context)
         message = raw[layout.message_at :]
         signature = self._sign_message(message)
         return signed_here(encode_base64(_ONE_SIGNATURE + bytes(signature) + message), signature)

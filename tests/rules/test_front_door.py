@@ -107,6 +107,7 @@ PROMISED = [
     "confirm_signature",
     "Signer",
     "SigningGuard",
+    "TradeContext",
     "GuardReport",
     "TxSender",
     "PendingTx",

@@ -49,7 +49,7 @@ INNER_LAYERS = {
         ["_http", "account", "build_tx", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "solana_rpc"],
-        ["guard.addresses", "key_file"],
+        ["guard.addresses", "guard.context", "key_file"],
         ["guard.programs", "guard.expected", "keystore"],
         ["guard.decoded"],
         ["guard.rules.rule"],

@@ -9,6 +9,7 @@ from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard.addresses import from_text, require_address
+from lasersell_sync.trading.guard.context import NOTHING_KNOWN, TradeContext
 
 __all__ = ["BUY", "SELL", "Expected", "Request", "Signal", "expected_trade"]
 
@@ -36,6 +37,10 @@ class Expected(NamedTuple):
         max_spend: a purchase may cost so much, in lamports or USD1 base units.
         asked_by_user: whether these are the user's words; a signal's are the server's.
         partner: who may get a partner fee, because the user's request says so.
+        context: what the session knows about the position.
+        held_tokens: the whole position, in the token's smallest units.
+        reference_units: what selling the whole position should bring, in lamports or USD1 base units; may be negative.
+        slippage_bps: what a sale may bring less than that, in basis points; None: as the guard's limit says.
     """
 
     signer: bytes
@@ -48,15 +53,39 @@ class Expected(NamedTuple):
     max_spend: int | None = None
     asked_by_user: bool = False
     partner: bytes | None = None
+    context: TradeContext = NOTHING_KNOWN
+    held_tokens: int | None = None
+    reference_units: int | None = None
+    slippage_bps: int | None = None
+
+    def least_proceeds(self, tokens: int, max_slippage_bps: int) -> int:
+        """The floor: the least that a sale of so many tokens must bring; 1 where nothing is known of its price.
+
+        Args:
+            tokens: what is sold, in the token's smallest units.
+            max_slippage_bps: the guard's limit, for a transaction that nobody asked for with a slippage.
+        """
+        if self.reference_units is None or self.reference_units <= 0:
+            return 1
+        part = self.reference_units
+        if self.held_tokens and tokens < self.held_tokens:
+            part = part * tokens // self.held_tokens
+        slippage_bps = max_slippage_bps if self.slippage_bps is None else self.slippage_bps
+        return max(1, part * (_BPS - slippage_bps) // _BPS)
 
 
-def expected_trade(signer: bytes, source: Signal | Request | None) -> Expected:
-    """From a signal, a request, or nothing.
+def expected_trade(signer: bytes, source: Signal | Request | None, context: TradeContext | None = None) -> Expected:
+    """From a signal, a request, or nothing, and what the session knows about the position.
 
     Raises:
         ConfigurationError: it names something that is not an address, or is none of the three.
         ValueError: a signal names something that is not an address.
     """
+    expected = _from_source(signer, source)
+    return expected if context is None else _with_context(expected, source, context)
+
+
+def _from_source(signer: bytes, source: Signal | Request | None) -> Expected:
     if source is None:
         return Expected(signer)
     if isinstance(source, ExitSignalWithTx):
@@ -88,6 +117,40 @@ def _requested(signer: bytes, request: Request) -> Expected:
         return expected._replace(side=SELL, max_tokens=request.amount_tokens or None)
     budget = _atomic(request.amount, request.input) if request.amount_in_total is None else request.amount_in_total
     return expected._replace(side=BUY, currency=request.input, max_spend=_with_slippage(budget, request.slippage_bps))
+
+
+# ── what a sale should bring ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _with_context(expected: Expected, source: Signal | Request | None, context: TradeContext) -> Expected:
+    asked_bps = source.slippage_bps if isinstance(source, BuildSellTxRequest) else context.slippage_bps
+    signal = source if isinstance(source, ExitSignalWithTx) else None
+    held = _held_tokens(signal, context)
+    return expected._replace(
+        context=context, held_tokens=held, slippage_bps=asked_bps,
+        reference_units=_reference_units(signal, held, context),
+    )  # fmt: skip
+
+
+def _held_tokens(signal: ExitSignalWithTx | None, context: TradeContext) -> int | None:
+    """The least that anybody says: a larger whole would make the price of a part of it smaller."""
+    announced = None if context.announcement is None else context.announcement.tokens
+    known = announced if context.position_tokens is None else context.position_tokens
+    said = None if signal is None else signal.position_tokens
+    return min((tokens for tokens in (known, said) if tokens is not None), default=None)
+
+
+def _reference_units(signal: ExitSignalWithTx | None, held: int | None, context: TradeContext) -> int | None:
+    """Of the whole position: the smaller of entry and profit, and of the newest proceeds."""
+    found: list[int] = [] if context.proceeds_units is None else [context.proceeds_units]
+    opened = context.announcement
+    if signal is not None and opened is not None:
+        entry = opened.entry_quote_units
+        if held is not None and held < opened.tokens:
+            # A part was sold since, and its cost went with it.
+            entry = entry * held // opened.tokens
+        found.append(entry + signal.profit_units)
+    return min(found, default=None)
 
 
 def _atomic(amount: float | None, currency: str) -> int:

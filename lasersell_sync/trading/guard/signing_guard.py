@@ -13,6 +13,7 @@ from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeT
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildTxResponse
 from lasersell_sync.trading.guard.addresses import require_address, to_text
+from lasersell_sync.trading.guard.context import TradeContext
 from lasersell_sync.trading.guard.decoded import Decoded, decode
 from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
 from lasersell_sync.trading.guard.programs import allow as with_allowed
@@ -161,7 +162,12 @@ class SigningGuard:
         self._tables = types.MappingProxyType({**self._tables, require_address("address", address): entries})
 
     def check(
-        self, transaction: Signal | BuildTxResponse | str, *, wallet: str, request: Request | None = None
+        self,
+        transaction: Signal | BuildTxResponse | str,
+        *,
+        wallet: str,
+        request: Request | None = None,
+        context: TradeContext | None = None,
     ) -> CheckedTransaction:
         """Apply every rule.
 
@@ -170,6 +176,7 @@ class SigningGuard:
             wallet: the wallet that is to sign, base58.
             request: what the transaction was asked for with; of a signal that is known already. Without either, there
                 is nothing to compare with: the token is not checked, and purchases need the guard's own cap.
+            context: what the session knows about the position; without it, neither price nor pool is compared.
 
         Raises:
             UnsafeTransactionError: with the first broken rule's name.
@@ -177,7 +184,7 @@ class SigningGuard:
         """
         text, source = _parts(transaction, request)
         raw, layout, decoded = self._decode(text)
-        trade = _expected(require_address("wallet", wallet), source)
+        trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
         for rule in RULES:
             offence = rule.broken_by(decoded, trade, limits)
@@ -191,6 +198,7 @@ class SigningGuard:
         *,
         wallet: str | None = None,
         request: Request | None = None,
+        context: TradeContext | None = None,
     ) -> GuardReport:
         """What the transaction does, and what each rule says; ``print`` it. Raises nothing about the transaction.
 
@@ -198,6 +206,7 @@ class SigningGuard:
             transaction: as for ``check``.
             wallet: who is to sign; default: the signal's or the request's wallet, else the fee payer.
             request: as for ``check``.
+            context: as for ``check``.
 
         Raises:
             ConfigurationError: arguments that are not what they should be.
@@ -208,7 +217,7 @@ class SigningGuard:
         except UnsafeTransactionError as error:
             return GuardReport((), (Verdict(*ENCODING, error),))
         try:
-            trade = _expected(decoded.fee_payer or b"", source)
+            trade = _expected(decoded.fee_payer or b"", source, context)
         except UnsafeTransactionError as error:
             return GuardReport((), (Verdict(*ENCODING, None), Verdict(error.rule, "the signal can be read", error)))
         signer = require_address("wallet", wallet) if wallet is not None else trade.wallet
@@ -260,9 +269,9 @@ def _parts(transaction: object, request: Request | None) -> tuple[str, Signal | 
     )
 
 
-def _expected(signer: bytes, source: Signal | Request | None) -> Expected:
+def _expected(signer: bytes, source: Signal | Request | None, context: TradeContext | None) -> Expected:
     try:
-        return expected_trade(signer, source)
+        return expected_trade(signer, source, context)
     except ConfigurationError:
         raise
     except (TypeError, ValueError) as error:

@@ -1,0 +1,60 @@
+"""What a session knows about a position beyond the signal that sells it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.messages import PositionOpened
+
+__all__ = ["NOTHING_KNOWN", "TradeContext"]
+
+_U64_MAX = 2**64 - 1
+_BPS_MAX = 10_000
+
+
+def _whole(most: int) -> Any:
+    def check(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+            raise ConfigurationError(attribute.name, f"{shown} is not a whole number from 0 to {most}")
+
+    return check
+
+
+def _announcement(_: object, __: attrs.Attribute[PositionOpened | None], value: object) -> None:
+    if value is not None and not isinstance(value, PositionOpened):
+        raise ConfigurationError("announcement", f"a {type(value).__name__} is not a PositionOpened")
+
+
+@attrs.frozen(kw_only=True)
+class TradeContext:
+    """What a session knows about a position beyond the signal that sells it; ``AutoSeller`` fills it.
+
+    ``SigningGuard.check`` compares a sale's price and pool with it. None in a field: not known.
+
+    Args:
+        announcement: the newest ``position_opened`` of the position.
+        is_announced: False: no link of the session announced the position, and the journal does not have it.
+        position_tokens: the balance now, in the token's smallest units; default: as in the announcement.
+        proceeds_units: the newest ``proceeds_units`` of a ``pnl_update``, which is at most 10 s old.
+        slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
+
+    Raises:
+        ConfigurationError: a value out of range, or an announcement that is none.
+
+    Threads: immutable, any.
+    """
+
+    announcement: PositionOpened | None = attrs.field(default=None, validator=_announcement)
+    is_announced: bool | None = None
+    position_tokens: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    proceeds_units: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
+
+
+NOTHING_KNOWN: Final = TradeContext()
