@@ -452,7 +452,12 @@ class AutoBuyConfig(ClientValue):
 
 @_wire
 class WatchWallet(ClientValue):
-    """A foreign wallet to follow."""
+    """A foreign wallet to follow.
+
+    Attributes:
+        mirror_sell: sell a copied position when the watched wallet sells. Official sources disagree: the documentation
+            calls it reserved and unused, the protocol crate implements it.
+    """
 
     pubkey: str = _str()
     auto_buy: AutoBuyConfig | None = _optional("object", default=None, cls=AutoBuyConfig)
@@ -461,13 +466,28 @@ class WatchWallet(ClientValue):
 
 @_wire
 class MirrorConfig(ClientValue):
-    """Limits on copy trading; 0 means no limit (for the slippage: the server's default)."""
+    """Limits on copy trading. A field left at None is not written, and the server's own default applies.
 
-    max_positions_per_wallet: int = _defaulted("u32", default=0)
-    cooldown_sec: int = _defaulted("u64", default=0)
-    skip_creator_tokens: bool = _defaulted("bool", default=False)
-    max_active_sol: float = _defaulted("f64", default=0.0)
-    buy_slippage_bps: int = _defaulted("u16", default=0)
+    The service documents these defaults: 1 position per wallet, a cooldown of 30 s, 5 SOL, 2 500 basis points. Its
+    protocol crate reads absence as 0. Set every limit that you rely on: 0 lifts the limit (for the slippage, 0 means
+    the server's default).
+
+    Attributes:
+        max_positions_per_wallet: open copies of one watched wallet.
+        cooldown_sec: seconds between two copies.
+        skip_creator_tokens: skip tokens that the watched wallet created.
+        max_active_sol: SOL in open copies.
+        buy_slippage_bps: basis points for the copied purchase.
+        min_liquidity_sol: SOL that the pool must hold.
+        max_entry_drift_pct: percent that the price may have moved since the copied purchase.
+        max_consecutive_losses: losses in a row after which copying that wallet is switched off.
+    """
+
+    max_positions_per_wallet: int | None = _optional("u32", default=None)
+    cooldown_sec: int | None = _optional("u64", default=None)
+    skip_creator_tokens: bool | None = _optional("bool", default=None)
+    max_active_sol: float | None = _optional("f64", default=None)
+    buy_slippage_bps: int | None = _optional("u16", default=None)
     min_liquidity_sol: float | None = _optional("f64", default=None)
     max_entry_drift_pct: float | None = _optional("f64", default=None)
     max_consecutive_losses: int | None = _optional("u32", default=None)
@@ -496,7 +516,12 @@ class Pong(ServerValue):
 
 @_wire
 class ErrorMessage(ServerValue):
-    """The server's complaint; ``code`` is an open set."""
+    """The server reports an error; in an open session it is logged as a warning, too.
+
+    Attributes:
+        code: an open set; seen are ``wallet_not_registered``, ``invalid_strategy`` and ``capacity_exceeded`` (a limit
+            of the tier was reached; the connection stays open).
+    """
 
     type: ClassVar[str] = "error"
     code: str = _str()
@@ -660,7 +685,12 @@ class MirrorBuySignal(ServerValue):
 
 @_wire
 class MirrorBuyFailed(ServerValue):
-    """A copy of a watched wallet's buy was not made."""
+    """A copy of a watched wallet's buy was not made.
+
+    Attributes:
+        reason: an open set; documented are ``insufficient_balance``, ``no_route``, ``below_min_liquidity``,
+            ``cooldown_active`` and ``max_positions_reached``.
+    """
 
     type: ClassVar[str] = "mirror_buy_failed"
     watched_wallet: str = _str()
@@ -670,7 +700,12 @@ class MirrorBuyFailed(ServerValue):
 
 @_wire
 class MirrorWalletAutoDisabled(ServerValue):
-    """Copying a watched wallet was switched off after too many losses."""
+    """Copying a watched wallet was switched off after too many losses.
+
+    Attributes:
+        reason: ``consecutive_loss_limit_reached`` or ``consecutive_losses``: official sources name both.
+        loss_count: losses in a row.
+    """
 
     type: ClassVar[str] = "mirror_wallet_auto_disabled"
     watched_wallet: str = _str()

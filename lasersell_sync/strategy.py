@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lasersell_sync.exceptions import StrategyError
@@ -12,6 +12,9 @@ from lasersell_sync.messages import StrategyConfig, TakeProfitLevel
 __all__ = ["StrategyConfigBuilder", "strategy_config_from_optional", "validate_deadline", "validate_strategy"]
 
 _PERCENTAGES = ("target_profit_pct", "stop_loss_pct", "trailing_stop_pct", "breakeven_trail_pct")
+_MAX_LEVELS = 10
+#: Three shares of 33.333… add up to a little more than 100 in floating point.
+_ROUNDING_PCT = 1e-6
 # The ladder and graduation count too: the service accepts them, though the official SDKs do not (PROTOCOL.md §5).
 _NOTHING_ENABLED = (
     "no exit condition is enabled: set at least one of target_profit_pct, stop_loss_pct, trailing_stop_pct, "
@@ -24,7 +27,7 @@ def validate_strategy(strategy: object, deadline_timeout_sec: float = 0) -> Stra
 
     Raises:
         StrategyError: not a StrategyConfig, a percentage that is negative or not finite, a ladder that does not climb,
-            a negative deadline, or nothing enabled.
+            has more than 10 levels or sells more than 100 % together, a negative deadline, or nothing enabled.
     """
     if not isinstance(strategy, StrategyConfig):
         raise StrategyError(
@@ -70,7 +73,11 @@ def _require_percentage(field: str, value: object) -> None:
         raise StrategyError(field, f"{value!r} is negative: percentages are ≥ 0, and 0 switches the condition off")
 
 
-def _require_ladder(levels: Iterable[TakeProfitLevel]) -> None:
+def _require_ladder(levels: Sequence[TakeProfitLevel]) -> None:
+    if len(levels) > _MAX_LEVELS:
+        raise StrategyError(
+            "strategy.take_profit_levels", f"{len(levels)} levels are not 0 to {_MAX_LEVELS}. Merge some of them"
+        )
     below = 0.0
     for index, level in enumerate(levels):
         field = f"strategy.take_profit_levels[{index}]"
@@ -86,6 +93,12 @@ def _require_ladder(levels: Iterable[TakeProfitLevel]) -> None:
                 f"{level.profit_pct!r} must be above {below!r}: levels climb from one to the next",
             )
         below = level.profit_pct
+    together = math.fsum(level.sell_pct for level in levels)
+    if together > 100 + _ROUNDING_PCT:
+        raise StrategyError(
+            "strategy.take_profit_levels",
+            f"sell_pct of all levels together is {together:g}, which is above 100. Lower the shares",
+        )
 
 
 def strategy_config_from_optional(

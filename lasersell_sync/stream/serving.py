@@ -47,6 +47,14 @@ BINARY: Final = 0x2
 NORMAL_CLOSURE: Final = 1000
 #: Messages that may come before hello_ok; the server sends none, and a flood of them is not a handshake.
 MAX_EARLY_MESSAGES: Final = 1024
+#: The one error code that is known to leave the connection open (PROTOCOL.md §4).
+CAPACITY_EXCEEDED: Final = "capacity_exceeded"
+#: What to do about an error that comes in an open session.
+ERROR_REMEDIES: Final = {
+    CAPACITY_EXCEEDED: ". Close positions or remove wallets: what is beyond the limits is not tracked",
+    "limit_exceeded": ". Close positions or remove wallets: what is beyond the limits is not tracked",
+    "wallet_not_registered": ". Register it: ExitApiClient.register_wallet(signer.prove_ownership())",
+}
 
 
 class Serving:
@@ -95,6 +103,7 @@ class Serving:
             ExitSignalWithTx: self._note_exit,
             Pong: self._note_pong,
             UnknownMessage: self._note_unknown,
+            ErrorMessage: self._note_error,
         }
         #: Messages that came before hello_ok; they follow it.
         self._early: list[tuple[ServerMessage, int]] = []
@@ -279,6 +288,11 @@ class Serving:
         self._counters.unknown += 1
         return False
 
+    def _note_error(self, message: ErrorMessage) -> bool:
+        remedy = ERROR_REMEDIES.get(message.code, "")
+        log.warning("the server reports %s: %s%s", shorten(message.code), shorten(message.message), remedy)
+        return False
+
     def _note_pong(self, message: Pong) -> bool:
         """True for the answer to a ping of our own: it measures, and is not the user's."""
         own, took_s = self._writer.pong_came()
@@ -297,7 +311,7 @@ class Serving:
 
     def _greet(self, message: ServerMessage, received_ns: int) -> None:
         """Before ``hello_ok``: it, an error in its place, or something to keep until it comes."""
-        if isinstance(message, ErrorMessage):
+        if isinstance(message, ErrorMessage) and message.code != CAPACITY_EXCEEDED:
             raise handshake_error(message.code, shorten(message.message))
         if not isinstance(message, HelloOk):
             if len(self._early) >= MAX_EARLY_MESSAGES:

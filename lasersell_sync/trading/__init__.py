@@ -15,6 +15,7 @@ from lasersell_sync.trading.exit_api import (
     ExitApiClientOptions,
 )
 from lasersell_sync.trading.guard import GuardReport, SigningGuard, TradeContext
+from lasersell_sync.trading.history import HistoryPage, HistoryTrade
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.send_targets import (
     ASTRALANE_DEFAULT_REGION,
@@ -59,6 +60,8 @@ __all__ = [
     "ExitApiClient",
     "ExitApiClientOptions",
     "GuardReport",
+    "HistoryPage",
+    "HistoryTrade",
     "PendingTx",
     "SellOutcome",
     "SellOutput",

@@ -30,7 +30,8 @@ class Account:
     """The tier of an API key.
 
     Attributes:
-        tier: 0 (Personal), 1 (Professional), 2 (Advanced); partner fees need 2.
+        tier: 0 (Personal), 1 (Professional), 2 (Advanced), 3 (Enterprise). Partner fees need 2 or more. Read limits
+            from ``limits`` and ``HelloOk.limits``, never from this number.
         tier_name: the server's name for it.
         limits: what it allows.
 

@@ -7,7 +7,7 @@ import math
 import os
 import ssl
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -24,6 +24,7 @@ from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 from lasersell_sync.trading.account import Account
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.history import HistoryPage, history_pages
 from lasersell_sync.trading.tx import WalletProof
 
 if TYPE_CHECKING:
@@ -308,6 +309,31 @@ class ExitApiClient:
             return Account.from_answer(answer)
         except ValueError as error:
             raise ExitApiError("parse", f"the answer tells no account: {error}", body=snippet) from None
+
+    def history(
+        self, *, mint: str | None = None, wallet: str | None = None, page_size: int = 50
+    ) -> Iterator[HistoryPage]:
+        """Pages of this key's trades, newest first; each page is requested when the iteration reaches it.
+
+        The history is how a client learns which positions closed while it was away, and for how much::
+
+            for page in api.history(wallet=signer.wallet):
+                for trade in page:
+                    print(trade.mint, trade.exit_reason, trade.profit_quote_units)
+
+        Args:
+            mint: base58; None for every token.
+            wallet: base58; None for every wallet.
+            page_size: trades in one request, 1 to 200. The service allows 60 requests a minute.
+
+        Raises:
+            ConfigurationError: a value out of range; raised by this call.
+            ExitApiError: as ``build_sell_tx``, raised by the iteration; ``parse`` when the answer is no history.
+            ConcurrencyError: the client is closed.
+
+        Threads: any; one iterator belongs to one thread at a time.
+        """
+        return history_pages(lambda path: self._ask("GET", path), mint=mint, wallet=wallet, page_size=page_size)
 
     def healthz(self) -> None:
         """Returns when the service says that it is well; one attempt, and no key is sent.

@@ -51,7 +51,7 @@ _TICK_S = 0.02
 _LANDS_WITHIN_S = 0.08
 #: ... but not for ever: then they are skipped all the same.
 _SKIP_AFTER_S = 0.6
-LEVELS = ((10.0, 30.0), (20.0, 40.0), (30.0, 50.0))
+LEVELS = ((10.0, 30.0), (20.0, 40.0), (30.0, 30.0))
 
 
 class Template:

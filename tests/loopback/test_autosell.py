@@ -60,7 +60,7 @@ def test_an_exit_is_sold_confirmed_and_told(trader: Trader, ledger: LedgerAssert
 
 def test_a_ladder_sells_each_level_once(trader: Trader, ledger: LedgerAssertions):
     """Level by level, the amounts the server named, and nothing twice."""
-    levels = tuple(ls.TakeProfitLevel(profit_pct=profit, sell_pct=50) for profit in (10, 20, 30))
+    levels = tuple(ls.TakeProfitLevel(profit_pct=profit, sell_pct=30) for profit in (10, 20, 30))
     with trader.session(take_profit_levels=levels) as session, trader.seller(session):
         trader.buy()
         session.wait_for("position_opened", PATIENCE_S)

@@ -374,6 +374,42 @@ def test_an_error_message_in_mid_session_is_a_message() -> None:
         assert recv(connection) == ErrorMessage(code="unknown_position", message="7")
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [("capacity_exceeded", "Close positions"), ("wallet_not_registered", "register_wallet"), ("unknown_position", "7")],
+)
+def test_error_message_in_session_is_logged_with_its_remedy(
+    code: str, remedy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody may have a handler for it; the log says what the server refused, and what to do."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.send({"type": "error", "code": code, "message": "position 7\nof 7"})
+        peer.serve()
+
+    with ScriptedServer(script) as server, connect(server.url) as connection:
+        recv(connection)
+        assert recv(connection) == ErrorMessage(code=code, message="position 7\nof 7")
+    (record,) = [record for record in caplog.records if code in record.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "position 7 of 7" in record.getMessage()
+    assert remedy in record.getMessage()
+
+
+def test_capacity_exceeded_before_hello_leaves_the_session_open() -> None:
+    """The server keeps the connection after this code, so the handshake goes on."""
+
+    def script(peer: Peer) -> None:
+        peer.recv()
+        peer.send({"type": "error", "code": "capacity_exceeded", "message": "2 of 3 wallets"}, hello())
+        peer.serve()
+
+    with ScriptedServer(script) as server, connect(server.url) as connection:
+        assert isinstance(recv(connection), HelloOk)
+        assert recv(connection) == ErrorMessage(code="capacity_exceeded", message="2 of 3 wallets")
+
+
 def test_recv_times_out_ends_with_none_and_iteration_stops() -> None:
     """``queue.Empty`` on a timeout; None and the end of iteration after ``close``, once everything was read."""
     with ScriptedServer() as server:

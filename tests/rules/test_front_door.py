@@ -109,6 +109,8 @@ PROMISED = [
     "SigningGuard",
     "TradeContext",
     "GuardReport",
+    "HistoryPage",
+    "HistoryTrade",
     "TxSender",
     "PendingTx",
     "TxResult",

@@ -46,7 +46,7 @@ INNER_LAYERS = {
     ],
     "trading": [
         ["_endpoint", "_http_answer", "wire_tx", "outcome", "expiry"],
-        ["_http", "account", "build_tx", "send_targets", "tx"],
+        ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "solana_rpc"],
         ["guard.addresses", "guard.context", "key_file"],

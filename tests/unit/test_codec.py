@@ -116,15 +116,26 @@ def test_what_is_left_out_and_what_is_always_written() -> None:
         "type": "update_watch_wallets",
         "watch_wallets": [],
     }
-    configure = message_to_dict(Configure(wallet_pubkeys=("w",), strategy=STRATEGY, mirror_config=MirrorConfig()))
-    assert list(configure) == ["type", "wallet_pubkeys", "strategy", "mirror_config"]
-    assert configure["mirror_config"] == {
-        "max_positions_per_wallet": 0,
-        "cooldown_sec": 0,
-        "skip_creator_tokens": False,
-        "max_active_sol": 0.0,
-        "buy_slippage_bps": 0,
-    }
+
+
+MIRROR_FIELDS = {
+    "max_positions_per_wallet": 0,
+    "cooldown_sec": 0,
+    "skip_creator_tokens": False,
+    "max_active_sol": 0.0,
+    "buy_slippage_bps": 0,
+    "min_liquidity_sol": 0.0,
+    "max_entry_drift_pct": 0.0,
+    "max_consecutive_losses": 0,
+}
+
+
+@pytest.mark.parametrize("fields", [{}, *({name: value} for name, value in MIRROR_FIELDS.items()), MIRROR_FIELDS])
+def test_mirror_config_writes_the_fields_that_were_set(fields: dict[str, Any]) -> None:
+    """An absent limit is the server's default; a written 0 lifts it. So 0 is written only when the user said 0."""
+    configure = Configure(wallet_pubkeys=("w",), strategy=STRATEGY, mirror_config=MirrorConfig(**fields))
+    assert message_to_dict(configure)["mirror_config"] == fields
+    assert client_message_from_text(client_message_to_text(configure)) == configure
 
 
 def test_an_alias_is_read_and_never_written() -> None:

@@ -31,12 +31,19 @@ def level(profit_pct: Any, sell_pct: Any, trailing_stop_pct: Any = 0.0) -> TakeP
         strategy(stop_loss_pct=0.5),
         strategy(trailing_stop_pct=3.0),
         strategy(sell_on_graduation=True),
-        strategy(take_profit_levels=(level(10, 50), level(20.0, 100))),
+        strategy(take_profit_levels=(level(10, 50), level(20.0, 50))),
     ],
 )
 def test_any_one_condition_is_enough(good: StrategyConfig) -> None:
     """Ladder and graduation count (PROTOCOL.md §5), which the official SDKs forget."""
     assert validate_strategy(good) is good
+
+
+@pytest.mark.parametrize("shares", [[10] * 10, [100], [33.34, 33.33, 33.33], [100 / 3] * 3, [100 / 7] * 7], ids=len)
+def test_strategy_ladder_of_ten_levels_and_100_percent_is_accepted(shares: list[float]) -> None:
+    """The limits themselves are allowed, and rounding of thirds and sevenths is not an excess."""
+    levels = tuple(level(index + 1, share) for index, share in enumerate(shares))
+    validate_strategy(strategy(take_profit_levels=levels))
 
 
 def test_a_deadline_alone_is_enough() -> None:
@@ -61,6 +68,8 @@ def test_a_deadline_alone_is_enough() -> None:
         (strategy(take_profit_levels=(level(10, 50), level(10, 50))), "strategy.take_profit_levels[1].profit_pct"),
         (strategy(take_profit_levels=(level(10, 50, -1),)), "strategy.take_profit_levels[0].trailing_stop_pct"),
         (strategy(take_profit_levels=("x",)), "strategy.take_profit_levels[0]"),
+        (strategy(take_profit_levels=[level(n, 1) for n in range(1, 12)]), "strategy.take_profit_levels"),
+        (strategy(take_profit_levels=(level(1, 60), level(2, 40.01))), "strategy.take_profit_levels"),
         (strategy(), "strategy"),
         ({"target_profit_pct": 5}, "strategy"),
     ],
