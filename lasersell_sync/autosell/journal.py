@@ -21,6 +21,7 @@ import attrs
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.exceptions import JournalError
+from lasersell_sync.openings import Opening, is_same_opening
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.outcome import SellOutcome
 
@@ -245,13 +246,13 @@ class Journal:
         opened_at_ms: int | None = None,
         slot: int | None = None,
     ) -> int:
-        """A position was announced; its generation, which rises with each opening that is not the one known before.
+        """Record that a position was announced, for the first time or again.
 
-        The one known before: no close was seen since, and it was opened at the same moment, or its entry is the same.
-        A server announces a position again after every reconnect (PROTOCOL.md §2), and after the sale of a part with
-        another entry; neither is a new opening. Where it does not tell the moment, a changed entry is no opening either
-        while the sale of a part is under way, nor when it is smaller and a part was sold: the same part, signalled once
-        more, would be sold twice. ``slot``: where its tokens were seen; the newest is remembered.
+        Args:
+            slot: where its tokens were seen; the newest is kept.
+
+        Returns:
+            Its generation, which rises with each opening that is not the one known before (``is_same_opening``).
         """
         opened_at_ms, slot = _fitting(opened_at_ms), _fitting(slot)
         with self._transaction(durable=False) as db:
@@ -260,28 +261,20 @@ class Journal:
                 " WHERE wallet = ? AND token_account = ?",
                 (wallet, token_account),
             ).fetchone()
-            generation = 0 if row is None else int(row[0])
-            if row is not None and not row[3]:
-                _, entry, moment, _, seen = row
-                is_known = entry == str(entry_quote_units)
-                if moment is not None and opened_at_ms is not None:
-                    is_known |= moment == opened_at_ms
-                elif not is_known:
-                    position = (wallet, token_account, generation)
-                    is_known = _changed_by_parts(db, position, is_smaller=entry_quote_units < int(entry))
-                if is_known:
-                    db.execute(
-                        "UPDATE openings SET entry_quote_units = ?, opened_at_ms = ?, slot = ?"
-                        " WHERE wallet = ? AND token_account = ?",
-                        (
-                            str(entry_quote_units),
-                            moment if opened_at_ms is None else opened_at_ms,
-                            max((one for one in (seen, slot) if one is not None), default=None),
-                            wallet,
-                            token_account,
-                        ),
-                    )
-                    return generation
+            generation = 0
+            if row is not None:
+                generation, entry, moment, was_closed, seen = row
+                part_landed, exit_under_way = _sales_of(db, wallet, token_account, generation)
+                if is_same_opening(
+                    Opening(int(entry), moment),
+                    Opening(entry_quote_units, opened_at_ms),
+                    was_closed=bool(was_closed),
+                    part_landed=part_landed,
+                    exit_under_way=exit_under_way,
+                ):
+                    opened_at_ms = moment if opened_at_ms is None else opened_at_ms
+                    slot = max((one for one in (seen, slot) if one is not None), default=None)
+                    generation -= 1
             return _set_opening(
                 db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms, slot=slot
             )
@@ -625,14 +618,14 @@ def _set_opening(
     return generation
 
 
-def _changed_by_parts(db: sqlite3.Connection, position: tuple[str, str, int], *, is_smaller: bool) -> bool:
-    """Whether another entry comes of, or in the middle of, the sale of parts of this very opening."""
+def _sales_of(db: sqlite3.Connection, wallet: str, token_account: str, generation: int) -> tuple[bool, bool]:
+    """(whether a part of this opening was sold and not all of it, whether an exit of it is under way)."""
     rows = db.execute(
-        "SELECT part, state, outcome FROM exits WHERE wallet = ? AND token_account = ? AND generation = ?", position
+        "SELECT part, state, outcome FROM exits WHERE wallet = ? AND token_account = ? AND generation = ?",
+        (wallet, token_account, generation),
     ).fetchall()
     sold = {part for part, _, outcome in rows if outcome == SellOutcome.CONFIRMED.value}
-    is_under_way = any(state != FINISHED for part, state, _ in rows if part != WHOLE)
-    return is_under_way or (is_smaller and bool(sold) and WHOLE not in sold)
+    return bool(sold) and WHOLE not in sold, any(state != FINISHED for _, state, _ in rows)
 
 
 def _set_state(db: sqlite3.Connection, exit_id: int, state: str) -> None:

@@ -67,8 +67,6 @@ class Position:
         self._tools = tools
         self._generation: int | None = None
         self._is_closed = False
-        #: When it was opened, by the server's word; None: it did not say.
-        self._opened_at_ms: int | None = None
         #: Exits of earlier generations than this have nothing left to sell.
         self._ended_below = 0
         #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
@@ -142,12 +140,9 @@ class Position:
         """The position was announced, for the first time or again."""
         self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
         self._is_closed = False
-        if self._opened_at_ms is not None and opened_at_ms not in (None, self._opened_at_ms):
-            # Its close was missed, and nothing of it is left to sell. A changed entry alone does not say so: the sale
-            # of a part changes it, too.
-            self._ended_below = self._generation
-            self._finish_all("the position was closed, and opened again", below=self._generation)
-        self._opened_at_ms = opened_at_ms
+        # Its close was missed, or came before: nothing is left to sell of an earlier opening.
+        self._ended_below = self._generation
+        self._finish_all("the position was closed, and opened again", below=self._generation)
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""

@@ -16,7 +16,7 @@ LAYERS = [
     ["_version", "exceptions", "timeouts", "_log"],
     ["messages", "pubkeys", "processes", "extras"],
     ["network"],
-    ["strategy", "positions", "retry"],
+    ["strategy", "positions", "openings", "retry"],
     ["_pure", "_core"],
     ["_backend"],
     ["codec"],

@@ -316,6 +316,31 @@ def test_another_entry_after_the_whole_was_sold_is_another_opening(rig: Rig, ent
     ]  # fmt: skip
 
 
+def test_another_moment_with_the_same_entry_is_another_opening(rig: Rig):
+    """Bots buy for fixed amounts; the close was missed with the link."""
+    rig.opened(100, opened_at_ms=7)
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    rig.exit()
+    rig.settle(CONFIRMED)
+    rig.opened(100, opened_at_ms=8)
+    rig.level(0)
+    rig.settle(CONFIRMED)
+    assert [(report.key.part, report.key.generation) for report in rig.reports] == [
+        ("level 0", 1), ("whole", 1), ("level 0", 2),
+    ]  # fmt: skip
+
+
+def test_a_purchase_while_a_fresh_transaction_is_awaited_is_no_other_opening(rig: Rig):
+    """The answer sells the exit that it was asked for."""
+    rig.exit()
+    rig.settle(EXPIRED)
+    rig.opened(150)
+    rig.exit()
+    rig.settle(CONFIRMED)
+    assert [(report.outcome, report.key.generation) for report in rig.reports] == [(CONFIRMED, 1)]
+
+
 @pytest.mark.parametrize("is_live", [True, False])
 def test_what_an_earlier_opening_left_unfinished_ends_with_the_next_one(rig: Rig, is_live: bool):
     """Its close was missed: the answer to its question would be a sale of the new position."""
