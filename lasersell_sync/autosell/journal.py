@@ -246,13 +246,10 @@ class Journal:
         opened_at_ms: int | None = None,
         slot: int | None = None,
     ) -> int:
-        """Record that a position was announced, for the first time or again.
-
-        Args:
-            slot: where its tokens were seen; the newest is kept.
+        """Record that a position was announced; ``slot``, where its tokens were seen, is kept if it is the newest.
 
         Returns:
-            Its generation, which rises with each opening that is not the one known before (``is_same_opening``).
+            The generation, which rises with each opening that is not the one known before (``is_same_opening``).
         """
         opened_at_ms, slot = _fitting(opened_at_ms), _fitting(slot)
         with self._transaction(durable=False) as db:
