@@ -20,6 +20,7 @@ from lasersell_sync.codec import (
 )
 from lasersell_sync.exceptions import (
     AuthenticationError,
+    BrokenRule,
     ConcurrencyError,
     ConfigurationError,
     DecodeError,
@@ -233,6 +234,7 @@ __all__ = [
     "__version__",
     # exceptions
     "AuthenticationError",
+    "BrokenRule",
     "ConcurrencyError",
     "ConfigurationError",
     "DecodeError",

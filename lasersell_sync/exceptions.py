@@ -30,11 +30,12 @@ not the cause), and never holds an API key, a keypair or a signed transaction.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
     "AuthenticationError",
+    "BrokenRule",
     "ConcurrencyError",
     "ConfigurationError",
     "DecodeError",
@@ -393,25 +394,68 @@ class TxSubmitError(LaserSellError):
         return f"{where}{self.kind}: {self.detail}"
 
 
-class UnsafeTransactionError(LaserSellError):
-    """A rule of the ``SigningGuard`` is broken; nothing was signed (docs/safety.md).
+class BrokenRule(NamedTuple):
+    """One way in which a transaction breaks a rule of the ``SigningGuard``.
 
     Attributes:
         rule: the rule's name.
+        problem: how it is broken.
+        account: base58 of the account or program that breaks it, or None.
+        remedy: what to do; where the user may allow it, how.
+        amount: how much is at stake, in the smallest units of what the rule counts, or None.
+        instruction: the first bytes of an instruction that is on no list, or "".
+        accounts: base58 of the accounts that this instruction is given.
+        is_final: nothing lifts it, because no sale needs it.
+    """
+
+    rule: str
+    problem: str
+    account: str | None = None
+    remedy: str = ""
+    amount: int | None = None
+    instruction: str = ""
+    accounts: tuple[str, ...] = ()
+    is_final: bool = False
+
+    def __str__(self) -> str:
+        where = f" [{self.account}]" if self.account is not None and self.account not in self.problem else ""
+        return f"{self.rule}: {self.problem}{where}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class UnsafeTransactionError(LaserSellError):
+    """The ``SigningGuard`` refuses a transaction; nothing was signed (docs/safety.md).
+
+    Attributes:
+        offences: every broken rule, in the guard's order; the text shows all of them.
+        rule: the name of the first broken rule.
         problem: how it is broken.
         account: base58 of the account that breaks it, or None.
         remedy: what to do; where the user may allow it, how.
     """
 
-    def __init__(self, rule: str, problem: str, *, account: str | None = None, remedy: str = "") -> None:
+    def __init__(
+        self,
+        rule: str,
+        problem: str,
+        *,
+        account: str | None = None,
+        remedy: str = "",
+        offences: Sequence[BrokenRule] = (),
+    ) -> None:
         self.rule = rule
         self.problem = problem
         self.account = account
         self.remedy = remedy
+        self.offences = tuple(offences) or (BrokenRule(rule, problem, account, remedy),)
+
+    @classmethod
+    def of(cls, offences: Sequence[BrokenRule]) -> UnsafeTransactionError:
+        """The error of these broken rules, at least one."""
+        first = offences[0]
+        return cls(first.rule, first.problem, account=first.account, remedy=first.remedy, offences=offences)
 
     def __str__(self) -> str:
-        where = f" [{self.account}]" if self.account is not None and self.account not in self.problem else ""
-        return f"{self.rule}: {self.problem}{where}" + (f" ({self.remedy})" if self.remedy else "")
+        return "; ".join(map(str, self.offences))
 
 
 class JournalError(LaserSellError):

@@ -129,6 +129,7 @@ PROMISED = [
     "StrategyError",
     "ConfigurationError",
     "AuthenticationError",
+    "BrokenRule",
     "WalletNotRegisteredError",
     "SessionLimitError",
     "HandshakeError",

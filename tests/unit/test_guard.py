@@ -62,6 +62,18 @@ PROGRAMS = {
     "meteora_dbc": "dbcij3LWUppWqq96dh6gJWwBifmcGfLSB5D4DuSMaqN",
     "meteora_damm_v2": "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG",
 }
+#: Of which nothing is allowed.
+REFUSED_PROGRAMS = {
+    "stake": "Stake11111111111111111111111111111111111111",
+    "vote": "Vote111111111111111111111111111111111111111",
+    "config": "Config1111111111111111111111111111111111111",
+    "address_lookup_table": "AddressLookupTab1e1111111111111111111111111",
+    "native_loader": "NativeLoader1111111111111111111111111111111",
+    "loader": "BPFLoader1111111111111111111111111111111111",
+    "loader_v2": "BPFLoader2111111111111111111111111111111111",
+    "upgradeable_loader": "BPFLoaderUpgradeab1e11111111111111111111111",
+    "loader_v4": "LoaderV411111111111111111111111111111111111",
+}
 STRANGER = stranger()
 PARTNER = stranger(7)
 #: Enough for what the desks buy, and no more.
@@ -674,25 +686,76 @@ def test_a_refused_program_can_be_allowed_as_the_rejection_says():
     )
 
 
-def test_a_refused_instruction_can_be_allowed_as_the_rejection_says():
-    """Of a listed program, too, and of System, whose address is all ones; the others stay refused."""
+def test_an_unlisted_instruction_of_a_market_can_be_allowed_as_the_rejection_says():
+    """The error says what would be trusted; the words, followed to the letter, are enough, and allow no other one."""
+    trader = desk("pump_fun")
+    market = Pubkey.from_string(PROGRAMS["pump_fun"])
+    metas = [AccountMeta(trader.wallet.pubkey(), True, True), AccountMeta(trader.listing.mint, False, False)]
+    one, other = (
+        draft(trader.sell()).with_more(Instruction(market, discriminator(name), metas)).b64()
+        for name in ("collect", "drain")
+    )
+    error = refusal(one, SigningGuard(), trader.address)
+    assert error.rule == "instruction"
+    assert "every instruction of this program that begins so, with your signature" in error.remedy
+    guard = SigningGuard(allow=eval(error.remedy.partition("SigningGuard(allow=")[2].partition(")")[0]))
+    guard.check(one, wallet=trader.address, request=selling(trader))
+    assert refusal(other, guard, trader.address).rule == "instruction"
+
+
+def refused_instructions() -> list[tuple[str, bytes]]:
+    """Each that the list names as refused, and of each of Solana's own programs one that it does not name."""
+    found = []
+    for program in known_programs().programs.values():
+        if program.is_complete:
+            unnamed = next(
+                prefix
+                for number in range(200, 255)
+                if (prefix := bytes([number]).ljust(program.prefix_bytes, b"\0")) not in program.refused
+            )
+            address = str(Pubkey.from_bytes(program.address))
+            found += [(address, prefix) for prefix in (*program.refused, unnamed)]
+    return found
+
+
+@pytest.mark.parametrize(("address", "prefix"), refused_instructions(), ids=lambda value: str(value)[:40])
+def test_an_instruction_that_no_sale_needs_is_refused_for_good(address: str, prefix: bytes):
+    """No text offers to allow it, and the guard takes no permission for it."""
     trader = desk("pump_fun")
     us = trader.wallet.pubkey()
-    coin = token_address(us, trader.listing.mint)
-    approve = draft(trader.sell()).with_more(token_call(4, bytes(8), us, us, owner=us)).b64()
-    for call in (
-        token_call(5, b"", coin, owner=us),
-        system_call(8, bytes(8), us),
-        Instruction(TOKEN_PROGRAM, b"", [AccountMeta(us, False, True)]),
-    ):
-        tx_b64 = draft(trader.sell()).with_more(call).b64()
-        error = refusal(tx_b64, SigningGuard(), trader.address)
-        assert error.rule == "instruction"
-        allowed = eval(error.remedy.partition("SigningGuard(allow=")[2].partition(")")[0])
-        guard = SigningGuard(allow=allowed)
-        guard.check(tx_b64, wallet=trader.address, request=selling(trader))
-        if call.data:
-            assert refusal(approve, guard, trader.address).rule == "instruction"
+    call = Instruction(Pubkey.from_string(address), prefix + bytes(8), [AccountMeta(us, True, True)])
+    error = refusal(draft(trader.sell()).with_more(call).b64(), SigningGuard(), trader.address)
+    offence = next(offence for offence in error.offences if offence.rule == "instruction")
+    assert offence.is_final
+    assert "no sale needs this" in offence.remedy
+    assert "allow=" not in str(error)
+    assert "service_programs" not in str(error)
+    for words in (["*"], [f"0x{prefix.hex()}"]):
+        with pytest.raises(ConfigurationError, match="no sale needs"):
+            SigningGuard(allow={address: words})
+
+
+def test_a_transaction_that_breaks_several_rules_shows_all_of_them():
+    """In the error's text, its offences, after pickling, and each offence of one rule."""
+    trader = desk("pump_fun")
+    us = trader.wallet.pubkey()
+    spoiled = draft(trader.sell()).with_more(
+        token_call(4, bytes(8), us, us, owner=us), pay(us, STRANGER, 5), pay(us, stranger(9), 6),
+        Instruction(Pubkey.from_string(MEMO), b"hello", []),
+    ).b64()  # fmt: skip
+    error = refusal(spoiled, SigningGuard(), trader.address)
+    assert [(offence.rule, offence.amount) for offence in error.offences] == [
+        ("program", None), ("instruction", None), ("destination", 5), ("destination", 6),
+    ]  # fmt: skip
+    assert (error.rule, error.account) == ("program", MEMO)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.offences) == (str(error), error.offences)
+    for offence in error.offences:
+        assert offence.problem in str(error)
+        assert offence.remedy in str(error)
+    report = SigningGuard().explain(spoiled, wallet=trader.address)
+    assert report.broken == ("program", "instruction", "destination")
+    assert str(stranger(9)) in str(report)
 
 
 def test_a_purchase_by_an_allowed_program_alone_is_refused():
@@ -875,7 +938,7 @@ def test_the_list_is_the_services():
     names = {program.name: str(Pubkey.from_bytes(program.address)) for program in known.programs.values()}
     assert names == {
         **PROGRAMS, "system": SYSTEM, "token": TOKEN, "token_2022": TOKEN_2022, "associated_token": ASSOCIATED,
-        "compute_budget": BUDGET,
+        "compute_budget": BUDGET, **REFUSED_PROGRAMS,
     }  # fmt: skip
     assert known.currencies == {bytes(WRAPPED_SOL_MINT): "SOL", bytes(USD1_MINT): "USD1"}
     assert {bytes(key) for keys in TIP_ACCOUNTS.values() for key in keys} < known.tip_accounts

@@ -78,6 +78,15 @@ class Instruction:
         return self.layout is None and self.program is not None and self.data.startswith(self.program.trusted)
 
     @property
+    def is_cut_short(self) -> bool:
+        """Whether it has too little data or too few accounts for the allowed instruction that it begins like."""
+        return (
+            self.layout is None
+            and self.program is not None
+            and self.data[: self.program.prefix_bytes] in self.program.allowed
+        )
+
+    @property
     def name(self) -> str:
         """``token.close_account``; of an unknown one, what its data begin with."""
         if self.program is None:
@@ -85,9 +94,8 @@ class Instruction:
         if self.layout is not None:
             return self.layout.name
         prefix = self.data[: self.program.prefix_bytes]
-        known = self.program.allowed.get(prefix)
-        if known is not None:
-            return f"{known.name} (cut short)"
+        if self.is_cut_short:
+            return f"{self.program.allowed[prefix].name} (cut short)"
         return f"{self.program.name}.{self.program.refused.get(prefix) or '0x' + prefix.hex()}"
 
     def u32(self, at: int) -> int:

@@ -2,8 +2,8 @@
 
 The facts are data: ``programs.json``. A program has a table ``allowed`` (instruction, its first bytes in hex, how many
 bytes and accounts it has at least, and which other one it ``counts_as``), and a table ``refused``, which only gives
-names to what is refused anyway. The markets' programs have ``swaps``, whose first eight bytes follow from the name
-(Anchor), and which say in positions
+names to what is refused anyway, and for good: what such a list does not allow, no sale needs. The markets' programs
+have ``swaps``, whose first eight bytes follow from the name (Anchor), and which say in positions
 
 - of the account list: the ``user`` who signs, the accounts ``from`` which the user pays and ``to`` which the user is
   paid (null: the user's own lamports), and the ``mints`` paid and got (``"SOL"``: lamports), in this order or, where
@@ -86,6 +86,7 @@ class Program:
         allowed: by those bytes.
         refused: names of others, by the same bytes.
         trusted: first bytes of instructions that a user allowed without saying what they do.
+        is_complete: its list is Solana's own: what is not allowed there, no sale needs.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Program:
     allowed: Mapping[bytes, Layout]
     refused: Mapping[bytes, str]
     trusted: tuple[bytes, ...] = ()
+    is_complete: bool = False
 
     def layout_of(self, data: bytes, accounts: int) -> Layout | None:
         """Which of the allowed instructions it is; None if it is none, or has too little data or accounts for it."""
@@ -151,7 +153,7 @@ def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Progr
         for prefix in fields["prefixes"]
     }
     refused = {bytes.fromhex(prefix): instruction for prefix, instruction in entry["refused"].items()}
-    return Program(name, address, entry["prefix_bytes"], allowed, refused)
+    return Program(name, address, entry["prefix_bytes"], allowed, refused, is_complete=True)
 
 
 def _layout(family: str, instruction: str, fields: dict[str, Any]) -> Layout:
@@ -191,7 +193,7 @@ def allow(programs: Mapping[bytes, Program], additions: Mapping[str, Collection[
         additions: by program address: Anchor instruction names, first bytes as ``0x…``, or ``*`` for all.
 
     Raises:
-        ConfigurationError: an address that is none, or a word that is none of the three.
+        ConfigurationError: an address that is none or Solana's own program's, or a word that is none of the three.
     """
     table = dict(programs)
     for text, instructions in additions.items():
@@ -199,6 +201,9 @@ def allow(programs: Mapping[bytes, Program], additions: Mapping[str, Collection[
         if isinstance(instructions, str):
             raise ConfigurationError("allow", f"{text}: give a list of instructions, for example ['*']")
         trusted = tuple(_trusted_prefix(instruction) for instruction in instructions)
+        if address in programs and programs[address].is_complete:
+            problem = f"{text} is Solana's own {programs[address].name} program: no sale needs what its list refuses"
+            raise ConfigurationError("allow", f"{problem}. Remove this entry.")
         known = table.get(address) or Program(to_text(address), address, _ANCHOR_BYTES, {}, {})
         table[address] = attrs.evolve(known, trusted=known.trusted + trusted)
     return table

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import attrs
 
-from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
+from lasersell_sync.exceptions import BrokenRule, ConfigurationError, TxSubmitError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildTxResponse
 from lasersell_sync.trading.guard.addresses import require_address, to_text
@@ -19,10 +19,10 @@ from lasersell_sync.trading.guard.expected import Expected, Request, Signal, exp
 from lasersell_sync.trading.guard.programs import allow as with_allowed
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe
-from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence
+from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
 from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, parse
 
-__all__ = ["CheckedTransaction", "SigningGuard", "read_unsigned"]
+__all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
 #: A transaction travels in one packet.
 MAX_TRANSACTION_BYTES = 1_232
@@ -41,6 +41,22 @@ class CheckedTransaction(NamedTuple):
 
     raw: bytes
     layout: Layout
+
+
+class Judgement(NamedTuple):
+    """What the rules say of a transaction.
+
+    Attributes:
+        checked: its bytes; they may be signed when there is no offence.
+        decoded: what it does.
+        trade: what it was compared with.
+        offences: every offence, with the rule that it breaks.
+    """
+
+    checked: CheckedTransaction
+    decoded: Decoded
+    trade: Expected
+    offences: list[tuple[Rule, Offence]]
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +107,7 @@ class SigningGuard:
         tip_accounts: in addition to those of Helius, Jito and Astralane.
         allow: programs and instructions that are trusted beyond the list, what they do notwithstanding: by program
             address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
+            Solana's own programs take no addition: no sale needs what their lists refuse.
 
     Raises:
         ConfigurationError: an amount or address that is none.
@@ -179,18 +196,34 @@ class SigningGuard:
             context: what the session knows about the position; without it, neither price nor pool is compared.
 
         Raises:
-            UnsafeTransactionError: with the first broken rule's name.
+            UnsafeTransactionError: with every broken rule.
             ConfigurationError: arguments that are not what they should be.
+        """
+        judgement = self.judge(transaction, wallet=wallet, request=request, context=context)
+        if judgement.offences:
+            raise UnsafeTransactionError.of([broken_rule(*offence) for offence in judgement.offences])
+        return judgement.checked
+
+    def judge(
+        self,
+        transaction: Signal | BuildTxResponse | str,
+        *,
+        wallet: str,
+        request: Request | None = None,
+        context: TradeContext | None = None,
+    ) -> Judgement:
+        """As ``check``, but returns the offences instead of raising the first.
+
+        Raises:
+            UnsafeTransactionError: ``encoding``, or a signal that cannot be read: there is nothing to judge.
+            ConfigurationError: as ``check``.
         """
         text, source = _parts(transaction, request)
         raw, layout, decoded = self._decode(text)
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
-        for rule in RULES:
-            offence = rule.broken_by(decoded, trade, limits)
-            if offence is not None:
-                raise _error(rule.name, offence)
-        return CheckedTransaction(raw, layout)
+        offences = [(rule, offence) for rule in RULES for offence in rule.offences(decoded, trade, limits)]
+        return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)
 
     def explain(
         self,
@@ -224,9 +257,8 @@ class SigningGuard:
         trade = trade if signer is None else trade._replace(signer=signer)
         verdicts = [Verdict(*ENCODING, None)]
         for rule in RULES:
-            offence = rule.broken_by(decoded, trade, self._limits)
-            broken = None if offence is None else _error(rule.name, offence)
-            verdicts.append(Verdict(rule.name, rule.demand, broken))
+            broken = [broken_rule(rule, offence) for offence in rule.offences(decoded, trade, self._limits)]
+            verdicts.append(Verdict(rule.name, rule.demand, UnsafeTransactionError.of(broken) if broken else None))
         return GuardReport(tuple(describe(decoded, trade, self._limits)), tuple(verdicts))
 
     def _decode(self, text: str) -> tuple[bytes, Layout, Decoded]:
@@ -278,9 +310,13 @@ def _expected(signer: bytes, source: Signal | Request | None, context: TradeCont
         raise UnsafeTransactionError("wallet", "the signal names something that is not an address") from error
 
 
-def _error(rule: str, offence: Offence) -> UnsafeTransactionError:
-    account = None if offence.account is None else to_text(offence.account)
-    return UnsafeTransactionError(rule, offence.problem, account=account, remedy=offence.remedy)
+def broken_rule(rule: Rule, offence: Offence) -> BrokenRule:
+    """What the user is shown of an offence."""
+    accounts = tuple("?" if account is None else to_text(account) for account in offence.accounts)
+    return BrokenRule(
+        rule.name, offence.problem, None if offence.account is None else to_text(offence.account), offence.remedy,
+        offence.amount, offence.instruction, accounts, offence.is_final,
+    )  # fmt: skip
 
 
 def _texts(field: str, values: Iterable[str]) -> tuple[str, ...]:

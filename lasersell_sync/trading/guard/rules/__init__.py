@@ -1,7 +1,8 @@
 """The rules: what must be true of a transaction before it is signed. A module has those of one subject.
 
-A rule gets the decoded transaction, what it is expected to be, and the limits, and returns the first ``Offence`` that
-it finds, or None. A rule that only holds when something else does leaves that to the rule above it: all must pass.
+A rule gets the decoded transaction, what it is expected to be, and the limits, and yields every ``Offence`` that it
+finds: a first one that is permitted must not hide a second. A rule that only holds when something else does leaves that
+to the rule above it: all must pass.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, is_own_token_account, shown
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
@@ -10,44 +12,42 @@ __all__ = ["ACCOUNT_RULES", "OURS", "is_own"]
 
 
 @rule("own_account", "the market takes from and pays to our own accounts")
-def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for swap in tx.swaps:
         number = swap.instruction.number
         if swap.user != trade.signer:
-            return Offence(f"instruction {number} trades for {shown(swap.user)}", swap.user)
+            yield Offence(f"instruction {number} trades for {shown(swap.user)}", swap.user)
         if not swap.gets_lamports and not is_own(tx, trade, limits, swap.got_mint, swap.target):
-            return Offence(f"instruction {number} pays to {shown(swap.target)}, which is not ours", swap.target, OURS)
+            yield Offence(f"instruction {number} pays to {shown(swap.target)}, which is not ours", swap.target, OURS)
         if not (
             swap.pays_lamports
             or _is_signalled_source(swap, trade)  # before the next: it spares the derivation of an account
             or is_own(tx, trade, limits, swap.paid_mint, swap.source)
         ):
-            return Offence(f"instruction {number} takes from {shown(swap.source)}", swap.source, OURS)
+            yield Offence(f"instruction {number} takes from {shown(swap.source)}", swap.source, OURS)
         if swap.third_party_fee:
-            return Offence(
+            yield Offence(
                 f"instruction {number} gives a share of the trade to a third party", swap.instruction.accounts[-1]
             )
-    return None
 
 
 @rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
-def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("associated_token.create", ()):
         for account in (item.account(0), item.account(2)):
             if account != trade.signer:
-                return Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
+                yield Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
     for item in tx.by_kind.get("token.initialize_account", ()):
         if _owner_of_initialized(item) != trade.signer:
-            return Offence(
+            yield Offence(
                 f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.account(0)
             )
     for created in tx.seeded:
         if created.address not in _fresh_accounts(tx, trade, limits):
-            return Offence(
+            yield Offence(
                 f"instruction {created.instruction.number} creates an account that does not become our wrapped SOL",
                 created.address,
             )
-    return None
 
 
 def _owner_of_initialized(item: Instruction) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from lasersell_sync.trading.guard.decoded import Decoded, shown, transferred_lamports
@@ -16,19 +17,22 @@ TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 
 
 @rule("destination", "lamports go to own accounts, senders' tip accounts and the partner only")
-def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("system.transfer", ()):
         target = item.account(1)
         if _bucket(tx, trade, limits, target) is None:
-            return Offence(
+            yield Offence(
                 f"instruction {item.number} sends {transferred_lamports(item)} lamports to {shown(target)}", target,
                 "if that is right: SigningGuard(tip_accounts=[...]), (partner=...) or (own_accounts=[...])",
+                amount=transferred_lamports(item),
             )  # fmt: skip
-    return None
 
 
-@rule("lamports", "what leaves the wallet is capped: tips, partner fee, and what own accounts get")
-def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+@rule(
+    "lamports", "what leaves the wallet is capped: tips, partner fee, and what own accounts get",
+    is_kept_in_report_mode=True,
+)  # fmt: skip
+def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     sums: dict[str, int] = {"tip": 0, "partner": 0, "own": 0}
     last: dict[str, bytes | None] = {}
     for item in tx.by_kind.get("system.transfer", ()):
@@ -44,11 +48,10 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
     sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
     for bucket, cap in limits.max_lamports.items():
         if sums[bucket] > cap:
-            return Offence(
+            yield Offence(
                 f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
-                f"if that is right: SigningGuard({_CAPS[bucket]}=...)",
+                f"if that is right: SigningGuard({_CAPS[bucket]}=...)", amount=sums[bucket],
             )  # fmt: skip
-    return None
 
 
 _CAPS = {"tip": "max_tip_lamports", "partner": "max_partner_fee_lamports", "own": "max_rent_lamports"}

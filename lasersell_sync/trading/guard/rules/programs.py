@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lasersell_sync.trading.guard.addresses import to_text
+from collections.abc import Iterator
+
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, shown
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
@@ -11,44 +12,54 @@ __all__ = ["PROGRAM_RULES"]
 
 
 @rule("lookup_table", "no account hides in a look-up table that is not known")
-def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
-    if tx.unknown_tables:
-        table = tx.unknown_tables[0]
-        return Offence(
+def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
+    for table in tx.unknown_tables:
+        yield Offence(
             f"accounts stand in the look-up table {shown(table)}, which is not known", table,
             f"fetch the table and give it to the guard: guard.add_lookup_table('{shown(table)}', addresses)",
         )  # fmt: skip
-    if tx.has_gaps:
-        return Offence(
+    if tx.has_gaps and not tx.unknown_tables:
+        yield Offence(
             "an account stands behind the end of a look-up table as it is known", None,
             "fetch the table again and give it to the guard: guard.add_lookup_table(table, addresses)",
         )  # fmt: skip
-    return None
 
 
 @rule("program", "every program is on the list")
-def _program(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
+def _program(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
     for item in tx.unlisted:
         if item.program is None:
-            key = shown(item.program_key)
-            return Offence(
-                f"instruction {item.number} calls {key}, which is not on the list", item.program_key,
-                f"if you trust it with your wallet: SigningGuard(allow={{'{key}': ['{_first_bytes(item, 8)}']}}) "
-                "for this instruction, ['*'] for all",
-            )  # fmt: skip
-    return None
+            called = f"instruction {item.number} calls {shown(item.program_key)}, which is not on the list"
+            yield _unknown(item, called, _first_bytes(item, 8))
 
 
 @rule("instruction", "every instruction is one of those that its program is listed with")
-def _instruction(tx: Decoded, _: Expected, __: Limits) -> Offence | None:
+def _instruction(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
     for item in tx.unlisted:
-        if item.program is not None and not item.is_trusted:
-            address, prefix = to_text(item.program.address), _first_bytes(item, item.program.prefix_bytes)
-            return Offence(
-                f"instruction {item.number} is {item.name}, which is not on the list", item.program_key,
-                f"if it must be: SigningGuard(allow={{'{address}': ['{prefix}']}})",
+        if item.program is None or item.is_trusted:
+            continue
+        called = f"instruction {item.number} is {item.name}, which is not on the list"
+        prefix = _first_bytes(item, item.program.prefix_bytes)
+        if item.is_cut_short:
+            yield Offence(called, item.program_key, instruction=prefix, accounts=item.accounts)
+        elif item.program.is_complete:
+            yield Offence(
+                called, item.program_key, "no sale needs this, and nothing allows it: do not sign it",
+                instruction=prefix, accounts=item.accounts, is_final=True,
             )  # fmt: skip
-    return None
+        else:
+            yield _unknown(item, called, prefix)
+
+
+def _unknown(item: Instruction, called: str, prefix: str) -> Offence:
+    """An instruction that a user may trust; says what that would mean."""
+    key = shown(item.program_key)
+    remedy = (
+        f"SigningGuard(allow={{'{key}': ['{prefix}']}}) would trust every instruction of this program that begins so, "
+        f"with your signature and with every account that it is given (here {len(item.accounts)}); "
+        "the guard looks into none of it"
+    )
+    return Offence(called, item.program_key, remedy, instruction=prefix, accounts=item.accounts)
 
 
 def _first_bytes(item: Instruction, count: int) -> str:

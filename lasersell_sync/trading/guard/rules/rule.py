@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import attrs
@@ -32,25 +32,48 @@ class Limits:
 
 
 class Offence(NamedTuple):
-    """Why a rule is broken: in words, by which account, and what the user can do if it is meant to be so."""
+    """How a transaction breaks a rule.
+
+    Attributes:
+        problem: what is wrong, in words.
+        account: the account or program that breaks the rule.
+        remedy: what the user can do.
+        amount: how much is at stake, in the smallest units of what the rule counts; a smaller one is less bad.
+        instruction: the instruction that breaks the rule, where its program does not say what it does.
+        accounts: what that instruction is given.
+        is_final: nothing lifts it, because no sale needs it.
+    """
 
     problem: str
     account: bytes | None = None
     remedy: str = "do not sign it: ask for a new one, and tell the service if that is no better"
+    amount: int | None = None
+    instruction: str = ""
+    accounts: tuple[bytes | None, ...] = ()
+    is_final: bool = False
+
+
+_Check = Callable[[Decoded, Expected, Limits], Iterator[Offence]]
 
 
 @attrs.frozen
 class Rule:
-    """A rule's name, what it demands in words, and its function."""
+    """A rule: a generator of every offence against it.
+
+    Attributes:
+        name: as in errors.
+        demand: what it demands, in words.
+        offences: the function.
+        is_kept_in_report_mode: whether ``AutoSeller(guard_mode="report")`` refuses what breaks it: caps, and what a
+            signature of this wallet alone cannot make valid.
+    """
 
     name: str
     demand: str
-    broken_by: Callable[[Decoded, Expected, Limits], Offence | None]
+    offences: _Check
+    is_kept_in_report_mode: bool
 
 
-_Check = Callable[[Decoded, Expected, Limits], Offence | None]
-
-
-def rule(name: str, demand: str) -> Callable[[_Check], Rule]:
-    """Makes a rule of a function. ``rules/__init__.py`` lists the rules in their order."""
-    return lambda function: Rule(name, demand, function)
+def rule(name: str, demand: str, *, is_kept_in_report_mode: bool = False) -> Callable[[_Check], Rule]:
+    """Makes a rule of a generator. ``rules/__init__.py`` lists the rules in their order."""
+    return lambda function: Rule(name, demand, function, is_kept_in_report_mode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lasersell_sync.trading.guard.decoded import Decoded, shown
 from lasersell_sync.trading.guard.expected import Expected
@@ -13,14 +13,13 @@ __all__ = ["TOKEN_RULES"]
 
 
 @rule("token_transfer", "tokens are transferred between own accounts only")
-def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Offence | None:
+def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for kind, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
         for item in tx.by_kind.get(kind, ()):
             target = item.account(target_at)
             mints: Sequence[bytes | None] = _mints(tx, limits) if mint_at is None else (item.account(mint_at),)
             if not any(is_own(tx, trade, limits, mint, target) for mint in mints):
-                return Offence(f"instruction {item.number} transfers tokens to {shown(target)}", target, OURS)
-    return None
+                yield Offence(f"instruction {item.number} transfers tokens to {shown(target)}", target, OURS)
 
 
 def _mints(tx: Decoded, limits: Limits) -> list[bytes | None]:
@@ -29,12 +28,11 @@ def _mints(tx: Decoded, limits: Limits) -> list[bytes | None]:
 
 
 @rule("token_close", "closed token accounts leave their lamports to our wallet")
-def _token_close(tx: Decoded, trade: Expected, _: Limits) -> Offence | None:
+def _token_close(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("token.close_account", ()):
         target = item.account(1)
         if target != trade.signer:
-            return Offence(f"instruction {item.number} closes an account in favour of {shown(target)}", target)
-    return None
+            yield Offence(f"instruction {item.number} closes an account in favour of {shown(target)}", target)
 
 
 TOKEN_RULES = (_token_transfer, _token_close)
