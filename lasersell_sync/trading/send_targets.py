@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +24,7 @@ __all__ = [
     "SendTargetHeliusSender",
     "SendTargetRpc",
     "astralane_iris_url",
+    "rpc_targets",
 ]
 
 MAINNET_BETA_RPC_URL: Final = "https://solana-rpc.publicnode.com"
@@ -194,3 +196,27 @@ class SendTargetAstralane(_Target):
 
 
 SendTarget: TypeAlias = SendTargetRpc | SendTargetHeliusSender | SendTargetAstralane
+
+
+def rpc_targets(field: str, rpcs: object) -> tuple[SendTargetRpc, ...]:
+    """The nodes that an argument names: one, or a list of at least one.
+
+    Args:
+        field: the argument's name, for errors.
+        rpcs: ``SendTargetRpc`` or URLs.
+
+    Raises:
+        ConfigurationError: anything else. Senders answer no questions.
+    """
+    several = [rpcs] if isinstance(rpcs, (str, SendTargetRpc)) else rpcs
+    if not isinstance(several, Sequence) or not several:
+        raise ConfigurationError(field, "a SendTargetRpc, a node's URL, or a list of at least one, is needed")
+    return tuple(_rpc_target(f"{field}[{index}]", rpc) for index, rpc in enumerate(several))
+
+
+def _rpc_target(field: str, rpc: object) -> SendTargetRpc:
+    if isinstance(rpc, SendTargetRpc):
+        return rpc
+    if isinstance(rpc, str):
+        return SendTargetRpc(rpc)
+    raise ConfigurationError(field, f"{type(rpc).__name__} answers no questions: give a node")

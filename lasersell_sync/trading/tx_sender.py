@@ -25,7 +25,7 @@ from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.pending_txs import OnSettled, PendingTx, PendingTxs
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_lane import SendLane
-from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
+from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc, rpc_targets
 from lasersell_sync.trading.settled_calls import SettledCalls
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
@@ -89,6 +89,7 @@ class TxSender:
         refuse_late_patching()
         self._targets = _targets(targets)
         nodes = _nodes(rpcs, self._targets)
+        self._rpcs = tuple(nodes)
         self._keep_warm_s = None if keep_warm_s is None else _seconds("keep_warm_s", keep_warm_s)
         self._guard = ProcessGuard("TxSender")
         self._calls = SettledCalls()
@@ -121,6 +122,11 @@ class TxSender:
     def __repr__(self) -> str:
         targets = ", ".join(target.label for target in self._targets)
         return f"<TxSender to {targets}{' (closed)' if self._pending.closed else ''}>"
+
+    @property
+    def rpcs(self) -> tuple[SendTargetRpc, ...]:
+        """The nodes that are asked what became of transactions."""
+        return self._rpcs
 
     # ── what users do ──
 
@@ -424,18 +430,7 @@ def _nodes(
                 "would know what became of them",
             )
         return nodes
-    several = [rpcs] if isinstance(rpcs, (str, SendTargetRpc)) else rpcs
-    if not isinstance(several, Sequence) or not several:
-        raise ConfigurationError("rpcs", "a SendTargetRpc, a node's URL, or a list of at least one, is needed")
-    return [_node(index, rpc) for index, rpc in enumerate(several)]
-
-
-def _node(index: int, rpc: object) -> SendTargetRpc:
-    if isinstance(rpc, SendTargetRpc):
-        return rpc
-    if isinstance(rpc, str):
-        return SendTargetRpc(rpc)
-    raise ConfigurationError(f"rpcs[{index}]", f"{type(rpc).__name__} answers no questions: give a node")
+    return list(rpc_targets("rpcs", rpcs))
 
 
 def _seconds(field: str, value: object) -> float:

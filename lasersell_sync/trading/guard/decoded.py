@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from lasersell_sync.trading.wire_tx import Layout as Places
 
-__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode"]
+__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode", "lookup_counts"]
 
 Account = bytes | None
+
+_NO_PROBLEMS: Mapping[bytes, str] = {}
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -166,6 +168,7 @@ class Decoded:
         signers: how many must sign.
         keys: all accounts; None for those in tables that are not known.
         unknown_tables: look-up tables that are not known.
+        table_problems: why nodes could not say what is in a table, by its address.
         has_gaps: whether an account stands in a table, and not where the table is known.
         instructions: in order.
         unlisted: those of them that are not, or not quite, an allowed instruction of a program on the list.
@@ -177,7 +180,7 @@ class Decoded:
 
     __slots__ = (
         "by_kind", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
-        "unknown_tables", "unlisted",
+        "table_problems", "unknown_tables", "unlisted",
     )  # fmt: skip
 
     def __init__(self, keys: tuple[Account, ...], signers: int) -> None:
@@ -185,6 +188,7 @@ class Decoded:
         self.fee_payer = keys[0]
         self.signers = signers
         self.unknown_tables: list[bytes] = []
+        self.table_problems: Mapping[bytes, str] = _NO_PROBLEMS
         self.has_gaps = False
         self.instructions: list[Instruction] = []
         self.unlisted: list[Instruction] = []
@@ -262,6 +266,16 @@ def decode(
         layout = None if program is None else program.layout_of(data, len(accounts_at))
         decoded.add(Instruction(number, program, layout, program_key, keys, accounts_at, data), known)
     return decoded
+
+
+def lookup_counts(parsed: VersionedTransaction) -> dict[bytes, int]:
+    """The look-up tables that a transaction uses, and how many entries of each it needs."""
+    counts: dict[bytes, int] = {}
+    for lookup in getattr(parsed.message, "address_table_lookups", ()):
+        address = bytes(lookup.account_key)
+        needed = 1 + max([*lookup.writable_indexes, *lookup.readonly_indexes], default=-1)
+        counts[address] = max(counts.get(address, 0), needed)
+    return counts
 
 
 @functools.cache

@@ -1,10 +1,11 @@
-"""The guard: decides whether a transaction may be signed, and explains itself. Works offline."""
+"""The guard: decides whether a transaction may be signed, and explains itself. Works offline unless it has nodes."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -14,20 +15,22 @@ from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildTxResponse
 from lasersell_sync.trading.guard.addresses import require_address, to_text
 from lasersell_sync.trading.guard.context import TradeContext
-from lasersell_sync.trading.guard.decoded import Decoded, decode
+from lasersell_sync.trading.guard.decoded import Decoded, decode, lookup_counts
 from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
+from lasersell_sync.trading.guard.lookup_tables import LookupTables
+from lasersell_sync.trading.guard.nodes import GuardNodes
+from lasersell_sync.trading.guard.options import GuardOptions
 from lasersell_sync.trading.guard.programs import allow as with_allowed
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
+from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
 from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, parse
 
 __all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
 #: A transaction travels in one packet.
 MAX_TRANSACTION_BYTES = 1_232
-_U64_MAX = 2**64 - 1
-_NO_TABLES: Mapping[bytes, tuple[bytes, ...]] = types.MappingProxyType({})
 _NEW_ONE = "ask for a new transaction, or pass the server's text unchanged"
 
 
@@ -59,35 +62,6 @@ class Judgement(NamedTuple):
     offences: list[tuple[Rule, Offence]]
 
 
-@attrs.frozen(kw_only=True)
-class _Options:
-    """The constructor's arguments, checked."""
-
-    max_buy_lamports: int | None
-    max_buy_usd1_units: int | None
-    max_tip_lamports: int
-    max_partner_fee_lamports: int
-    max_priority_fee_lamports: int
-    max_rent_lamports: int
-    partner: str | None
-    own_accounts: tuple[str, ...]
-    tip_accounts: tuple[str, ...]
-    allow: Mapping[str, Collection[str]]
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("max_buy_lamports", "max_buy_usd1_units"):
-            if getattr(self, name) is not None:
-                _require_amount(name, getattr(self, name))
-        for name in ("max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports"):
-            _require_amount(name, getattr(self, name))
-
-
-def _require_amount(field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U64_MAX:
-        shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
-        raise ConfigurationError(field, f"{shown} is not a whole number from 0 to {_U64_MAX}")
-
-
 class SigningGuard:
     """Refuses to let anything be signed that is not plainly the trade it should be (docs/safety.md has the rules).
 
@@ -108,6 +82,8 @@ class SigningGuard:
         allow: programs and instructions that are trusted beyond the list, what they do notwithstanding: by program
             address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
             Solana's own programs take no addition: no sale needs what their lists refuse.
+        rpc: Solana nodes, ``SendTargetRpc`` or URLs: one or several, which are asked at once. The guard reads look-up
+            tables from them. None: it asks nobody, and such transactions need ``add_lookup_table``.
 
     Raises:
         ConfigurationError: an amount or address that is none.
@@ -128,8 +104,9 @@ class SigningGuard:
         own_accounts: Iterable[str] = (),
         tip_accounts: Iterable[str] = (),
         allow: Mapping[str, Collection[str]] = types.MappingProxyType({}),
+        rpc: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None = None,
     ) -> None:
-        self._options = _Options(
+        self._options = GuardOptions(
             max_buy_lamports=max_buy_lamports,
             max_buy_usd1_units=max_buy_usd1_units,
             max_tip_lamports=max_tip_lamports,
@@ -140,9 +117,10 @@ class SigningGuard:
             own_accounts=_texts("own_accounts", own_accounts),
             tip_accounts=_texts("tip_accounts", tip_accounts),
             allow=dict(allow),
+            rpc=() if rpc is None else rpc_targets("rpc", rpc),
         )
-        # Replaced as a whole, never changed, so that a check that runs meanwhile sees the one or the other.
-        self._tables = _NO_TABLES
+        self._tables = LookupTables()
+        self._nodes = GuardNodes(self._options.rpc) if self._options.rpc else None
         if partner is not None or self._options.own_accounts or self._options.tip_accounts or allow:
             _ = self._limits  # wrong addresses are told here; without any, nothing is loaded before the first check
 
@@ -165,8 +143,24 @@ class SigningGuard:
             max_priority_fee_lamports=options.max_priority_fee_lamports,
         )
 
+    @property
+    def rpc(self) -> tuple[SendTargetRpc, ...]:
+        """The nodes that it asks; empty: none."""
+        return self._options.rpc
+
+    def with_rpc(self, rpc: SendTargetRpc | str | Sequence[SendTargetRpc | str]) -> SigningGuard:
+        """A guard with the same options and look-up tables that asks these nodes.
+
+        Raises:
+            ConfigurationError: not a node, nor a list of at least one.
+        """
+        other = copy.copy(self)
+        other._options = attrs.evolve(self._options, rpc=rpc_targets("rpc", rpc))
+        other._nodes = GuardNodes(other._options.rpc)
+        return other
+
     def add_lookup_table(self, address: str, addresses: Iterable[str]) -> None:
-        """Make a look-up table known, as you fetched it; without this, transactions that use it are refused.
+        """Make a look-up table known, as you fetched it. Without this and without ``rpc``, what uses it is refused.
 
         Args:
             address: the table's, base58.
@@ -176,7 +170,7 @@ class SigningGuard:
             ConfigurationError: something that is not an address.
         """
         entries = tuple(require_address("addresses", text) for text in addresses)
-        self._tables = types.MappingProxyType({**self._tables, require_address("address", address): entries})
+        self._tables.give(require_address("address", address), entries)
 
     def check(
         self,
@@ -272,7 +266,12 @@ class SigningGuard:
             problem = f"{len(raw)} bytes, where {MAX_TRANSACTION_BYTES} fit into a packet"
             raise UnsafeTransactionError(ENCODING[0], problem, remedy=_NEW_ONE)
         limits = self._limits
-        return raw, layout, decode(raw, layout, parsed, limits.programs, limits.known, self._tables)
+        decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
+        if self._nodes is not None and (decoded.unknown_tables or decoded.has_gaps):
+            problems = self._tables.read(self._nodes, lookup_counts(parsed))
+            decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
+            decoded.table_problems = problems
+        return raw, layout, decoded
 
 
 def read_unsigned(transaction: Signal | BuildTxResponse | str, request: Request | None = None) -> CheckedTransaction:

@@ -13,15 +13,23 @@ __all__ = ["PROGRAM_RULES"]
 
 @rule("lookup_table", "no account hides in a look-up table that is not known")
 def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
-    for table in tx.unknown_tables:
+    for table, problem in tx.table_problems.items():
         yield Offence(
-            f"accounts stand in the look-up table {shown(table)}, which is not known", table,
-            f"fetch the table and give it to the guard: guard.add_lookup_table('{shown(table)}', addresses)",
+            f"accounts stand in the look-up table {shown(table)}, which could not be read: {problem}", table,
+            f"ask again later, or give it to the guard: guard.add_lookup_table('{shown(table)}', addresses)",
         )  # fmt: skip
-    if tx.has_gaps and not tx.unknown_tables:
+    for table in tx.unknown_tables:
+        if table not in tx.table_problems:
+            yield Offence(
+                f"accounts stand in the look-up table {shown(table)}, which is not known", table,
+                "let the guard read it from a Solana node: SigningGuard(rpc=...), or give it to the guard: "
+                f"guard.add_lookup_table('{shown(table)}', addresses)",
+            )  # fmt: skip
+    if tx.has_gaps and not tx.unknown_tables and not tx.table_problems:
         yield Offence(
             "an account stands behind the end of a look-up table as it is known", None,
-            "fetch the table again and give it to the guard: guard.add_lookup_table(table, addresses)",
+            "let the guard read it from a Solana node: SigningGuard(rpc=...), or give it to the guard again: "
+            "guard.add_lookup_table(table, addresses)",
         )  # fmt: skip
 
 
