@@ -87,6 +87,9 @@ from lasersell_sync.positions import (
     PositionHandle,
     PositionKey,
 )
+from lasersell_sync.quotes import (
+    format_quote,
+)
 from lasersell_sync.retry import (
     RetryPolicy,
 )
@@ -298,6 +301,8 @@ __all__ = [
     # positions
     "PositionHandle",
     "PositionKey",
+    # quotes
+    "format_quote",
     # strategy
     "StrategyConfigBuilder",
     "strategy_config_from_optional",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import attrs
+
+from lasersell_sync.quotes import format_quote
 
 __all__ = ["PositionHandle", "PositionKey"]
 
@@ -33,6 +36,8 @@ class PositionHandle:
         watched: belongs to a wallet that is only watched; its exits are not yours to sell.
         mirror_source: the watched wallet whose buy it copied.
         stale: not announced again after the latest reconnect, and nothing heard of it since.
+        quote_currency: ``SOL`` (amounts are lamports), ``USD1``, ``USDC`` or ``USDT`` (6 decimals); None where the
+            market does not say.
 
     Threads: immutable, any.
     """
@@ -56,8 +61,27 @@ class PositionHandle:
     watched: bool = False
     mirror_source: str | None = None
     stale: bool = False
+    quote_currency: str | None = None
 
     @property
     def key(self) -> PositionKey:
         """The identity: wallet and token account."""
         return PositionKey(self.wallet_pubkey, self.token_account)
+
+    @property
+    def whole_tokens(self) -> float | None:
+        """``tokens`` in whole units; None when the server does not say how many decimals the token has."""
+        return None if self.token_decimals is None else self.tokens / 10**self.token_decimals
+
+    def format_quote(self, units: int, *, signed: bool = False) -> str:
+        """An amount of this position's market as people write it: ``+0.012000 SOL``, ``9.9800 USD1``.
+
+        Args:
+            units: ``entry_quote_units``, ``PnlUpdate.profit_units`` or another amount in quote units.
+            signed: write a plus before a gain.
+        """
+        return format_quote(units, self.quote_currency, signed=signed)
+
+    def profit_pct(self, profit_units: int) -> float:
+        """Profit in percent of the entry (5.0 is 5 %); nan when the entry is 0."""
+        return 100 * profit_units / self.entry_quote_units if self.entry_quote_units else math.nan

@@ -27,6 +27,7 @@ from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, Jour
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.quotes import quote_currency_of
 from lasersell_sync.session.events import StreamEvent
 from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.lifecycle import ConnectionState
@@ -36,11 +37,11 @@ from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import require_address, to_text, token_account
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
+from lasersell_sync.trading.tips import send_mode_warnings
+from lasersell_sync.trading.tx_sender import TxSender
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from lasersell_sync.trading.tx_sender import TxSender
 
 __all__ = ["AutoSeller"]
 
@@ -48,6 +49,9 @@ log = logger("autosell")
 
 #: Of one word of the server that ends in an error that nobody thought of.
 _TRIES: Final = 2
+_NOT_STARTED: Final = (
+    "an AutoSeller was made and not started: it sells nothing. Call seller.start(), or use it in a with statement"
+)
 _IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
 
 
@@ -77,7 +81,7 @@ class AutoSeller:
     Threads: every method from any thread. Owns ``lasersell-autosell-N``; callbacks run on them.
 
     Raises:
-        ConfigurationError: no signer, two for one wallet, or not a number of workers.
+        ConfigurationError: no signer, two for one wallet, not a number of workers, or an argument of another kind.
         JournalError: the journal cannot be opened.
     """
 
@@ -97,7 +101,9 @@ class AutoSeller:
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:
             raise ConfigurationError("workers", "a whole number from 1 to 256 is needed")
+        _require_parts(session, sender, guard, policy, exit_api)
         self._session = session
+        self._sender = sender
         self._guard = ProcessGuard("automatic seller")
         self._follows_buys = mirror_buys
         by_wallet = _by_wallet(signers)
@@ -136,6 +142,7 @@ class AutoSeller:
             report_buy=self._report_buy,
         )
         self._mirror = MirrorDesk(self._tools)
+        self._not_waited_for: Callable[[], None] = session.expect_start(_NOT_STARTED)
         self._hears: dict[type, Callable[[Any, StreamEvent], None]] = {
             ExitSignalWithTx: self._hear_exit,
             PositionOpened: self._hear_opened,
@@ -158,10 +165,18 @@ class AutoSeller:
             if self._is_started or self._is_closed:
                 raise ConcurrencyError("an AutoSeller is started once: make a new one")
             self._is_started = True
+        self._not_waited_for()
+        self._warn_of_the_send_mode()
         self._take_up()
         self._lines.start()
         self._stop_hearing = self._session.tap(self._hear)
         return self
+
+    def _warn_of_the_send_mode(self) -> None:
+        if isinstance(self._sender, TxSender):
+            connection = self._session.connection
+            for warning in send_mode_warnings(self._sender.targets, connection.send_mode, connection.tip_lamports):
+                log.warning("%s", warning)
 
     def _take_up(self) -> None:
         """Put what is unfinished first into the lines of its positions."""
@@ -187,6 +202,7 @@ class AutoSeller:
             if self._is_closed:
                 return
             self._is_closed = True
+        self._not_waited_for()
         self._stop_hearing()
         stuck = self._lines.close(TimeBudget(timeout).remaining_s())
         if stuck:
@@ -372,7 +388,11 @@ class AutoSeller:
             self._in_line(
                 (message.wallet_pubkey, message.token_account),
                 lambda position: position.opened(
-                    message.mint, message.entry_quote_units, message.opened_at_ms, message.slot
+                    message.mint,
+                    message.entry_quote_units,
+                    message.opened_at_ms,
+                    message.slot,
+                    quote_currency=quote_currency_of(message.market_context),
                 ),
             )
 
@@ -456,6 +476,25 @@ class _Stream:
     @property
     def tip_lamports(self) -> int | None:
         return self._connection.tip_lamports
+
+
+def _require_parts(session: object, sender: object, guard: object, policy: object, exit_api: object) -> None:
+    """Each argument is what it should be: a mistake must not wait for the first exit signal."""
+    _require("session", session, isinstance(session, StreamSession), "StreamSession.connect(client, configure)")
+    _require("sender", sender, _has(sender, "submit", "track", "proven_amount"), "TxSender(SendTargetRpc(url))")
+    _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
+    _require("policy", policy, policy is None or isinstance(policy, SellPolicy), "SellPolicy(...)")
+    _require("exit_api", exit_api, exit_api is None or _has(exit_api, "build_sell_tx"), "ExitApiClient(api_key)")
+
+
+def _has(value: object, *methods: str) -> bool:
+    return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in methods)
+
+
+def _require(field: str, value: object, is_right: bool, remedy: str) -> None:  # noqa: FBT001 - a condition
+    if not is_right:
+        shown = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise ConfigurationError(field, f"{shown} cannot do this work. Write {field}={remedy}")
 
 
 def _by_wallet(signers: Signer | Iterable[Signer]) -> dict[str, Signer]:

@@ -12,7 +12,6 @@ Only what is proven dead is replaced. Whole positions get a fresh transaction fr
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,9 +32,8 @@ from lasersell_sync.exceptions import (
     UnsafeTransactionError,
 )
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext
-from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse, SellOutput
-from lasersell_sync.trading.guard.addresses import from_text
-from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.quotes import quote_currency_of
+from lasersell_sync.trading.build_tx import ASSETS, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 
@@ -67,6 +65,9 @@ class Position:
         self._tools = tools
         self._generation: int | None = None
         self._is_closed = False
+        #: What it cost, by its newest announcement; None: it was not announced to this process.
+        self._entry_quote_units: int | None = None
+        self._quote_currency: str | None = None
         #: Exits of earlier generations than this have nothing left to sell.
         self._ended_below = 0
         #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
@@ -135,7 +136,13 @@ class Position:
     # ── what the stream says ─────────────────────────────────────────────────────────────────────────────────────
 
     def opened(
-        self, mint: str, entry_quote_units: int, opened_at_ms: int | None = None, slot: int | None = None
+        self,
+        mint: str,
+        entry_quote_units: int,
+        opened_at_ms: int | None = None,
+        slot: int | None = None,
+        *,
+        quote_currency: str | None = None,
     ) -> None:
         """The position was announced, for the first time or again."""
         self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
@@ -143,6 +150,8 @@ class Position:
         # Its close was missed, or came before: nothing is left to sell of an earlier opening.
         self._ended_below = self._generation
         self._finish_all("the position was closed, and opened again", below=self._generation)
+        self._entry_quote_units = entry_quote_units
+        self._quote_currency = quote_currency
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""
@@ -558,11 +567,22 @@ class Position:
         self, sale: Sale, outcome: SellOutcome, detail: str, result: TxResult | None, error: Exception | None
     ) -> SellReport:
         decided = result or sale.last
+        profit_units, proceeds_units = self._value_of(sale) if outcome is SellOutcome.CONFIRMED else (None, None)
         return SellReport(
             key=sale.key, outcome=outcome, reason=sale.record.reason, tokens=sale.record.tokens,
             signature=None if decided is None else decided.signature, slot=None if decided is None else decided.slot,
             transactions=len(sale.signatures), detail=detail, error=error, is_dry_run=self._tools.is_dry_run,
+            quote_currency=quote_currency_of(sale.market_context) or self._quote_currency,
+            profit_units=profit_units, proceeds_units=proceeds_units,
         )  # fmt: skip
+
+    def _value_of(self, sale: Sale) -> tuple[int | None, int | None]:
+        """Profit and proceeds of what an exit sells, by the newest signal and announcement; None: nobody said."""
+        if sale.valued is None:
+            return None, None
+        profit_units = sale.share_of(sale.valued[0])
+        entry = self._entry_quote_units
+        return profit_units, None if entry is None else sale.share_of(entry) + profit_units
 
 
 def _nothing() -> None:
@@ -576,11 +596,5 @@ def _newest_slot(records: list[ExitRecord]) -> int:
 
 def _pays_in(context: MarketContext | None) -> SellOutput | None:
     """What the market pays in, where its context says so; None: it does not."""
-    if context is None:
-        return None
-    for place in (context.meteora_dbc, context.raydium_launchpad, context.raydium_cpmm):
-        if place is not None:
-            with contextlib.suppress(ValueError):
-                name = known_programs().currencies.get(from_text(place.quote_mint))
-                return None if name is None else SellOutput(name)
-    return None
+    currency = quote_currency_of(context)
+    return SellOutput(currency) if currency in ASSETS else None

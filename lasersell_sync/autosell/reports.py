@@ -15,7 +15,7 @@ class SellReport:
     """What became of one exit.
 
     Attributes:
-        key: which exit.
+        key: which exit; ``wallet`` and ``mint`` are parts of it.
         outcome: ``UNKNOWN`` when the seller was closed first; the journal knows how to go on.
         reason: why the server signalled it, its own word.
         tokens: what was to be sold, in atomic units.
@@ -25,6 +25,13 @@ class SellReport:
         detail: in words.
         error: what refused it, when something did (``UnsafeTransactionError``, for one).
         is_dry_run: nothing was signed or sent.
+        quote_currency: what the two amounts below are counted in (``SOL``, ``USD1``, …); None: not known.
+        profit_units: proceeds minus entry of the part that is sold, net of slippage and routing fee (PROTOCOL.md §6).
+            It is the newest exit signal's ``profit_units``: the server's estimate when the signal fired, not read from
+            the landed transaction, without network fee and tip. None unless ``CONFIRMED``, and where no signal said it
+            (a leg, an exit that an earlier process sold).
+        proceeds_units: entry of the part that is sold plus ``profit_units``: what the sale should have brought. None
+            like ``profit_units``, and when the position was not announced.
 
     Threads: immutable, any.
     """
@@ -39,6 +46,19 @@ class SellReport:
     detail: str = ""
     error: Exception | None = None
     is_dry_run: bool = False
+    quote_currency: str | None = None
+    profit_units: int | None = None
+    proceeds_units: int | None = None
+
+    @property
+    def wallet(self) -> str:
+        """The selling wallet, base58."""
+        return self.key.wallet
+
+    @property
+    def mint(self) -> str:
+        """The token, base58."""
+        return self.key.mint
 
 
 @attrs.frozen(kw_only=True)

@@ -66,6 +66,8 @@ class Sale:
         self.turn = 0
         #: Where the token trades, if a signal said so.
         self.market_context: MarketContext | None = None
+        #: Profit of the whole position by the newest signal, and the tokens of that position; None: no signal came.
+        self.valued: tuple[int, int] | None = None
         self._signal: ExitSignalWithTx | None = None
         self._received_ns = 0
         if before is not None:
@@ -74,7 +76,7 @@ class Sale:
     def _take_over(self, before: Sale) -> None:
         """What no record holds: who waits for it, and how it is to be sold."""
         self.slippage_bps, self.pays, self.on_end = before.slippage_bps, before.pays, before.on_end
-        self.market_context, self.last = before.market_context, before.last
+        self.market_context, self.last, self.valued = before.market_context, before.last, before.valued
         self._signal, self._received_ns = before._signal, before._received_ns
 
     @property
@@ -96,6 +98,7 @@ class Sale:
         """A transaction to use when none can land any more; the newest is the best."""
         self._signal = signal
         self._received_ns = received_ns
+        self.valued = signal.profit_units, signal.position_tokens
         if signal.market_context is not None:
             self.market_context = signal.market_context
 
@@ -112,6 +115,13 @@ class Sale:
     def came_ns(self) -> int:
         """When the newest signal came, by ``time.monotonic_ns()``."""
         return self._received_ns
+
+    def share_of(self, units: int) -> int:
+        """The part of a whole position's amount that this exit sells."""
+        position_tokens = 0 if self.valued is None else self.valued[1]
+        if self.key.is_whole or not position_tokens or self.record.tokens >= position_tokens:
+            return units
+        return units * self.record.tokens // position_tokens
 
     def outcome_if_given_up(self) -> SellOutcome:
         """What to call it when nothing more is tried: what became of the last transaction, if there was one."""

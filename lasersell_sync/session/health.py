@@ -17,7 +17,7 @@ class Health:
     """Whether the session does its work now.
 
     Attributes:
-        ok: LIVE, and no handler hangs.
+        ok: LIVE, no handler hangs, and what was set up beside the session was started.
         status: where the connection stands.
         problem: why not ok, in words; empty when ok.
         stuck_handlers: names of handlers that have run for longer than ``handler_stuck_after_s``.
@@ -48,6 +48,7 @@ class Health:
         error: BaseException | None,
         stuck_handlers: tuple[str, ...],
         stale_positions: int,
+        not_started: tuple[str, ...] = (),
         stats: StreamStats,
     ) -> Health:
         """Put the facts together."""
@@ -58,6 +59,8 @@ class Health:
             problem = f"the connection is {status.value}"
         elif stuck_handlers:
             problem = f"handlers hang: {', '.join(stuck_handlers)}"
+        elif not_started:
+            problem = "; ".join(not_started)
         return cls(
             ok=not problem,
             status=status,

@@ -28,6 +28,7 @@ from lasersell_sync.session.exits import ExitMemory, recognise_exit
 from lasersell_sync.session.market_view import MarketView
 from lasersell_sync.session.memory import EventMemory
 from lasersell_sync.session.resync import Resync
+from lasersell_sync.session.start_watch import StartWatch
 from lasersell_sync.session.table import PositionTable
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
@@ -59,6 +60,8 @@ class SessionState(LaneSink[StreamEvent]):
         self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
         self.deadlines.set_timeout(connection.deadline_timeout_sec)
         self.memory = EventMemory()
+        #: What was set up beside the session and must be started.
+        self.start_watch = StartWatch()
         #: Hear every high-lane event beside the consumer.
         self.taps: Taps[StreamEvent] = Taps()
         writer = connection.reader.writer
@@ -128,7 +131,7 @@ class SessionState(LaneSink[StreamEvent]):
 
     def tick(self) -> float | None:
         """What is due: ``lagged``, the end of a resync, handlers that hang."""
-        dues = [super().tick(), self._watch_handlers()]
+        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick()]
         if self._resync is not None:
             due_s = self._resync.due_in_s()
             if due_s > 0:

@@ -314,6 +314,17 @@ class StreamSession:
         reader.run_soon(begin)
         return lambda: reader.run_soon(end)
 
+    def expect_start(self, problem: str) -> Callable[[], None]:
+        """Warn, and tell ``health()``, unless the returned function is called within a few seconds.
+
+        For what works beside a session and does nothing until it is started, such as ``AutoSeller``.
+
+        Args:
+            problem: the text of the warning: what was not started, and the call that is missing.
+        """
+        self._guard.check()
+        return self._state.start_watch.expect(problem)
+
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def positions(self) -> list[PositionHandle]:
@@ -378,6 +389,7 @@ class StreamSession:
             error=self._connection.reader.error,
             stuck_handlers=self._dispatcher.stuck(),
             stale_positions=sum(handle.stale for handle in self.positions()),
+            not_started=self._state.start_watch.problems(),
             stats=stats,
         )
 

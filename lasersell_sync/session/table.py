@@ -12,6 +12,7 @@ import attrs
 from lasersell_sync._backend import Handles, Maker
 from lasersell_sync.messages import BalanceUpdate, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.quotes import quote_currency_of
 
 __all__ = ["PositionTable"]
 
@@ -49,6 +50,7 @@ def _handle_of(message: PositionOpened) -> PositionHandle:
         message.watched,
         message.mirror_source,
         False,  # noqa: FBT003 - not stale
+        quote_currency_of(context),
     )
     return handle
 

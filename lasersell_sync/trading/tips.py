@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +19,16 @@ from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
 if TYPE_CHECKING:
     from solders.transaction import VersionedTransaction
 
-__all__ = ["minimum_tip_lamports", "tip_lamports"]
+__all__ = ["minimum_tip_lamports", "send_mode_warnings", "tip_lamports"]
 
 _GUARD: Final = "lasersell_sync.trading.guard"
 _TRANSFER: Final = b"\x02\x00\x00\x00"
 _TRANSFER_BYTES: Final = 12
 _TRANSFER_ACCOUNTS: Final = 2
+#: What ``send_mode`` calls a node, which takes no tips.
+_RPC_MODE: Final = "rpc"
+#: What the server tips when nobody says otherwise (PROTOCOL.md §5).
+_DEFAULT_TIP_LAMPORTS: Final = 1_000
 
 
 def minimum_tip_lamports(target: SendTarget) -> int | None:
@@ -32,6 +37,47 @@ def minimum_tip_lamports(target: SendTarget) -> int | None:
         return None
     own = target.minimum_tip_lamports
     return own if own is not None else int(_data()["minimum_tip_lamports"][target.tip_service])
+
+
+def send_mode_warnings(targets: Sequence[SendTarget], send_mode: str | None, tip_lamports: int | None) -> list[str]:
+    """What transactions of this ``StreamConfigure`` lack for these targets, each with the line that mends it.
+
+    A transaction tips one sender: a target that takes tips ignores what was built for another one, or tips less than
+    its minimum.
+
+    Args:
+        targets: where transactions go.
+        send_mode: as ``StreamConfigure.send_mode``.
+        tip_lamports: as ``StreamConfigure.tip_lamports``; None: the server's default of 1 000.
+    """
+    warnings = []
+    for target in targets:
+        least = minimum_tip_lamports(target)
+        if least is None:
+            continue
+        if send_mode != target.tip_accounts_of:
+            problem = f"send_mode is {send_mode!r}, so its transactions tip {target.label} nothing"
+        elif tip_lamports is None or tip_lamports < least:
+            problem = f"tip_lamports is {_DEFAULT_TIP_LAMPORTS if tip_lamports is None else tip_lamports}"
+        else:
+            continue
+        warnings.append(
+            f"TxSender sends to {target.label}, which ignores transactions that tip it less than {least} lamports; "
+            f"StreamConfigure's {problem}. Write StreamConfigure(..., {_arguments(target)})"
+        )
+    modes = [target.tip_accounts_of or _RPC_MODE for target in targets]
+    if send_mode is not None and send_mode not in modes and not warnings:
+        warnings.append(
+            f"StreamConfigure's send_mode is {send_mode!r}, and TxSender sends to {', '.join(modes)}: transactions pay "
+            f"a tip for nothing. Write StreamConfigure(..., {_arguments(targets[0])})"
+        )
+    return warnings
+
+
+def _arguments(target: SendTarget) -> str:
+    least = minimum_tip_lamports(target)
+    tip = "" if least is None else f", tip_lamports={least}"
+    return f"send_mode={(target.tip_accounts_of or _RPC_MODE)!r}{tip}"
 
 
 def tip_lamports(transaction: VersionedTransaction, sender: str) -> int | None:

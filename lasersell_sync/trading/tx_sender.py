@@ -128,6 +128,11 @@ class TxSender:
         """The nodes that are asked what became of transactions."""
         return self._rpcs
 
+    @property
+    def targets(self) -> tuple[SendTarget, ...]:
+        """Where transactions go; the first is served first."""
+        return tuple(self._targets)
+
     # ── what users do ──
 
     def warm(self, *, timeout_s: float = 5.0) -> None:

@@ -18,9 +18,10 @@ from lasersell_sync.autosell import lines as lines_module
 from lasersell_sync.autosell.engine import AutoSeller
 from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
+from lasersell_sync.session import start_watch
 from lasersell_sync.trading.outcome import TxResult
 from tests.support.market_transactions import desk
-from tests.support.selling import MARKET, FakeSender, exit_signal, on_another_block
+from tests.support.selling import MARKET, FakeApi, FakeSender, exit_signal, on_another_block
 from tests.support.stream_server import Peer, ScriptedServer, opened
 from tests.support.waiting import PATIENCE_S, until
 
@@ -88,6 +89,73 @@ def stage() -> Iterator[Stage]:
         with ls.StreamSession.connect(client, configure) as session:
             yield Stage(session, to_send, peers)
         to_send.put(None)
+
+
+# ── set up and started ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_autoseller_that_is_not_started_is_reported_by_log_and_health(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(start_watch, "OVERDUE_AFTER_S", 0.0)
+    seller = stage.seller()
+    stage.say(announced())
+    until(lambda: "not started" in stage.session.health().problem)
+    assert not stage.session.health().ok
+    assert "seller.start()" in caplog.text
+    with seller:
+        assert stage.session.health().ok
+    assert stage.session.health().ok
+
+
+def test_autoseller_that_is_closed_unstarted_is_not_missed(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    seller = stage.seller()
+    seller.close()
+    monkeypatch.setattr(start_watch, "OVERDUE_AFTER_S", 0.0)
+    stage.say(announced())
+    stage.session.wait_for("position_opened", PATIENCE_S)
+    assert stage.session.health().ok
+    assert "not started" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "remedy"),
+    [
+        ("sender", ls.SendTargetRpc("https://node.example"), "TxSender(SendTargetRpc(url))"),
+        ("sender", None, "TxSender("),
+        ("sender", ls.TxSender, "the class TxSender"),
+        ("guard", "strict", "SigningGuard("),
+        ("guard", True, "SigningGuard("),
+        ("policy", {"max_refreshes": 3}, "SellPolicy("),
+        ("exit_api", "key", "ExitApiClient("),
+    ],
+)
+def test_autoseller_argument_of_another_kind_is_refused_with_what_belongs_there(
+    stage: Stage, argument: str, value: Any, remedy: str
+):
+    with pytest.raises(ls.ConfigurationError) as caught:
+        stage.seller(**{argument: value})
+    assert caught.value.field == argument
+    assert remedy in str(caught.value)
+
+
+def test_autoseller_without_a_session_is_refused():
+    signer = ls.Signer(desk(MARKET).wallet)
+    with pytest.raises(ls.ConfigurationError, match=r"session: a StreamClient .*StreamSession.connect"):
+        AutoSeller(ls.StreamClient("key"), signer, sender=FakeSender(), journal=":memory:")  # type: ignore[arg-type]
+
+
+def test_autoseller_warns_at_start_of_a_send_mode_that_does_not_fit(stage: Stage, caplog: pytest.LogCaptureFixture):
+    """Every sale would tip nobody, and the sender would ignore it in silence."""
+    node = ls.SendTargetRpc("http://127.0.0.1:9")
+    with ls.TxSender([ls.SendTargetHeliusSender("http://127.0.0.1:9"), node]) as sender:
+        seller = stage.seller(sender=sender)
+        assert "send_mode" not in caplog.text
+        with seller:
+            pass
+    assert "StreamConfigure(..., send_mode='helius_sender', tip_lamports=1000000)" in caplog.text
 
 
 # ── which account, whose wallet ──────────────────────────────────────────────────────────────────────────────────
@@ -338,7 +406,7 @@ def test_legs_are_refused_where_they_cannot_work(stage: Stage):
     with stage.seller() as seller, pytest.raises(ls.ConfigurationError, match="exit_api"):
         seller.sell_in_legs(handle, plan)
     told: queue.Queue[Exception] = queue.Queue()
-    seller = stage.seller(exit_api=object())
+    seller = stage.seller(exit_api=FakeApi())
     with pytest.raises(ls.ConcurrencyError, match="does not run"):
         seller.sell_in_legs(handle, plan)
 

@@ -110,6 +110,7 @@ PROMISED = [
     "TradeContext",
     "GuardReport",
     "HistoryPage",
+    "format_quote",
     "HistoryTrade",
     "TxSender",
     "PendingTx",

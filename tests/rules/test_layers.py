@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lasersell_sync"
 LAYERS = [
     ["_version", "exceptions", "timeouts", "_log"],
     ["messages", "pubkeys", "processes", "extras"],
-    ["network"],
+    ["network", "quotes"],
     ["strategy", "positions", "openings", "retry"],
     ["_pure", "_core"],
     ["_backend"],
@@ -78,7 +78,7 @@ INNER_LAYERS = {
         ["engine"],
     ],
     "session": [
-        ["events", "market_view", "table", "deadlines", "exits", "health"],
+        ["events", "market_view", "table", "deadlines", "exits", "health", "start_watch"],
         ["memory", "dispatch", "resync"],
         ["state"],
         ["stream_session"],

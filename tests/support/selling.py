@@ -241,8 +241,10 @@ class Rig:
 
     # -- what the server says
 
-    def opened(self, entry_quote_units: int = 100, opened_at_ms: int | None = None, slot: int | None = 5) -> None:
-        self.do(lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms, slot))
+    def opened(
+        self, entry_quote_units: int = 100, opened_at_ms: int | None = None, slot: int | None = 5, **more: Any
+    ) -> None:
+        self.do(lambda: self.position.opened(self.signal.mint, entry_quote_units, opened_at_ms, slot, **more))
 
     def closed(self) -> None:
         self.do(self.position.closed)

@@ -142,5 +142,11 @@ def test_a_handle_has_the_values_of_its_announcement() -> None:
     context = MarketContext(market_type="pump_swap")
     message = PositionOpened(**values, watched=True, market_context=context)
     handle = PositionTable().opened(message)
-    assert attrs.asdict(handle) == {**values, "watched": True, "market_type": "pump_swap", "stale": False}
+    assert attrs.asdict(handle) == {
+        **values,
+        "watched": True,
+        "market_type": "pump_swap",
+        "stale": False,
+        "quote_currency": "SOL",
+    }
     assert handle == PositionHandle(**attrs.asdict(handle))
