@@ -14,13 +14,27 @@ A transaction is dead when, beyond that bound, its status was asked for twice an
 when it comes from a state that is not older than a confirmed block at the bound: ``getEpochInfo`` tells the slot of
 such a block, and the answer of ``getSignatureStatuses`` tells its own. It counts only from nodes that know the
 blockhash, where any does: another cluster's node knows nothing of this one's transactions, and says so politely.
+
+That is one node's word. Whoever sells again because of it needs more: each node's own verdict (``is_dead_by``), by its
+own heights where it knows the blockhash, so that heights that are wrong by any constant do no harm.
+
+A node without a transaction history searches its status cache only. The cache holds the newest 300 rooted slots, so
+finding nothing counts while the transaction cannot have landed before those (``STATUS_CACHE_SLOTS``).
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["BLOCKHASH_LIFE_BLOCKS", "FORK_BLOCKS", "MAX_LAG_BLOCKS", "READS_NEEDED", "ExpiryRule", "Tip"]
+__all__ = [
+    "BLOCKHASH_LIFE_BLOCKS",
+    "FORK_BLOCKS",
+    "MAX_LAG_BLOCKS",
+    "READS_NEEDED",
+    "STATUS_CACHE_SLOTS",
+    "ExpiryRule",
+    "Tip",
+]
 
 #: A blockhash is good while it is at most 150 blocks old, as seen from the block *before* the one that takes the
 #: transaction: that one may be 151 blocks higher.
@@ -34,6 +48,8 @@ MAX_LAG_BLOCKS: Final = 300
 FORK_BLOCKS: Final = 32
 #: One answer may come from a node that has just lost its way.
 READS_NEEDED: Final = 2
+#: How far back a status cache reaches: agave keeps 300 rooted slots, less what stands above the root.
+STATUS_CACHE_SLOTS: Final = 300 - FORK_BLOCKS
 
 
 class Tip(NamedTuple):
@@ -54,7 +70,7 @@ class ExpiryRule:
     Threads: none; the caller guards it.
     """
 
-    __slots__ = ("_bounds", "_first_heights", "_highest", "_reads", "_valid_at")
+    __slots__ = ("_bounds", "_first_heights", "_first_slots", "_highest", "_past", "_reads", "_reads_by", "_valid_at")
 
     def __init__(self) -> None:
         #: Slot of each node's first word that the blockhash is valid.
@@ -63,8 +79,15 @@ class ExpiryRule:
         self._first_heights: dict[int, int] = {}
         #: The lowest height, by node, from which on no block takes the transaction; True: from a confirmed block.
         self._bounds: dict[int, tuple[int, bool]] = {}
+        #: The transaction cannot have landed in an older slot than this, by node.
+        self._first_slots: dict[int, int] = {}
+        #: By node and bound: the lowest slot of a confirmed block at that bound or beyond.
+        self._past: dict[tuple[int, int], int] = {}
         self._highest = 0
+        #: Reads that found nothing beyond the lowest bound, of all nodes.
         self._reads = 0
+        #: The same by node, beyond the node's own bound.
+        self._reads_by: dict[int, int] = {}
 
     def is_known_to(self, node: int) -> bool:
         """Whether the node has called the blockhash valid; it need not be asked again."""
@@ -125,28 +148,57 @@ class ExpiryRule:
         known = self._bounds.get(node)
         self._bounds[node] = (height, confirmed) if known is None else (min(height, known[0]), confirmed or known[1])
 
+    def began_at(self, node: int, slot: int) -> None:
+        """The transaction cannot have landed below this slot of the node's chain; only the first call counts."""
+        self._first_slots.setdefault(node, slot)
+
     def saw_status(self) -> None:
         """Some node knows the transaction: what was not found before says little."""
         self._reads = 0
+        self._reads_by.clear()
 
-    def saw_no_status(self, node: int, tip: Tip | None, slot: int) -> bool:
-        """``getSignatureStatuses``, which searched the history, found nothing.
+    def saw_no_status(self, node: int, tip: Tip | None, slot: int, *, searched_history: bool = True) -> bool:
+        """``getSignatureStatuses`` found nothing.
 
         Args:
             node: who answered.
             tip: a confirmed block that this node reported before it was asked; None without one.
             slot: of the state that was searched (``context.slot``).
+            searched_history: False when only the node's status cache was searched.
 
         Returns:
-            True when it is proven that the transaction will not land.
+            True when it is proven, by one node's word, that the transaction will not land.
         """
-        bound = self.bound
-        if bound is None or tip is None or tip.height < bound or slot < tip.slot:
+        if not searched_history and slot - self._first_slots.get(node, 0) > STATUS_CACHE_SLOTS:
             return False
-        if self._valid_at and node not in self._valid_at:
+        if self._is_past(node, self._own_bound(node), tip, slot):
+            self._reads_by[node] = self._reads_by.get(node, 0) + 1
+        if not self._is_past(node, self.bound, tip, slot) or (self._valid_at and node not in self._valid_at):
             return False
         self._reads += 1
         return self._reads >= READS_NEEDED
+
+    def is_dead_by(self, node: int) -> bool:
+        """Whether this node's own answers prove that the transaction will not land."""
+        return self._reads_by.get(node, 0) >= READS_NEEDED
+
+    def _own_bound(self, node: int) -> int | None:
+        """By the node's own heights where it knows the blockhash, else the highest that any node gives."""
+        own = self._bounds.get(node)
+        if own is not None:
+            return own[0]
+        if node in self._valid_at:
+            return None
+        return max((height for height, _ in self._bounds.values()), default=self.bound)
+
+    def _is_past(self, node: int, bound: int | None, tip: Tip | None, slot: int) -> bool:
+        """Whether a state of this slot holds everything that could take the transaction."""
+        if bound is None or tip is None:
+            return False
+        place = (node, bound)
+        if tip.height >= bound:
+            self._past[place] = min(tip.slot, self._past.get(place, tip.slot))
+        return slot >= self._past.get(place, slot + 1)
 
     def explain(self) -> str:
         """What is missing for a proof, in words."""

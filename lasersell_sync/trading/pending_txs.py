@@ -5,22 +5,35 @@ No socket and no thread of its own: senders and pollers bring what they learn, a
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
+import attrs
+
+from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.expiry import ExpiryRule, Tip
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.rpc_node import Landing, Statuses
+from lasersell_sync.trading.rpc_node import Landing, Statuses, Unreadable
+from lasersell_sync.trading.tracked_tx import (
+    UNDECIDED_AFTER_S,
+    Answer,
+    Listener,
+    OnSettled,
+    PendingTx,
+    TrackedTx,
+)
 
-__all__ = ["Answer", "OnSettled", "PendingTx", "PendingTxs", "TrackedTx"]
+__all__ = ["PendingTxs"]
 
-OnSettled: TypeAlias = Callable[[TxResult], None]
+log = _log.logger("trading")
+
+T = TypeVar("T")
 #: What is to be called, when its lock is free again: a settled transaction's callbacks.
 Calls: TypeAlias = list[tuple[OnSettled, TxResult]]
 
@@ -29,124 +42,15 @@ Calls: TypeAlias = list[tuple[OnSettled, TxResult]]
 FIRST_LOOK_S: Final = 0.1
 #: Settled ones that are remembered, so that a late second ``submit`` of one sends nothing.
 _REMEMBERED: Final = 1024
-
-
-class Answer(Enum):
-    """What a target said to one copy of a transaction."""
-
-    ACCEPTED = "accepted"
-    #: It certainly did not take this copy.
-    REFUSED = "refused"
-    #: It may have taken it.
-    UNCERTAIN = "uncertain"
-
-
-class TrackedTx:
-    """One transaction under way.
-
-    Attributes:
-        signature: base58.
-        blockhash: base58.
-        tx_b64: the signed bytes, which go into no text; None: only watched, or settled.
-        resend_at: monotonic seconds at which its bytes are sent again; None: never.
-        result: what became of it; None while it is under way.
-        settled: set with ``result``, and when its sender is closed.
-
-    Threads: everything but ``settled`` and the first two is guarded by the lock of its ``PendingTxs``.
-    """
-
-    __slots__ = (
-        "accepted_by",
-        "blockhash",
-        "callbacks",
-        "in_flight",
-        "maybe_taken",
-        "problems",
-        "refused_by",
-        "resend_at",
-        "result",
-        "rule",
-        "settled",
-        "signature",
-        "tx_b64",
-        "view",
-    )
-    #: What its user holds, one for all who submit it.
-    view: PendingTx
-
-    def __init__(self, signature: str, blockhash: str, rule: ExpiryRule | None) -> None:
-        self.signature = signature
-        self.blockhash = blockhash
-        #: None: it never expires.
-        self.rule = rule
-        self.tx_b64: str | None = None
-        self.resend_at: float | None = None
-        #: Targets whose answer to a copy is awaited.
-        self.in_flight: set[int] = set()
-        self.refused_by: set[int] = set()
-        #: Some target may have a copy, of this sender or of an earlier one.
-        self.maybe_taken = False
-        self.accepted_by: str | None = None
-        #: The newest complaint of each target, by its number.
-        self.problems: dict[int, str] = {}
-        self.callbacks: list[OnSettled] = []
-        self.result: TxResult | None = None
-        self.settled = threading.Event()
-
-    def __repr__(self) -> str:
-        return f"<TrackedTx {self.signature}>"
-
-    def describe(self) -> str:
-        """What is known while nothing is proven."""
-        expiry = "it stands on a durable nonce and never expires" if self.rule is None else self.rule.explain()
-        return "; ".join(["no status at commitment confirmed yet", expiry, *dict.fromkeys(self.problems.values())])
-
-
-class PendingTx:
-    """A transaction under way, as its user sees it; ``TxSender.submit`` and ``track`` make them.
-
-    Attributes:
-        signature: base58.
-
-    Threads: any.
-    """
-
-    __slots__ = ("_all", "_tracked", "signature")
-
-    def __init__(self, tracked: TrackedTx, pending: PendingTxs) -> None:
-        self.signature = tracked.signature
-        self._tracked = tracked
-        self._all = pending
-
-    def __repr__(self) -> str:
-        result = self._tracked.result
-        return f"<PendingTx {self.signature} {'under way' if result is None else result.outcome.value}>"
-
-    def done(self) -> bool:
-        """Whether nothing more will come: its outcome is known, or its sender is closed.
-
-        Raises:
-            ForkedProcessError: in a forked child.
-        """
-        self._all.guard.check()
-        return self._tracked.settled.is_set()
-
-    def result(self, timeout_s: float | None = None) -> TxResult:
-        """What became of it, waited for.
-
-        Args:
-            timeout_s: seconds; None: until it is settled, which may take as long as no node answers.
-
-        Returns:
-            Its result; with outcome ``UNKNOWN``, and in ``detail`` what is missing, when it was not settled in that
-            time or its sender was closed. It may still land then.
-
-        Raises:
-            ForkedProcessError: in a forked child.
-        """
-        self._all.guard.check()
-        self._tracked.settled.wait(None if timeout_s is None else max(0.0, timeout_s))
-        return self._all.result_of(self._tracked)
+#: A node that has not answered for so long may be left out where every node's word is needed.
+SILENT_AFTER_S: Final = 60.0
+#: Nodes that contradict each other for so long will not agree any more.
+CONTRADICTION_AFTER_S: Final = 60.0
+#: A transaction that was called dead is still looked for, so long and so often: a wrong verdict comes to light.
+LATE_WATCH_S: Final = 120.0
+LATE_LOOK_S: Final = 5.0
+#: No cluster makes slots faster than this.
+_LEAST_SLOT_S: Final = 0.1
 
 
 class PendingTxs:
@@ -155,6 +59,7 @@ class PendingTxs:
     Args:
         guard: of the sender that owns them.
         lanes: labels of the targets, whose numbers are their places.
+        nodes: labels of the nodes, likewise.
         resend_s: seconds between two copies to one target.
         run: calls callbacks; called with no lock held.
 
@@ -165,6 +70,7 @@ class PendingTxs:
         self,
         guard: ProcessGuard,
         lanes: Sequence[str],
+        nodes: Sequence[str] = (),
         *,
         resend_s: float,
         run: Callable[[Calls], None],
@@ -172,6 +78,7 @@ class PendingTxs:
     ) -> None:
         self.guard = guard
         self._lanes = tuple(lanes)
+        self._nodes = tuple(nodes)
         self._resend_s = resend_s
         self._run = run
         self._clock = clock
@@ -181,6 +88,11 @@ class PendingTxs:
         self._changed = threading.Condition(self._lock)
         self._under_way: dict[str, TrackedTx] = {}
         self._settled: OrderedDict[str, TrackedTx] = OrderedDict()
+        #: Those that were called dead lately, and until when they are looked for.
+        self._called_dead: OrderedDict[str, tuple[TrackedTx, float]] = OrderedDict()
+        #: When each node last answered a question for statuses.
+        self._answered_at: dict[int, float] = {}
+        self._late_landings = 0
         self._closed = False
 
     # ── coming in ──
@@ -192,7 +104,7 @@ class PendingTxs:
         *,
         tx_b64: str | None,
         never_expires: bool = False,
-        on_settled: OnSettled | None = None,
+        listener: Listener,
     ) -> tuple[TrackedTx, bool]:
         """A transaction, and whether its bytes are to be sent: they are not when it is under way already.
 
@@ -204,16 +116,16 @@ class PendingTxs:
             self.require_open()
             tracked = self._under_way.get(signature) or self._settled.get(signature)
             if tracked is None:
-                tracked = TrackedTx(signature, blockhash, None if never_expires else ExpiryRule())
-                tracked.view = PendingTx(tracked, self)
+                rule = None if never_expires else ExpiryRule()
+                tracked = TrackedTx(signature, blockhash, rule, self._clock())
+                tracked.view = PendingTx(tracked, check=self.guard.check, result_of=self.result_of)
                 tracked.maybe_taken = tx_b64 is None  # somebody sent it before
                 self._under_way[signature] = tracked
                 self._changed.notify_all()
-            if tracked.result is not None:
-                if on_settled is not None:
-                    calls.append((on_settled, tracked.result))
-            elif on_settled is not None:
-                tracked.callbacks.append(on_settled)
+            if tracked.result is None:
+                tracked.listeners.append(listener)
+            elif listener.on_settled is not None:
+                calls.append((listener.on_settled, tracked.result))
             is_to_send = tx_b64 is not None and tracked.tx_b64 is None and tracked.result is None
             if is_to_send:
                 tracked.tx_b64 = tx_b64
@@ -228,12 +140,7 @@ class PendingTxs:
     def result_of(self, tracked: TrackedTx) -> TxResult:
         """As it stands now."""
         with self._lock:
-            return tracked.result or TxResult(
-                signature=tracked.signature,
-                outcome=SellOutcome.UNKNOWN,
-                detail=("the sender was closed; " if self._closed else "") + tracked.describe(),
-                accepted_by=tracked.accepted_by,
-            )
+            return tracked.result or self._as_unknown(tracked)
 
     # ── copies ──
 
@@ -312,6 +219,8 @@ class PendingTxs:
             for tracked in of:
                 rule = tracked.rule
                 if rule is not None:
+                    if tracked.tx_b64 is not None:  # sent from here, so not before it was added
+                        rule.began_at(node, tip.slot - math.ceil((self._clock() - tracked.added_at) / _LEAST_SLOT_S))
                     rule.saw_tip(node, tip, confirmed=confirmed)
                     unbounded |= rule.is_known_to(node) and not rule.is_bounded_by(node, confirmed=False)
         return unbounded
@@ -344,26 +253,107 @@ class PendingTxs:
             tip: the newest confirmed block that it had told before it was asked.
         """
         calls: Calls = []
+        doubtful: list[TrackedTx] = []
         with self._lock:
+            self._answered_at[node] = self._clock()
             for tracked, landing in zip(of, statuses.landings, strict=True):
-                if tracked.result is None:
-                    calls += self._judge(node, tracked, landing, statuses.slot, tip)
+                if tracked.result is not None:
+                    calls += self._look_at_the_dead(tracked, landing)
+                elif isinstance(landing, Landing):
+                    calls += self._saw_landing(tracked, landing)
+                elif landing is None and self._saw_nothing(node, tracked, statuses, tip):
+                    calls += self._call_dead(tracked, doubtful)
         if calls:
             self._run(calls)
+        for tracked in doubtful:
+            self._leave_out_the_silent(tracked)
 
-    def _judge(self, node: int, tracked: TrackedTx, landing: Landing | None, slot: int, tip: Tip | None) -> Calls:
-        rule = tracked.rule
-        if landing is None:
-            if rule is not None and rule.saw_no_status(node, tip, slot):
-                return self._settle(tracked, SellOutcome.EXPIRED, detail=f"not found, and {rule.explain()}")
-            return []
-        if rule is not None:
-            rule.saw_status()
+    def _saw_landing(self, tracked: TrackedTx, landing: Landing) -> Calls:
+        if tracked.rule is not None:
+            tracked.rule.saw_status()
+            tracked.dead_since = None
         if not landing.is_sure:
             return []
         if landing.error is None:
             return self._settle(tracked, SellOutcome.CONFIRMED, slot=landing.slot)
         return self._settle(tracked, SellOutcome.FAILED_ONCHAIN, slot=landing.slot, detail=landing.error)
+
+    def _saw_nothing(self, node: int, tracked: TrackedTx, statuses: Statuses, tip: Tip | None) -> bool:
+        """Whether some node calls the transaction dead."""
+        rule = tracked.rule
+        if rule is None:
+            return False
+        is_proven = rule.saw_no_status(node, tip, statuses.slot, searched_history=statuses.searched_history)
+        if tracked.needs_agreement:
+            is_proven = any(rule.is_dead_by(each) for each in range(len(self._nodes)))
+        if is_proven and tracked.dead_since is None:
+            tracked.dead_since = self._clock()
+        return is_proven
+
+    def _call_dead(self, tracked: TrackedTx, doubtful: list[TrackedTx]) -> Calls:
+        """Settle it as dead where all nodes agree; append it to ``doubtful`` where only silent ones are missing."""
+        assert tracked.rule is not None
+        assert tracked.dead_since is not None
+        missing = self._missing_nodes(tracked)
+        if not missing:
+            return self._settle(tracked, SellOutcome.EXPIRED, detail=f"not found, and {tracked.rule.explain()}")
+        silent = [node for node in missing if self._silent_for_s(node, tracked) >= SILENT_AFTER_S]
+        if silent == missing:
+            doubtful.append(tracked)
+        elif not silent and self._clock() - tracked.dead_since >= CONTRADICTION_AFTER_S:
+            names = ", ".join(self._nodes[node] for node in missing)
+            return self._settle(
+                tracked,
+                SellOutcome.UNKNOWN,
+                detail=f"the nodes contradict each other: some prove that it will not land, and {names} do not after "
+                f"{CONTRADICTION_AFTER_S:g} s; it may have landed, so look it up by its signature",
+            )
+        return []
+
+    def _missing_nodes(self, tracked: TrackedTx) -> list[int]:
+        """Whose word is missing before the transaction may be called dead."""
+        assert tracked.rule is not None
+        if not tracked.needs_agreement:
+            return []
+        return [node for node in range(len(self._nodes)) if not tracked.rule.is_dead_by(node)]
+
+    def _silent_for_s(self, node: int, tracked: TrackedTx) -> float:
+        return self._clock() - max(tracked.added_at, self._answered_at.get(node, 0.0))
+
+    def _leave_out_the_silent(self, tracked: TrackedTx) -> None:
+        """Called with no lock held: the transaction's listeners look at the stream, which has locks of its own."""
+        try:
+            is_held = tracked.still_held()
+        except Exception:
+            log.exception("whether the tokens of %s are still held is not known", tracked.signature)
+            return
+        if not is_held:
+            return
+        with self._lock:
+            assert tracked.rule is not None
+            names = ", ".join(self._nodes[node] for node in self._missing_nodes(tracked))
+            detail = f"not found, and {tracked.rule.explain()}; {names} did not answer, and the tokens are still there"
+            calls = self._settle(tracked, SellOutcome.EXPIRED, detail=detail)
+        if calls:
+            self._run(calls)
+
+    def _look_at_the_dead(self, tracked: TrackedTx, landing: Landing | Unreadable | None) -> Calls:
+        """A transaction that was called dead may have landed after all."""
+        if not isinstance(landing, Landing) or not landing.is_sure:
+            return []
+        if self._called_dead.pop(tracked.signature, None) is None or landing.error is not None:
+            return []
+        assert tracked.result is not None
+        self._late_landings += 1
+        log.error(
+            "%s was reported as %s and has landed in slot %d: a node was wrong. A sale in its place sold twice",
+            tracked.signature, tracked.result.outcome.value, landing.slot,
+        )  # fmt: skip
+        late = attrs.evolve(
+            tracked.result, outcome=SellOutcome.CONFIRMED, slot=landing.slot,
+            detail=f"it was reported as {tracked.result.outcome.value} before",
+        )  # fmt: skip
+        return [(each.on_late_landing, late) for each in tracked.listeners if each.on_late_landing is not None]
 
     def _settle(self, tracked: TrackedTx, outcome: SellOutcome, *, slot: int | None = None, detail: str = "") -> Calls:
         """The lock is held; what it returns is called after that."""
@@ -373,33 +363,84 @@ class PendingTxs:
             signature=tracked.signature, outcome=outcome, slot=slot, detail=detail, accepted_by=tracked.accepted_by
         )
         tracked.tx_b64 = tracked.resend_at = None
-        calls = [(callback, tracked.result) for callback in tracked.callbacks]
-        tracked.callbacks.clear()
+        calls = [(each.on_settled, tracked.result) for each in tracked.listeners if each.on_settled is not None]
         self._under_way.pop(tracked.signature, None)
         # A rejected one may be taken another time: the node that refused it may only have been late.
         if outcome is not SellOutcome.REJECTED:
-            self._settled[tracked.signature] = tracked
-            while len(self._settled) > _REMEMBERED:
-                self._settled.popitem(last=False)
+            _remember(self._settled, tracked.signature, tracked)
+        if outcome in {SellOutcome.EXPIRED, SellOutcome.UNKNOWN}:
+            _remember(self._called_dead, tracked.signature, (tracked, self._clock() + LATE_WATCH_S))
+        else:
+            tracked.listeners.clear()
         tracked.settled.set()
         self._changed.notify_all()
         return calls
 
+    @property
+    def late_landings(self) -> int:
+        """Transactions that landed after they had been called dead."""
+        return self._late_landings
+
+    def undecided(self) -> list[TxResult]:
+        """What has been under way for longer than a minute, with what is missing for a proof in ``detail``."""
+        with self._lock:
+            ripe = self._clock() - UNDECIDED_AFTER_S
+            return [self._as_unknown(each) for each in self._under_way.values() if each.added_at <= ripe]
+
+    def report_undecided(self) -> None:
+        """Log and report what became undecided a minute ago, and what still is each minute after that."""
+        calls: Calls = []
+        with self._lock:
+            now = self._clock()
+            for tracked in self._under_way.values():
+                if tracked.undecided_at > now:
+                    continue
+                tracked.undecided_at = now + UNDECIDED_AFTER_S
+                result = self._as_unknown(tracked)
+                log.warning("%s is undecided for %.0f s: %s", tracked.signature, now - tracked.added_at, result.detail)
+                calls += [(each.on_undecided, result) for each in tracked.listeners if each.on_undecided is not None]
+        if calls:
+            self._run(calls)
+
+    def _as_unknown(self, tracked: TrackedTx) -> TxResult:
+        silent = [
+            label for node, label in enumerate(self._nodes) if self._silent_for_s(node, tracked) >= SILENT_AFTER_S
+        ]
+        words = [*(["the sender was closed"] if self._closed else []), tracked.describe()]
+        words += [f"{', '.join(silent)} did not answer for a minute"] if silent else []
+        return TxResult(
+            signature=tracked.signature,
+            outcome=SellOutcome.UNKNOWN,
+            detail="; ".join(words),
+            accepted_by=tracked.accepted_by,
+        )
+
     # ── waiting for work ──
 
     def wait_for_some(self, pause_s: float) -> list[TrackedTx] | None:
-        """The transactions under way, after a pause, and when there are any; None when it is over."""
+        """The transactions to ask about, after a pause, and when there are any; None when it is over.
+
+        They are those under way, and those that were called dead lately: the latter alone are asked about less often.
+        """
         with self._lock:
-            not_before = self._clock() + pause_s
+            asked_at = self._clock()
+            not_before = asked_at + pause_s
             while not self._closed:
-                if not self._under_way:
+                self._forget_the_dead()
+                if not self._under_way and not self._called_dead:
                     self._changed.wait()
                     not_before = self._clock() + FIRST_LOOK_S
-                elif (left_s := not_before - self._clock()) > 0:
-                    self._changed.wait(left_s)
-                else:
-                    return list(self._under_way.values())
+                    continue
+                moment = not_before if self._under_way else asked_at + max(pause_s, LATE_LOOK_S)
+                if (left_s := moment - self._clock()) <= 0:
+                    return [*self._under_way.values(), *(tracked for tracked, _ in self._called_dead.values())]
+                self._changed.wait(left_s)
             return None
+
+    def _forget_the_dead(self) -> None:
+        now = self._clock()
+        for signature in [each for each, (_, until) in self._called_dead.items() if until <= now]:
+            self._called_dead.pop(signature)[0].listeners.clear()
 
     def wait_for_copies(self, until: float | None) -> bool:
         """Wait until copies are due, or until a moment; False when it is over.
@@ -409,7 +450,8 @@ class PendingTxs:
         """
         with self._lock:
             while not self._closed:
-                moments = [tracked.resend_at for tracked in self._under_way.values() if tracked.resend_at is not None]
+                moments = [tracked.undecided_at for tracked in self._under_way.values()]
+                moments += [each.resend_at for each in self._under_way.values() if each.resend_at is not None]
                 if until is not None:
                     moments.append(until)
                 wait_s = min(moments) - self._clock() if moments else None
@@ -433,8 +475,15 @@ class PendingTxs:
         with self._lock:
             self._closed = True
             for tracked in self._under_way.values():
-                tracked.callbacks.clear()
+                tracked.listeners.clear()
                 tracked.tx_b64 = None
                 tracked.settled.set()
             self._under_way.clear()
+            self._called_dead.clear()
             self._changed.notify_all()
+
+
+def _remember(by_signature: OrderedDict[str, T], signature: str, value: T) -> None:
+    by_signature[signature] = value
+    while len(by_signature) > _REMEMBERED:
+        by_signature.popitem(last=False)

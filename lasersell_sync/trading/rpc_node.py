@@ -9,22 +9,33 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import time
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from lasersell_sync import _log
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import RpcClient
-from lasersell_sync.trading.expiry import Tip
+from lasersell_sync.trading.expiry import STATUS_CACHE_SLOTS, Tip
 
-__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Accounts", "Landing", "RpcNode", "Statuses"]
+__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Accounts", "Landing", "RpcNode", "Statuses", "Unreadable"]
+
+log = _log.logger("trading")
 
 #: ``getSignatureStatuses`` takes so many signatures, ``getMultipleAccounts`` so many addresses.
 MAX_STATUSES: Final = 256
 MAX_ACCOUNTS: Final = 100
 
-_LEVELS = {"processed", "confirmed", "finalized"}
+#: agave ``rpc-client-api/src/custom_error.rs``: JSON_RPC_SERVER_ERROR_TRANSACTION_HISTORY_NOT_AVAILABLE.
+NO_HISTORY_CODE: Final = -32011
+#: Several nodes may stand behind one URL, and one may be started anew with a history.
+_ASK_FOR_HISTORY_AGAIN_S: Final = 600.0
+
+_LEVELS: Final = {"processed", "confirmed", "finalized"}
+#: Slots and heights are u64 on the wire. No chain reaches the upper half, and SQLite does not hold it.
+_COUNT_MAX: Final = 2**63 - 1
 
 
 class Landing(NamedTuple):
@@ -32,13 +43,24 @@ class Landing(NamedTuple):
 
     Attributes:
         slot: where it stands.
-        is_sure: at commitment ``confirmed`` or ``finalized``.
+        level: ``processed``, ``confirmed`` or ``finalized``.
         error: the chain's error as JSON, shortened; None when there is none.
     """
 
     slot: int
-    is_sure: bool
+    level: str
     error: str | None
+
+    @property
+    def is_sure(self) -> bool:
+        """At commitment ``confirmed`` or ``finalized``."""
+        return self.level != "processed"
+
+
+class Unreadable(Enum):
+    """Stands for one item of an answer that is not of the documented shape: it says neither yes nor no."""
+
+    ITEM = "unreadable"
 
 
 class Statuses(NamedTuple):
@@ -47,10 +69,12 @@ class Statuses(NamedTuple):
     Attributes:
         slot: of the state that was searched.
         landings: one for each signature, in order; None where there is none.
+        searched_history: False when the node keeps no history, so that only its newest slots were searched.
     """
 
     slot: int
-    landings: list[Landing | None]
+    landings: list[Landing | Unreadable | None]
+    searched_history: bool
 
 
 class AccountData(NamedTuple):
@@ -83,6 +107,8 @@ class RpcNode:
 
     def __init__(self, client: RpcClient) -> None:
         self._client = client
+        #: Until then the history is not asked for: the node said that it keeps none. Monotonic seconds.
+        self._no_history_until = 0.0
 
     @property
     def label(self) -> str:
@@ -107,24 +133,29 @@ class RpcNode:
         return Tip(slot, height)
 
     def statuses(self, signatures: Sequence[str], *, budget: TimeBudget) -> Statuses:
-        """What is known of up to ``MAX_STATUSES`` transactions, the whole history searched."""
-        params = [list(signatures), {"searchTransactionHistory": True}]
-        slot, values = self._in_context(self._client.call("getSignatureStatuses", params, budget=budget))
+        """What is known of up to ``MAX_STATUSES`` transactions; the history is searched where the node keeps it."""
+        searches = time.monotonic() >= self._no_history_until
+        try:
+            answer = self._ask_for_statuses(signatures, budget, search_history=searches)
+        except TxSubmitError as error:
+            if not searches or error.code != NO_HISTORY_CODE:
+                raise
+            log.warning(
+                "%s keeps no transaction history: a landing that it reports counts, and its silence only for the "
+                "newest %d slots. Start it with --enable-rpc-transaction-history, or add a node that keeps one",
+                self.label, STATUS_CACHE_SLOTS,
+            )  # fmt: skip
+            self._no_history_until = time.monotonic() + _ASK_FOR_HISTORY_AGAIN_S
+            searches = False
+            answer = self._ask_for_statuses(signatures, budget, search_history=searches)
+        slot, values = self._in_context(answer)
         if not isinstance(values, list) or len(values) != len(signatures):
             raise self._senseless("getSignatureStatuses")
-        return Statuses(slot, [None if value is None else self._landing(value) for value in values])
+        return Statuses(slot, [None if value is None else _landing(value) for value in values], searches)
 
-    def _landing(self, status: Any) -> Landing:
-        if not _is_object(status) or not _is_count(status.get("slot")) or "err" not in status:
-            raise self._senseless("getSignatureStatuses")
-        level = status.get("confirmationStatus")
-        if level is None:  # nodes of before 2020 tell a finalized one by null confirmations
-            level = "finalized" if status.get("confirmations", 0) is None else "processed"
-        if level not in _LEVELS:
-            raise self._senseless("getSignatureStatuses")
-        error = status["err"]
-        words = None if error is None else _log.shorten(json.dumps(error))
-        return Landing(status["slot"], level != "processed", words)
+    def _ask_for_statuses(self, signatures: Sequence[str], budget: TimeBudget, *, search_history: bool) -> Any:
+        params = [list(signatures), {"searchTransactionHistory": search_history}]
+        return self._client.call("getSignatureStatuses", params, budget=budget)
 
     def accounts(self, addresses: Sequence[str], *, budget: TimeBudget) -> Accounts:
         """Up to ``MAX_ACCOUNTS`` accounts at commitment ``confirmed``."""
@@ -161,9 +192,22 @@ class RpcNode:
         return TxSubmitError("decode_response", f"the answer is not one to {method}", target=self.label)
 
 
+def _landing(status: Any) -> Landing | Unreadable:
+    if not _is_object(status) or not _is_count(status.get("slot")) or "err" not in status:
+        return Unreadable.ITEM
+    level = status.get("confirmationStatus")
+    if level is None:  # nodes of before 2020 say that it is finalized by null confirmations
+        level = "finalized" if status.get("confirmations", 0) is None else "processed"
+    if level not in _LEVELS:
+        return Unreadable.ITEM
+    error = status["err"]
+    words = None if error is None else _log.shorten(json.dumps(error))
+    return Landing(status["slot"], level, words)
+
+
 def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _COUNT_MAX

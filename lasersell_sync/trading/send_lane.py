@@ -12,8 +12,9 @@ from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import client_for
-from lasersell_sync.trading.pending_txs import Answer, PendingTxs, TrackedTx
+from lasersell_sync.trading.pending_txs import PendingTxs
 from lasersell_sync.trading.send_targets import SendTarget
+from lasersell_sync.trading.tracked_tx import Answer, TrackedTx
 
 __all__ = ["NOT_TAKEN_CODES", "SendLane"]
 

@@ -18,12 +18,12 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from lasersell_sync import _log
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._endpoint import parse_endpoint
 from lasersell_sync.trading._json_rpc import RpcClient, client_for, close_rpc_connections
+from lasersell_sync.trading.rpc_node import Landing, RpcNode, Unreadable
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane, SendTargetHeliusSender
 from lasersell_sync.trading.tx import encode_signed_tx, signature_of
 
@@ -169,7 +169,7 @@ def confirm_signature(
 
     Threads: any; the calling thread sleeps between questions.
     """
-    client = _confirming_client(target_or_url)
+    node = RpcNode(_confirming_client(target_or_url))
     _require_signature(signature)
     if commitment not in {"confirmed", "finalized"}:
         raise ConfigurationError("commitment", "'confirmed' or 'finalized' is needed")
@@ -180,7 +180,7 @@ def confirm_signature(
     failure: TxSubmitError | None = None
     while True:
         try:
-            status = _signature_status(client, signature, budget)
+            landing = _landing(node, signature, budget)
         except TxSubmitError as error:
             if not _may_pass(error):
                 error.signature = signature
@@ -191,10 +191,10 @@ def confirm_signature(
         else:
             pause_s, failure = poll_s, None
             seen = "the network does not know it yet"
-            if status is not None:
-                if status.reaches(commitment):
-                    return ConfirmedSignature(signature, status.slot, status.level)
-                seen = f"it is {status.level} in slot {status.slot}"
+            if landing is not None:
+                if landing.level in {"finalized", commitment}:
+                    return ConfirmedSignature(signature, landing.slot, landing.level)
+                seen = f"it is {landing.level} in slot {landing.slot}"
         time.sleep(min(pause_s, budget.remaining_s() or 0.0))
         if budget.expired():
             break
@@ -202,46 +202,25 @@ def confirm_signature(
         "confirm_timeout",
         f"not {commitment} within {timeout_s:g} s: {seen}. It may still land until its blockhash expires "
         "(60 to 90 s after it was built)",
-        target=client.label,
+        target=node.label,
         signature=signature,
     ) from failure
 
 
-@attrs.frozen
-class _SignatureStatus:
-    slot: int
-    #: ``processed``, ``confirmed`` or ``finalized``.
-    level: str
-
-    def reaches(self, commitment: Commitment) -> bool:
-        return self.level in {"finalized", commitment}
-
-
-def _signature_status(client: RpcClient, signature: str, budget: TimeBudget) -> _SignatureStatus | None:
+def _landing(node: RpcNode, signature: str, budget: TimeBudget) -> Landing | None:
     """What the node knows; None when it does not know the transaction.
 
     Raises:
         TxSubmitError: ``tx_failed``, or no usable answer.
     """
-    left_s = budget.remaining_s() or 0.0
-    poll = TimeBudget(min(_POLL_TIMEOUT_S, left_s))
-    result = client.call("getSignatureStatuses", [[signature], {"searchTransactionHistory": True}], budget=poll)
-    statuses = result.get("value") if isinstance(result, dict) else None
-    if not isinstance(statuses, list) or len(statuses) != 1:
-        raise TxSubmitError("decode_response", "the answer holds no signature status", target=client.label)
-    status = statuses[0]
-    if status is None:
-        return None
-    if not isinstance(status, dict) or not isinstance(status.get("slot"), int):
-        raise TxSubmitError("decode_response", "the signature status has no slot", target=client.label)
-    slot = status["slot"]
-    if status.get("err") is not None:
-        words = _log.shorten(json.dumps(status["err"]))
-        raise TxSubmitError("tx_failed", f"failed in slot {slot}: {words}", target=client.label, signature=signature)
-    level = status.get("confirmationStatus")
-    if not isinstance(level, str):  # nodes of before 2020 tell a finalized one by null confirmations
-        level = "finalized" if "confirmations" in status and status["confirmations"] is None else "processed"
-    return _SignatureStatus(slot, level)
+    poll = TimeBudget(min(_POLL_TIMEOUT_S, budget.remaining_s() or 0.0))
+    (landing,) = node.statuses([signature], budget=poll).landings
+    if landing is Unreadable.ITEM:
+        raise TxSubmitError("decode_response", "the signature status cannot be read", target=node.label)
+    if landing is not None and landing.error is not None:
+        problem = f"failed in slot {landing.slot}: {landing.error}"
+        raise TxSubmitError("tx_failed", problem, target=node.label, signature=signature)
+    return landing
 
 
 def _may_pass(error: TxSubmitError) -> bool:

@@ -13,8 +13,9 @@ from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading.expiry import Tip
-from lasersell_sync.trading.pending_txs import FIRST_LOOK_S, PendingTxs, TrackedTx
+from lasersell_sync.trading.pending_txs import FIRST_LOOK_S, PendingTxs
 from lasersell_sync.trading.rpc_node import MAX_STATUSES, RpcNode
+from lasersell_sync.trading.tracked_tx import TrackedTx
 
 __all__ = ["StatusPoller"]
 

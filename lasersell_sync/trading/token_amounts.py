@@ -52,21 +52,31 @@ class AmountProof:
         self._announced = announced
         #: From this slot on an empty account is one.
         self._bound: int | None = None
+        #: The newest state that any answer came from.
+        self._newest_slot = 0
         self._empty_reads = 0
 
     @property
-    def is_bounded(self) -> bool:
-        """Whether a node has told how far the chain is."""
-        return self._bound is not None
+    def wants_tips(self) -> bool:
+        """Whether the nodes' newest blocks would help: no bound is known, or none that an answer has reached.
+
+        One absurd slot would otherwise stay the bound for ever.
+        """
+        return self._bound is None or self._bound > self._newest_slot
 
     def saw_tips(self, newest_slot: int) -> None:
-        """The newest confirmed block that any node tells is in this slot."""
+        """The newest confirmed block that any node reports is in this slot.
+
+        The lowest bound counts, so that a later answer corrects an absurd one.
+        """
         if self._announced is None and not self._since:
             newest_slot += MAX_LAG_BLOCKS
-        self._bound = max(newest_slot, self._since, self._announced or 0)
+        bound = max(newest_slot, self._since, self._announced or 0)
+        self._bound = bound if self._bound is None else min(self._bound, bound)
 
     def saw(self, amount: int, slot: int) -> int | None:
         """A node answered, from the state of this slot; what the account holds, or None while that is not proven."""
+        self._newest_slot = max(self._newest_slot, slot)
         if slot < self._since:
             return None
         if amount:
@@ -95,7 +105,7 @@ def ask_proven_amount(nodes: Sequence[RpcNode], account: str, proof: AmountProof
         TxSubmitError: as ``ask_token_amounts``.
     """
     budget = TimeBudget(timeout_s)
-    if proof.is_bounded:
+    if not proof.wants_tips:
         return _proven(nodes, account, proof, budget)
     amount = _proven(nodes, account, proof, _part(budget, 3))
     if amount is not None:

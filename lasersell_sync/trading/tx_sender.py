@@ -11,7 +11,7 @@ import concurrent.futures
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.outcome import TxResult
-from lasersell_sync.trading.pending_txs import OnSettled, PendingTx, PendingTxs
+from lasersell_sync.trading.pending_txs import PendingTxs
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_lane import SendLane
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc, rpc_targets
@@ -30,6 +30,7 @@ from lasersell_sync.trading.settled_calls import SettledCalls
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
 from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amount, ask_token_amounts
+from lasersell_sync.trading.tracked_tx import Listener, OnSettled, PendingTx
 from lasersell_sync.trading.tx import SignedTx, read_signed_tx
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ class TxSender:
         self._keep_warm_s = None if keep_warm_s is None else _seconds("keep_warm_s", keep_warm_s)
         self._guard = ProcessGuard("TxSender")
         self._calls = SettledCalls()
+        self._nodes = [RpcNode(client_for(node)) for node in nodes]
         self._pending = PendingTxs(
             self._guard,
             [target.label for target in self._targets],
+            [node.label for node in self._nodes],
             resend_s=_seconds("rebroadcast_s", rebroadcast_s),
             run=self._calls.run,
         )
@@ -104,7 +107,6 @@ class TxSender:
             SendLane(number, target, self._pending, send_timeout_s=send_timeout_s)
             for number, target in enumerate(self._targets)
         ]
-        self._nodes = [RpcNode(client_for(node)) for node in nodes]
         self._pollers = [
             StatusPoller(number, node, self._pending, poll_s=_seconds("poll_s", poll_s))
             for number, node in enumerate(self._nodes)
@@ -156,7 +158,15 @@ class TxSender:
         futures += [self._hand_over_warming(poller, timeout_s) for poller in self._pollers]
         concurrent.futures.wait([future for future in futures if future is not None], timeout_s)
 
-    def submit(self, signed_tx_b64: str, *, on_settled: OnSettled | None = None) -> PendingTx:
+    def submit(
+        self,
+        signed_tx_b64: str,
+        *,
+        on_settled: OnSettled | None = None,
+        on_undecided: OnSettled | None = None,
+        on_late_landing: OnSettled | None = None,
+        still_held: Callable[[], bool] | None = None,
+    ) -> PendingTx:
         """Sends a signed transaction to all targets, and has it followed until it is settled.
 
         It returns when the first target has answered, or after ``send_timeout_s``; whatever that answer was, the
@@ -169,6 +179,13 @@ class TxSender:
             signed_tx_b64: standard base64, as ``sign_unsigned_tx_b64`` and ``encode_signed_tx`` return it.
             on_settled: called once with its result, on the thread ``lasersell-confirm-calls``, maybe before this
                 returns. Not called when the sender is closed before. It should be quick: others wait behind it.
+            on_undecided: called on that thread each minute in which nothing was proven. Its result is ``UNKNOWN``, and
+                ``detail`` names what is missing.
+            on_late_landing: called on that thread when the transaction lands after it was called dead.
+            still_held: give it when another transaction in place of this one would sell more. ``EXPIRED`` then needs
+                the word of every node, so two nodes that are configured must agree. A node that was silent for 60 s is
+                left out only if ``still_held()`` is True: the stream had no gap since this call, and its last balance
+                still holds the tokens. Nodes that contradict each other for 60 s make the result ``UNKNOWN``.
 
         Raises:
             TxSubmitError: ``serialize_tx``: not one signed transaction; nothing was sent.
@@ -185,7 +202,12 @@ class TxSender:
             signed.blockhash,
             tx_b64=signed_tx_b64,
             never_expires=signed.never_expires,
-            on_settled=on_settled,
+            listener=Listener(
+                on_settled=on_settled,
+                on_undecided=on_undecided,
+                on_late_landing=on_late_landing,
+                still_held=still_held,
+            ),
         )
         if is_to_send:
             own = self._lane_of_the_caller()
@@ -202,7 +224,16 @@ class TxSender:
         """Where the caller sends a copy himself: the first target that does not hang; None: all of them do."""
         return next((lane for lane in self._lanes if not lane.is_hanging), None)
 
-    def track(self, signature: str, *, blockhash: str, on_settled: OnSettled | None = None) -> PendingTx:
+    def track(
+        self,
+        signature: str,
+        *,
+        blockhash: str,
+        on_settled: OnSettled | None = None,
+        on_undecided: OnSettled | None = None,
+        on_late_landing: OnSettled | None = None,
+        still_held: Callable[[], bool] | None = None,
+    ) -> PendingTx:
         """Follows a transaction that was sent before, by an earlier process for example: its bytes are not here.
 
         It is only watched: never sent again, and never ``REJECTED``.
@@ -210,7 +241,10 @@ class TxSender:
         Args:
             signature: base58.
             blockhash: base58, its own: how long it may land depends on it.
-            on_settled: as for ``submit``.
+            on_settled: as for ``submit``, and so are the next three.
+            on_undecided: called each minute in which nothing was proven.
+            on_late_landing: called when the transaction lands after it was called dead.
+            still_held: not None: one node's word is not enough for ``EXPIRED``.
 
         Raises:
             ConfigurationError: not a signature or a blockhash.
@@ -225,7 +259,10 @@ class TxSender:
             raise ConfigurationError("signature", "the base58 form of 64 bytes is needed")
         if not is_pubkey(blockhash):
             raise ConfigurationError("blockhash", "the base58 form of 32 bytes is needed")
-        tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, on_settled=on_settled)
+        listener = Listener(
+            on_settled=on_settled, on_undecided=on_undecided, on_late_landing=on_late_landing, still_held=still_held
+        )
+        tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, listener=listener)
         self._start()
         return tracked.view
 
@@ -298,6 +335,18 @@ class TxSender:
         account = require_pubkey("token_account", token_account)
         return ask_proven_amount(self._nodes, account, proof, timeout_s=_seconds("timeout_s", timeout_s))
 
+    def undecided(self) -> list[TxResult]:
+        """Transactions that have been under way for longer than a minute; ``detail`` names what is missing for a proof.
+
+        Threads: any.
+        """
+        return self._pending.undecided()
+
+    @property
+    def late_landings(self) -> int:
+        """How many transactions have landed after they had been called dead: each is a wrong answer of a node."""
+        return self._pending.late_landings
+
     def close(self, timeout: float = 5.0) -> None:
         """Ends it: nothing is sent or asked any more. Idempotent.
 
@@ -360,6 +409,7 @@ class TxSender:
             try:
                 for tracked, number in self._pending.due_copies():
                     self._lanes[number].hand_over(tracked)
+                self._pending.report_undecided()
             except Exception:
                 log.exception("sending again failed")
 

@@ -137,7 +137,7 @@ class SolanaNode:
         return {"absoluteSlot": height + SLOTS_ABOVE_HEIGHT, "blockHeight": height, "epoch": 1}
 
     def _getSignatureStatuses(self, params: list[Any]) -> object:
-        assert params[1] == {"searchTransactionHistory": True}
+        assert params[1] in ({"searchTransactionHistory": True}, {"searchTransactionHistory": False})
         assert 0 < len(params[0]) <= 256
         return self.in_context([self.statuses.get(signature) for signature in params[0]])
 

@@ -34,7 +34,6 @@ def test_emptiness_is_believed_from_two_looks_at_new_enough_states(
     proof = AmountProof(since=since, announced=announced)
     assert [proof.saw(0, 10_000) for _ in range(3)] == [None] * 3
     proof.saw_tips(tip)
-    assert proof.is_bounded
     assert [proof.saw(0, bound - 1) for _ in range(3)] == [None] * 3
     assert [proof.saw(0, bound), proof.saw(0, bound - 1), proof.saw(0, bound)] == [None, None, 0]
 
@@ -46,3 +45,14 @@ def test_nodes_that_do_not_agree_prove_no_emptiness():
     assert proof.saw(7, 90) == 7
     assert proof.saw(0, 100) is None
     assert proof.saw(0, 101) == 0
+
+
+def test_proof_absurd_tip_is_corrected_by_the_next_one():
+    """One node said a slot that no chain reaches; the bound it made does not stay."""
+    proof = AmountProof(announced=1)
+    proof.saw_tips(2**62)
+    assert proof.saw(0, 100) is None
+    assert proof.wants_tips
+    proof.saw_tips(100)
+    assert [proof.saw(0, 101), proof.saw(0, 102)] == [None, 0]
+    assert not proof.wants_tips
