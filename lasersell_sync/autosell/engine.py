@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import ExitKey, part_of
+from lasersell_sync.autosell.held_tokens import HeldTokens
 from lasersell_sync.autosell.journal import ExitRecord, Journal
 from lasersell_sync.autosell.legs import LegPlan, LegsReport, sell_in_legs
 from lasersell_sync.autosell.lines import Lines
@@ -140,6 +141,7 @@ class AutoSeller:
             is_dry_run=dry_run,
             report_sale=self._report_sale,
             report_buy=self._report_buy,
+            report_problem=self._report_problem,
         )
         self._mirror = MirrorDesk(self._tools)
         self._not_waited_for: Callable[[], None] = session.expect_start(_NOT_STARTED)
@@ -321,8 +323,11 @@ class AutoSeller:
         """Call ``callback(error)`` when something keeps exits waiting that should not.
 
         A ``JournalError``, once a second for as long as the journal refuses to be written: without a record nothing is
-        sold. Anything else is an error in this library or in what it was given; the exits are taken up again by the
-        journal and the chain, as after a restart, a second later, and then at growing intervals up to half a minute.
+        sold. A ``TxSubmitError`` of kind ``confirm_timeout``, each minute in which no node proves what became of a
+        transaction: ``detail`` names what is missing. One of kind ``late_landing`` when a transaction landed after the
+        nodes had called it dead: a node was wrong, and its replacement may have sold twice. Anything else is an error
+        in this library or in what it was given; the exits are taken up again by the journal and the chain, as after a
+        restart, a second later, and then at growing intervals up to half a minute.
         """
         with self._lock:
             self._on_problem = (*self._on_problem, callback)
@@ -340,6 +345,10 @@ class AutoSeller:
     def _report_buy(self, report: BuyReport) -> None:
         log.info("purchase of %s: %s %s", report.mint, report.outcome.value, report.detail)
         self._tell_user(self._on_buy, report)
+
+    def _report_problem(self, error: Exception) -> None:
+        log.warning("%s", error)
+        self._tell_user(self._on_problem, error)
 
     def _report_again(self, record: ExitRecord) -> None:
         self._report_sale(report_of(record), record.id)
@@ -455,6 +464,9 @@ class _Stream:
     def __init__(self, session: StreamSession) -> None:
         self._session = session
         self._connection = session.connection
+
+    def watch_tokens(self, wallet: str, token_account: str) -> HeldTokens:
+        return HeldTokens(self._session, wallet, token_account)
 
     def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
         self._session.sender().request_exit_signal(token_account, slippage_bps)

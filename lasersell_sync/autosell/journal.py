@@ -89,6 +89,8 @@ RECEIVED: Final = "received"  # a signal came; of this try nothing was signed
 SIGNED: Final = "signed"  # a signature was made, and its transaction may be live
 ASKING: Final = "asking"  # a fresh transaction was asked for
 FINISHED: Final = "finished"
+#: An exit that ended so is never begun anew.
+_NOT_AGAIN: Final = (SellOutcome.CONFIRMED, SellOutcome.UNKNOWN)
 
 
 @attrs.frozen(kw_only=True)
@@ -309,10 +311,13 @@ class Journal:
     # ── exits ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def received(self, key: ExitKey, *, position_id: int, reason: str, tokens: int) -> ExitRecord:
-        """A signal came. An exit that is not finished, or is sold, stays as it is; one that failed begins anew."""
+        """A signal came. One that failed begins anew; any other exit stays as it is.
+
+        That is one that is not finished, one that is sold, and one whose end is unknown: it may be sold.
+        """
         with self._transaction(durable=False) as db:
             known = self._find(db, key)
-            if known is not None and (not known.is_finished or known.outcome is SellOutcome.CONFIRMED):
+            if known is not None and (not known.is_finished or known.outcome in _NOT_AGAIN):
                 return known
             now_ms = _now_ms()
             db.execute(

@@ -15,6 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypedDict
+
+import attrs
 
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
@@ -295,7 +298,7 @@ class Position:
         for sale in self.live_sales:
             self._follow(sale)
         for sale in self.live_sales:
-            self._finish_confirmed(sale)
+            self._finish_decided(sale)
         pause_s = 0.0 if self._errors < 2 else growing_pause_s(self._errors - 2)
         if pause_s:
             self._later(pause_s, self._resume)
@@ -323,15 +326,18 @@ class Position:
         for attempt in sale.record.attempts:
             if attempt.outcome is None:
                 self._tools.sender.track(
-                    attempt.signature, blockhash=attempt.blockhash, on_settled=self._hearing_result(sale)
+                    attempt.signature, blockhash=attempt.blockhash, **self._callbacks(sale, attempt.signature)
                 )
 
-    def _finish_confirmed(self, sale: Sale) -> None:
-        """The process ended between the landing and its being told."""
+    def _finish_decided(self, sale: Sale) -> None:
+        """The process ended between what became of a transaction and the end of its exit."""
         for attempt in sale.record.attempts:
-            if attempt.outcome is SellOutcome.CONFIRMED and not sale.is_finished:
-                result = TxResult(signature=attempt.signature, outcome=SellOutcome.CONFIRMED, slot=attempt.slot)
-                self._finish(sale, SellOutcome.CONFIRMED, result=result)
+            if attempt.outcome in {SellOutcome.CONFIRMED, SellOutcome.UNKNOWN} and not sale.is_finished:
+                result = TxResult(signature=attempt.signature, outcome=attempt.outcome, slot=attempt.slot)
+                detail = "the nodes contradicted each other; it is not sold again"
+                self._finish(
+                    sale, attempt.outcome, "" if result.outcome is SellOutcome.CONFIRMED else detail, result=result
+                )
 
     def _resume(self, proof: AmountProof | None = None) -> None:
         """Go on with what was restored: ask the chain whether there is anything to sell, then for a transaction."""
@@ -413,21 +419,44 @@ class Position:
         sale.use_up_signal()
         sale.live.add(signed.signature)
         sale.signatures.add(signed.signature)
-        self._tools.sender.submit(signed.tx_b64, on_settled=self._hearing_result(sale))
+        if not sale.key.is_whole:
+            sale.witnesses[signed.signature] = self._tools.stream.watch_tokens(*self.id)
+        self._tools.sender.submit(signed.tx_b64, **self._callbacks(sale, signed.signature))
         self._errors = 0
         policy = self._tools.policy
         if policy.overlap_full_exit and sale.key.is_whole:
             self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))
 
-    def _hearing_result(self, sale: Sale) -> Callable[[TxResult], None]:
-        """To be called on the sender's thread."""
+    def _callbacks(self, sale: Sale, signature: str) -> _Callbacks:
+        """For the sender, which calls them on threads of its own."""
         life = self._life
-        return lambda result: self._put(partial(self._settled, sale, result), life=life)
+        callbacks = _Callbacks(
+            on_settled=lambda result: self._put(partial(self._settled, sale, result), life=life),
+            on_undecided=partial(self._report_undecided, sale),
+            on_late_landing=partial(self._report_late_landing, sale),
+        )
+        if not sale.key.is_whole:
+            # A second transaction of a part would sell the part twice. Nobody watched what an earlier process signed.
+            witness = sale.witnesses.get(signature)
+            callbacks["still_held"] = _not_known if witness is None else witness.still_held
+        return callbacks
+
+    def _report_undecided(self, sale: Sale, result: TxResult) -> None:
+        problem = f"{sale.key} waits until it is proven what became of its transaction: {result.detail}"
+        self._tools.report_problem(TxSubmitError("confirm_timeout", problem, signature=result.signature))
+
+    def _report_late_landing(self, sale: Sale, result: TxResult) -> None:
+        problem = f"{sale.key}: its transaction landed in slot {result.slot}, and {result.detail}. Look at the balance"
+        self._tools.report_problem(TxSubmitError("late_landing", problem, signature=result.signature))
 
     # ── what became of it ────────────────────────────────────────────────────────────────────────────────────────
 
     def _settled(self, sale: Sale, result: TxResult) -> None:
         """It is proven what became of one transaction."""
+        contradiction = self._contradiction(sale, result)
+        if contradiction:
+            # Written down as such: a process that dies now must not take it for dead when it is started again.
+            result = attrs.evolve(result, outcome=SellOutcome.UNKNOWN, detail=f"{contradiction}; it is not sold again")
         self._tools.journal.settled(
             sale.record.id, result.signature, result.outcome, slot=result.slot, detail=result.detail
         )
@@ -438,11 +467,23 @@ class Position:
             self._sold_ns = time.monotonic_ns()
             self._finish(sale, SellOutcome.CONFIRMED, result=result)
             return
+        if result.outcome is SellOutcome.UNKNOWN:
+            self._finish(sale, SellOutcome.UNKNOWN, result.detail, result=result)
+            return
         sale.dead.add(result.signature)
         sale.last = result
         # Otherwise an overlapping one may still land, or was asked for.
         if not sale.live and sale.state is SaleState.LIVE:
             self._replace(sale, result)
+
+    def _contradiction(self, sale: Sale, result: TxResult) -> str:
+        """Why the verdict of the nodes is doubted; empty: it is not."""
+        if result.outcome is SellOutcome.UNKNOWN:
+            return result.detail
+        witness = sale.witnesses.get(result.signature)
+        if result.outcome is SellOutcome.EXPIRED and witness is not None and witness.have_fallen_by(sale.record.tokens):
+            return f"the nodes say that it did not land, and the balance has fallen by {sale.record.tokens} since"
+        return ""
 
     def _replace(self, sale: Sale, result: TxResult) -> None:
         """Every transaction of this exit is dead: the next one, or the end."""
@@ -585,8 +626,22 @@ class Position:
         return profit_units, None if entry is None else sale.share_of(entry) + profit_units
 
 
+class _Callbacks(TypedDict, total=False):
+    """Keyword arguments of ``TxSender.submit`` and ``track``."""
+
+    on_settled: Callable[[TxResult], None]
+    on_undecided: Callable[[TxResult], None]
+    on_late_landing: Callable[[TxResult], None]
+    still_held: Callable[[], bool]
+
+
 def _nothing() -> None:
     """To be done."""
+
+
+def _not_known() -> bool:
+    """Whether the tokens are still held."""
+    return False
 
 
 def _newest_slot(records: list[ExitRecord]) -> int:

@@ -8,6 +8,7 @@ from enum import Enum
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.reports import SellReport
+from lasersell_sync.autosell.tools import TokenWitness
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext
 from lasersell_sync.trading.build_tx import SellOutput
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
@@ -58,6 +59,8 @@ class Sale:
             for attempt in record.attempts
             if attempt.outcome is not None and attempt.outcome.is_dead and attempt.signed_ms >= record.began_ms
         }
+        #: By signature, of parts that were signed by this process: what the stream says about the tokens since.
+        self.witnesses: dict[str, TokenWitness] = {}
         #: What became of the latest dead one.
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.
@@ -77,6 +80,7 @@ class Sale:
         """What no record holds: who waits for it, and how it is to be sold."""
         self.slippage_bps, self.pays, self.on_end = before.slippage_bps, before.pays, before.on_end
         self.market_context, self.last, self.valued = before.market_context, before.last, before.valued
+        self.witnesses = before.witnesses
         self._signal, self._received_ns = before._signal, before._received_ns
 
     @property

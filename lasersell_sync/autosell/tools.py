@@ -15,22 +15,39 @@ from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.trading.tracked_tx import OnSettled
 from lasersell_sync.trading.tx import read_signed_tx
 
-__all__ = ["ExitApi", "Sender", "Signed", "StreamPort", "Tools"]
+__all__ = ["ExitApi", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
 
 
 class Sender(Protocol):
     """What is needed of a ``TxSender``."""
 
-    def submit(self, signed_tx_b64: str, *, on_settled: Callable[[TxResult], None] | None = None) -> object:
-        """Send, and tell what became of it."""
+    def submit(
+        self,
+        signed_tx_b64: str,
+        *,
+        on_settled: OnSettled | None = None,
+        on_undecided: OnSettled | None = None,
+        on_late_landing: OnSettled | None = None,
+        still_held: Callable[[], bool] | None = None,
+    ) -> object:
+        """Send, and report what became of it."""
 
-    def track(self, signature: str, *, blockhash: str, on_settled: Callable[[TxResult], None] | None = None) -> object:
-        """Tell what became of one that was sent before."""
+    def track(
+        self,
+        signature: str,
+        *,
+        blockhash: str,
+        on_settled: OnSettled | None = None,
+        on_undecided: OnSettled | None = None,
+        on_late_landing: OnSettled | None = None,
+        still_held: Callable[[], bool] | None = None,
+    ) -> object:
+        """Report what became of one that was sent before."""
 
     def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
         """A balance in atomic units; None while it is not proven."""
@@ -43,8 +60,21 @@ class ExitApi(Protocol):
         """An unsigned sale."""
 
 
+class TokenWitness(Protocol):
+    """What the stream says about a position's tokens since a moment."""
+
+    def still_held(self) -> bool:
+        """Whether the tokens of that moment are proven to be there."""
+
+    def have_fallen_by(self, tokens: int) -> bool:
+        """Whether the balance is lower by so many."""
+
+
 class StreamPort(Protocol):
     """What is needed of a session."""
+
+    def watch_tokens(self, wallet: str, token_account: str) -> TokenWitness:
+        """A witness of the position's balance from now on."""
 
     def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
         """Ask the server for a fresh transaction that sells the whole position."""
@@ -99,6 +129,7 @@ class Tools:
         is_dry_run: nothing is signed or sent.
         report_sale: tell the user, and the journal by the exit's number in it.
         report_buy: tell the user.
+        report_problem: tell the user what keeps an exit waiting, or went wrong.
     """
 
     stream: StreamPort
@@ -113,6 +144,7 @@ class Tools:
     is_dry_run: bool
     report_sale: Callable[[SellReport, int], None]
     report_buy: Callable[[BuyReport], None]
+    report_problem: Callable[[Exception], None]
 
     def sign(
         self,

@@ -74,7 +74,8 @@ INNER_LAYERS = {
     "autosell": [
         ["exits", "policy", "lines"],
         ["journal", "reports"],
-        ["sale", "tools", "legs"],
+        ["tools", "legs", "held_tokens"],
+        ["sale"],
         ["position", "mirror"],
         ["engine"],
     ],

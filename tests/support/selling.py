@@ -112,19 +112,23 @@ class FakeSender:
         self.bugs: list[Exception] = []
         self.early_bugs: list[Exception] = []
         self._open: dict[str, Callable[[TxResult], None]] = {}
+        #: What else was given for each signature: the other callbacks.
+        self.listening: dict[str, dict[str, Any]] = {}
 
-    def submit(self, signed_tx_b64: str, *, on_settled: Any = None) -> None:
+    def submit(self, signed_tx_b64: str, *, on_settled: Any = None, **others: Any) -> None:
         if self.early_bugs:
             raise self.early_bugs.pop()
         signature = read_signed_tx(signed_tx_b64).signature
         # Last: whoever sees it sent may settle it.
         self._open[signature] = on_settled
+        self.listening[signature] = others
         self.sent.append(signature)
         if self.bugs:
             raise self.bugs.pop()
 
-    def track(self, signature: str, *, blockhash: str, on_settled: Any = None) -> None:
+    def track(self, signature: str, *, blockhash: str, on_settled: Any = None, **others: Any) -> None:
         assert blockhash
+        self.listening[signature] = others
         self._open[signature] = on_settled
         self.tracked.append(signature)
 
@@ -132,7 +136,7 @@ class FakeSender:
         assert token_account
         if not self.is_reachable:
             raise TxSubmitError("request_send", "nobody answers")
-        if not proof.is_bounded:
+        if proof.wants_tips:
             proof.saw_tips(self.slot)
         return proof.saw(self.amount, self.slot)
 
@@ -149,6 +153,19 @@ class FakeSender:
         return signature
 
 
+class FakeWitness:
+    """Says of the tokens what its stream's test wants."""
+
+    def __init__(self, stream: FakeStream) -> None:
+        self._stream = stream
+
+    def still_held(self) -> bool:
+        return self._stream.fell_by == 0
+
+    def have_fallen_by(self, tokens: int) -> bool:
+        return self._stream.fell_by >= tokens
+
+
 class FakeStream:
     """Remembers what was asked for."""
 
@@ -157,11 +174,18 @@ class FakeStream:
         self.bought: list[tuple[str, bool]] = []
         self.is_linked = True
         self.clock_ms: float | None = None
+        #: How much the balance fell since every transaction.
+        self.fell_by = 0
         self.send_mode: str | None = None
         self.tip_lamports: int | None = None
 
     def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
         self.asked.append((token_account, slippage_bps))
+
+    def watch_tokens(self, wallet: str, token_account: str) -> FakeWitness:
+        assert wallet
+        assert token_account
+        return FakeWitness(self)
 
     def tell_bought(self, mint: str, *, success: bool) -> None:
         self.bought.append((mint, success))
@@ -199,6 +223,7 @@ class Rig:
         self.api = FakeApi() if with_api else None
         self.reports: list[SellReport] = []
         self.buys: list[BuyReport] = []
+        self.problems: list[Exception] = []
         self.is_paused = False
         self.options = options
         self._begin()
@@ -218,6 +243,7 @@ class Rig:
             is_dry_run=self.options.get("is_dry_run", False),
             report_sale=self._report,
             report_buy=self.buys.append,
+            report_problem=self.problems.append,
         )
         account = self.signal.token_account
         assert account is not None
