@@ -1,7 +1,7 @@
 """Accounts as a node shows them: lamports, owner, data, whether they are programs.
 
-The data of wallets, mints and token accounts is what the real programs keep there, byte for byte. Pools and bonding
-curves are shown without data.
+The data of wallets, mints, token accounts and address look-up tables is what the real programs keep there, byte for
+byte. Pools and bonding curves are shown without data.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.budget import BUILTIN_PROGRAMS
 from lasersell_sync.sandbox.ledger import RENT_TOKEN_ACCOUNT_LAMPORTS, Ledger, Mint, TokenAccount
+from lasersell_sync.sandbox.lookup_tables import LOOKUP_TABLE_PROGRAM
 
 _NATIVE_LOADER = Pubkey.from_string("NativeLoader1111111111111111111111111111111")
 _PROGRAM_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
@@ -44,21 +45,31 @@ def account_info(ledger: Ledger, address: Pubkey, *, program: bool) -> AccountIn
         return AccountInfo(lamports, TOKEN_PROGRAM, token_account_bytes(token), token=token)
     if mint is not None:
         return AccountInfo(max(lamports, _RENT_MINT_LAMPORTS), TOKEN_PROGRAM, _mint_bytes(mint), mint=mint)
+    table = ledger.lookup_table(address)
+    if table is not None:
+        return AccountInfo(lamports, LOOKUP_TABLE_PROGRAM, table.data)
     return AccountInfo(lamports, SYSTEM_PROGRAM, b"") if lamports else None
 
 
 def token_account_bytes(account: TokenAccount) -> bytes:
-    """The 165 bytes of an initialized account without delegate."""
+    """The 165 bytes of an initialized account."""
     native = account.mint == WRAPPED_SOL_MINT
     return struct.pack(
-        "<32s32sQ4x32xB4sQ8x4x32x",
+        "<32s32sQ36sB4sQQ36s",
         bytes(account.mint),
         bytes(account.owner),
         account.amount,
+        _optional_key(account.delegate),
         1,
         struct.pack("<I", 1 if native else 0),
         RENT_TOKEN_ACCOUNT_LAMPORTS if native else 0,
+        account.delegated_amount,
+        _optional_key(account.close_authority),
     )
+
+
+def _optional_key(key: Pubkey | None) -> bytes:
+    return bytes(36) if key is None else struct.pack("<I", 1) + bytes(key)
 
 
 def _mint_bytes(mint: Mint) -> bytes:

@@ -25,6 +25,7 @@ from lasersell_sync.sandbox.instructions import (
     TOKEN_TRANSFER,
     TOKEN_TRANSFER_CHECKED,
 )
+from lasersell_sync.sandbox.transactions import BudgetHeader
 
 DEFAULT_UNITS_PER_INSTRUCTION = 200_000
 MAX_UNITS = 1_400_000
@@ -60,16 +61,19 @@ class Budget:
     """What a transaction may use, and what it bids."""
 
     limit_units: int
-    price_microlamports: int
-
-    @property
-    def priority_fee_lamports(self) -> int:
-        """What it pays on top of the base fee, however much it really uses."""
-        return -(-self.price_microlamports * self.limit_units // _MICROLAMPORTS)
+    #: what it pays on top of the base fee, however much it really uses
+    priority_fee_lamports: int
 
 
-def read_budget(instructions: Sequence[tuple[Pubkey, bytes]]) -> Budget:
-    """The budget that a transaction's instructions, as (program, data), ask for. Raises ``InvalidBudget``."""
+def read_budget(instructions: Sequence[tuple[Pubkey, bytes]], header: BudgetHeader | None = None) -> Budget:
+    """The budget that a transaction asks for. Raises ``InvalidBudget``.
+
+    Args:
+        instructions: (program, data) of each.
+        header: That of version 1, where compute-budget instructions decide nothing; None: the instructions decide.
+    """
+    if header is not None:
+        return _budget_of_header(instructions, header)
     asked: dict[int, int] = {}
     others = 0
     for index, (program, data) in enumerate(instructions):
@@ -82,8 +86,18 @@ def read_budget(instructions: Sequence[tuple[Pubkey, bytes]]) -> Budget:
         asked[kind] = value
     if asked.get(_DATA_LIMIT) == 0:
         raise InvalidBudget("InvalidLoadedAccountsDataSizeLimit")
-    limit_units = asked.get(_UNIT_LIMIT, others * DEFAULT_UNITS_PER_INSTRUCTION)
-    return Budget(min(MAX_UNITS, limit_units), asked.get(_UNIT_PRICE, 0))
+    limit_units = min(MAX_UNITS, asked.get(_UNIT_LIMIT, others * DEFAULT_UNITS_PER_INSTRUCTION))
+    return Budget(limit_units, -(-asked.get(_UNIT_PRICE, 0) * limit_units // _MICROLAMPORTS))
+
+
+def _budget_of_header(instructions: Sequence[tuple[Pubkey, bytes]], header: BudgetHeader) -> Budget:
+    if header.loaded_accounts_bytes == 0:
+        raise InvalidBudget("InvalidLoadedAccountsDataSizeLimit")
+    if header.heap_bytes is not None and header.heap_bytes not in _HEAP_BYTES:
+        raise InvalidBudget("SanitizeFailure")
+    others = sum(program != COMPUTE_BUDGET_PROGRAM for program, _ in instructions)
+    limit_units = others * DEFAULT_UNITS_PER_INSTRUCTION if header.unit_limit is None else header.unit_limit
+    return Budget(min(MAX_UNITS, limit_units), header.priority_fee_lamports or 0)
 
 
 def _request(index: int, data: bytes) -> tuple[int, int]:

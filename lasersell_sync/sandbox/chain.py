@@ -13,36 +13,41 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from solders.instruction import AccountMeta
-from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.account_data import AccountInfo, account_info
 from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TIP_ACCOUNTS
-from lasersell_sync.sandbox.budget import BUILTIN_PROGRAMS, InvalidBudget, read_budget, units_used
-from lasersell_sync.sandbox.ledger import InsufficientFunds, Ledger, TokenChanges
+from lasersell_sync.sandbox.budget import InvalidBudget
+from lasersell_sync.sandbox.execution import (
+    LoadError,
+    Processor,
+    Run,
+    TransactionError,
+    budget_of,
+    load_accounts,
+    programs_and_data,
+)
+from lasersell_sync.sandbox.ledger import Ledger, TokenChanges
 from lasersell_sync.sandbox.programs import Programs
-from lasersell_sync.sandbox.runtime import ErrorDetail, Invocation, ProgramError, Swap
+from lasersell_sync.sandbox.runtime import ProgramError, Swap
+from lasersell_sync.sandbox.signature_history import SignatureHistory
+from lasersell_sync.sandbox.simulation import Simulation, Simulator
 from lasersell_sync.sandbox.slots import SlotClock, commitment_after
 from lasersell_sync.sandbox.summaries import summarise
+from lasersell_sync.sandbox.transactions import Transaction, of_solders
 
 _log = logging.getLogger("lasersell_sync.sandbox.chain")
 
 BASE_FEE_LAMPORTS_PER_SIGNATURE = 5_000
-#: A transaction travels in one packet.
-MAX_TRANSACTION_BYTES = 1_232
 #: A node sends a transaction to the leaders again this often, until it lands, expires, or ``maxRetries`` is used up.
 REBROADCAST_S = 2.0
 #: Without ``searchTransactionHistory`` a status is remembered for this many slots.
 STATUS_CACHE_SLOTS = 300
-
-#: Solana's JSON form of a transaction error: ``"AccountNotFound"``, ``{"InstructionError": [2, {"Custom": 1}]}``.
-TransactionError = str | dict[str, Any]
 
 
 class TransactionRefused(Exception):
@@ -71,6 +76,8 @@ class TransactionRecord:
     tip_lamports: int = 0
     units_used: int = 0
     swaps: tuple[Swap, ...] = ()
+    #: virtual Unix seconds
+    block_time_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,6 @@ class Execution:
     token_changes: TokenChanges
     logs: tuple[str, ...]
     units_used: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Simulation:
-    """What a transaction would do now; ``accounts`` are those that were asked for, as it would leave them."""
-
-    err: TransactionError | None
-    logs: tuple[str, ...] = ()
-    units_used: int = 0
-    swaps: tuple[Swap, ...] = ()
-    accounts: tuple[AccountInfo | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,47 +113,27 @@ class Landing:
     execution: Execution
 
 
-def account_metas(message: Message | MessageV0) -> list[AccountMeta]:
-    """The message's accounts with their flags, from its header."""
-    header, keys = message.header, message.account_keys
-    signers = header.num_required_signatures
-    metas = []
-    for index, key in enumerate(keys):
-        if index < signers:
-            writable = index < signers - header.num_readonly_signed_accounts
-        else:
-            writable = index < len(keys) - header.num_readonly_unsigned_accounts
-        metas.append(AccountMeta(key, is_signer=index < signers, is_writable=writable))
-    return metas
-
-
 @dataclass(slots=True)
 class _Flight:
     """A transaction between acceptance and landing. ``retries`` is how often the node may still send it again."""
 
-    transaction: VersionedTransaction
+    transaction: Transaction
     lands: bool
     retries: float
 
 
-def sanitise(transaction: VersionedTransaction) -> None:
+AnyTransaction = Transaction | VersionedTransaction
+
+
+def sanitise(transaction: AnyTransaction) -> Transaction:
     """Look at what can be seen without state. Raises ``TransactionRefused`` (-32602)."""
+    if isinstance(transaction, Transaction):
+        return transaction
     try:
-        if not isinstance(transaction.message, (Message, MessageV0)):
-            raise TypeError("only legacy and version 0 messages are supported")
-        transaction.sanitize()
-        signatures, required = len(transaction.signatures), transaction.message.header.num_required_signatures
-        if signatures != required:
-            raise ValueError(f"{signatures} signatures, {required} required")
-    except Exception as error:  # solders has its own exception type here
+        return of_solders(transaction)
+    except ValueError as error:
         message = "invalid transaction: Transaction failed to sanitize accounts offsets correctly"
         raise TransactionRefused(-32602, message) from error
-
-
-def message_of(transaction: VersionedTransaction) -> Message | MessageV0:
-    """The message of a transaction that was sanitised."""
-    assert isinstance(transaction.message, (Message, MessageV0))
-    return transaction.message
 
 
 class Chain:
@@ -176,13 +152,18 @@ class Chain:
         slots: SlotClock,
         *,
         now_s: Callable[[], float],
+        now_ms: Callable[[], int],
         landing_delay_s: float,
         loss_probability: float = 0.0,
         seed: int = 1,
     ) -> None:
         self._ledger = ledger
         self._programs = programs
+        self._processor = Processor(ledger, programs)
+        self._simulator = Simulator(ledger, programs, self._processor)
         self._now_s = now_s
+        self._now_ms = now_ms
+        self._history = SignatureHistory()
         self.slots = slots
         self.landing_delay_s = landing_delay_s
         self.loss_probability = loss_probability
@@ -203,7 +184,7 @@ class Chain:
 
     def admit(
         self,
-        transaction: VersionedTransaction,
+        transaction: AnyTransaction,
         *,
         skip_preflight: bool,
         max_retries: int | None = None,
@@ -219,26 +200,26 @@ class Chain:
 
         Raises ``TransactionRefused``: malformed (-32602), bad signature (-32003), preflight failed (-32002).
         """
-        sanitise(transaction)
+        known = sanitise(transaction)
         # Verified before it is looked up: a known signature over other bytes is a forgery, not a repetition.
-        self._verify(transaction)
+        self._verify(known)
         if not skip_preflight:
-            self._preflight(transaction)
-        signature = transaction.signatures[0]
+            self._preflight(known)
+        signature = known.signature
         if signature not in self._landed and signature not in self._landing:
             if certain:
-                self._let_land(transaction, self.landing_delay_s)
+                self._let_land(known, self.landing_delay_s)
             else:
-                self._send(transaction, math.inf if max_retries is None else max_retries)
+                self._send(known, math.inf if max_retries is None else max_retries)
         return signature
 
-    def _let_land(self, transaction: VersionedTransaction, delay_s: float) -> None:
-        self._landing.add(transaction.signatures[0])
+    def _let_land(self, transaction: Transaction, delay_s: float) -> None:
+        self._landing.add(transaction.signature)
         self._take_off(delay_s, _Flight(transaction, lands=True, retries=0))
 
-    def _send(self, transaction: VersionedTransaction, retries: float) -> None:
+    def _send(self, transaction: Transaction, retries: float) -> None:
         """What a node does with a transaction: send it to the leaders, and later again."""
-        signature = transaction.signatures[0]
+        signature = transaction.signature
         if signature in self._doomed:
             return
         fate = self.fates.popleft() if self.fates else None
@@ -258,11 +239,11 @@ class Chain:
         self._arrivals += 1
         heapq.heappush(self._flights, (self._now_s() + delay_s, self._arrivals, flight))
 
-    def _verify(self, transaction: VersionedTransaction) -> None:
-        if not all(transaction.verify_with_results()):
+    def _verify(self, transaction: Transaction) -> None:
+        if not transaction.verified():
             raise TransactionRefused(-32003, "Transaction signature verification failure")
 
-    def _preflight(self, transaction: VersionedTransaction) -> None:
+    def _preflight(self, transaction: Transaction) -> None:
         simulation = self._simulate(transaction)
         if simulation.err is None:
             return
@@ -270,15 +251,15 @@ class Chain:
             "accounts": None,
             "err": simulation.err,
             "innerInstructions": None,
-            "logs": list(simulation.logs),
+            "logs": list(simulation.run.logs),
             "returnData": None,
-            "unitsConsumed": simulation.units_used,
+            "unitsConsumed": simulation.run.units_used,
         }
         raise TransactionRefused(-32002, f"Transaction simulation failed: {describe_error(simulation.err)}", data)
 
     def simulate(
         self,
-        transaction: VersionedTransaction,
+        transaction: AnyTransaction,
         *,
         verify: bool = False,
         any_blockhash: bool = False,
@@ -290,50 +271,35 @@ class Chain:
             transaction: Need not be signed.
             verify: Look at the signatures.
             any_blockhash: Take its blockhash for a good one.
-            watched: Tell what state these accounts would be left in.
+            watched: The accounts whose state after it is wanted.
 
         Raises ``TransactionRefused``: malformed (-32602), bad signature (-32003).
         """
-        sanitise(transaction)
+        known = sanitise(transaction)
         if verify:
-            self._verify(transaction)
-        return self._simulate(transaction, any_blockhash=any_blockhash, watched=watched)
+            self._verify(known)
+        return self._simulate(known, any_blockhash=any_blockhash, watched=watched or ())
 
     def _simulate(
-        self,
-        transaction: VersionedTransaction,
-        *,
-        any_blockhash: bool = False,
-        watched: Sequence[Pubkey] | None = None,
+        self, transaction: Transaction, *, any_blockhash: bool = False, watched: Sequence[Pubkey] = ()
     ) -> Simulation:
         err = self._obstacle(transaction, any_blockhash=any_blockhash)
         if err is not None:
-            return Simulation(err, accounts=None if watched is None else tuple(map(self.account, watched)))
-        self._ledger.begin()
-        try:
-            self._ledger.debit(transaction.message.account_keys[0], self.fee_lamports(message_of(transaction)))
-            run = self._run(transaction)
-            accounts = None if watched is None else tuple(map(self.account, watched))
-        finally:
-            self._ledger.rollback()
-        return Simulation(run.err, tuple(run.logs), run.units_used, tuple(run.swaps), accounts)
+            return Simulation(err, Run(0))
+        return self._simulator.simulate(transaction, self.fee_lamports(transaction), watched, self.slots.slot())
 
-    def _obstacle(self, transaction: VersionedTransaction, *, any_blockhash: bool = False) -> TransactionError | None:
+    def _obstacle(self, transaction: Transaction, *, any_blockhash: bool = False) -> TransactionError | None:
         """Why a transaction cannot even start, or None."""
-        message = message_of(transaction)
-        if isinstance(message, MessageV0) and message.address_table_lookups:
-            return "AddressLookupTableNotFound"
-        if len(set(message.account_keys)) < len(message.account_keys):
-            return "AccountLoadedTwice"
         try:
-            fee_lamports = self.fee_lamports(message)
-        except InvalidBudget as error:
+            load_accounts(transaction, self._ledger)
+            fee_lamports = self.fee_lamports(transaction)
+        except (LoadError, InvalidBudget) as error:
             return error.err
-        if not any_blockhash and not self.slots.accepts(message.recent_blockhash):
+        if not any_blockhash and not self.slots.accepts(transaction.blockhash):
             return "BlockhashNotFound"
-        if transaction.signatures[0] in self._landed:
+        if transaction.signature in self._landed:
             return "AlreadyProcessed"
-        return self._payer_obstacle(message.account_keys[0], fee_lamports)
+        return self._payer_obstacle(transaction.payer, fee_lamports)
 
     def _payer_obstacle(self, payer: Pubkey, fee_lamports: int) -> TransactionError | None:
         balance_lamports = self._ledger.lamports(payer)
@@ -362,41 +328,44 @@ class Chain:
 
     def _try_again(self, flight: _Flight) -> None:
         transaction = flight.transaction
-        signature = transaction.signatures[0]
+        signature = transaction.signature
         self._retrying.discard(signature)
         known = signature in self._landing or signature in self._landed
-        if not known and self.slots.accepts(transaction.message.recent_blockhash):
+        if not known and self.slots.accepts(transaction.blockhash):
             self._send(transaction, flight.retries)
 
-    def _land(self, transaction: VersionedTransaction) -> list[Landing]:
-        signature = transaction.signatures[0]
+    def _land(self, transaction: Transaction) -> list[Landing]:
+        signature = transaction.signature
         self._landing.discard(signature)
         obstacle = self._obstacle(transaction)
         if obstacle is not None:
             _log.info("dropped %s: %s", signature, obstacle)
             return []
+        accounts = [meta.pubkey for meta in load_accounts(transaction, self._ledger).metas]
         execution = self._execute(transaction)
         record = TransactionRecord(
             signature=str(signature),
             slot=self.slots.slot(),
             err=execution.err,
             fee_lamports=execution.fee_lamports,
-            fee_payer=str(transaction.message.account_keys[0]),
-            instructions=tuple(summarise(program, data) for program, data in _instructions(message_of(transaction))),
-            tip_lamports=0 if execution.err is not None else tip_lamports(message_of(transaction)),
+            fee_payer=str(transaction.payer),
+            instructions=tuple(summarise(program, data) for program, data in programs_and_data(transaction)),
+            tip_lamports=0 if execution.err is not None else tip_lamports(transaction),
             units_used=execution.units_used,
             swaps=execution.swaps,
+            block_time_s=self._now_ms() // 1000,
         )
         self._landed[signature] = record
+        self._history.add(record, accounts)
         _log.info("landed %s in slot %d, err %s", signature, record.slot, record.err)
         return [Landing(record, execution)]
 
-    def _execute(self, transaction: VersionedTransaction) -> Execution:
-        fee_lamports = self.fee_lamports(message_of(transaction))
-        self._ledger.debit(transaction.message.account_keys[0], fee_lamports)
+    def _execute(self, transaction: Transaction) -> Execution:
+        fee_lamports = self.fee_lamports(transaction)
+        self._ledger.debit(transaction.payer, fee_lamports)
         self._ledger.begin()
         try:
-            run = self._run(transaction)
+            run = self._processor.run(transaction, self.slots.slot())
         except BaseException:
             self._ledger.rollback()
             raise
@@ -406,54 +375,20 @@ class Chain:
         changes = self._ledger.commit()
         return Execution(None, fee_lamports, tuple(run.swaps), changes, tuple(run.logs), run.units_used)
 
-    def _run(self, transaction: VersionedTransaction) -> _Run:
-        """Run the instructions on the ledger as it is; on an error the caller takes the ledger back."""
-        message = message_of(transaction)
-        instructions = _instructions(message)
-        run = _Run(read_budget(instructions).limit_units)
-        if not all(self._programs.knows(program) for program, _ in instructions):
-            run.err = "ProgramAccountNotFound"
-            return run
-        metas = account_metas(message)
-        for index, (program, data) in enumerate(instructions):
-            accounts = [metas[account] for account in bytes(message.instructions[index].accounts)]
-            detail = self._run_instruction(program, Invocation(self._ledger, accounts, data, run.swaps), run)
-            if detail is not None:
-                run.err = {"InstructionError": [index, detail]}
-                break
-        return run
-
-    def _run_instruction(self, program: Pubkey, invocation: Invocation, run: _Run) -> ErrorDetail | None:
-        """One instruction and what it writes into the log; None if all went well."""
-        units, left = units_used(program, invocation.data), run.limit_units - run.units_used
-        run.units_used += min(units, left)
-        run.logs.append(f"Program {program} invoke [1]")
-        detail: ErrorDetail | None = None
-        if units > left:
-            failure = "Computational budget exceeded"
-            detail = "ComputationalBudgetExceeded" if program in BUILTIN_PROGRAMS else "ProgramFailedToComplete"
-        else:
-            try:
-                self._programs.execute(program, invocation)
-            except ProgramError as error:
-                failure, detail = str(error), error.detail
-            except InsufficientFunds as error:
-                failure, detail = str(error), "InsufficientFunds"
-        if program not in BUILTIN_PROGRAMS:
-            run.logs.append(f"Program {program} consumed {min(units, left)} of {left} compute units")
-        run.logs.append(f"Program {program} success" if detail is None else f"Program {program} failed: {failure}")
-        return detail
-
-    def fee_lamports(self, message: Message | MessageV0) -> int:
+    def fee_lamports(self, transaction: Transaction) -> int:
         """What a transaction costs, however it ends. Raises ``InvalidBudget``."""
-        base_lamports = BASE_FEE_LAMPORTS_PER_SIGNATURE * message.header.num_required_signatures
-        return base_lamports + read_budget(_instructions(message)).priority_fee_lamports
+        base_lamports = BASE_FEE_LAMPORTS_PER_SIGNATURE * transaction.required_signatures
+        return base_lamports + budget_of(transaction).priority_fee_lamports
 
     # -- accounts
 
     def account(self, address: Pubkey) -> AccountInfo | None:
         """The account at an address, as it is now."""
         return account_info(self._ledger, address, program=self._programs.knows(address))
+
+    def rent_lamports(self, size: int) -> int:
+        """What an account with so many bytes of data must hold."""
+        return self._ledger.rent_lamports(size)
 
     # -- history
 
@@ -482,37 +417,47 @@ class Chain:
             "confirmationStatus": stage,
         }
 
+    def signatures_of(
+        self,
+        account: Pubkey,
+        *,
+        limit: int,
+        newest_slot: int,
+        before: str | None = None,
+        until: str | None = None,
+    ) -> list[dict[str, object]]:
+        """The ``getSignaturesForAddress`` entries of an account, newest first, up to a slot."""
+        records = self._history.of(account, limit=limit, newest_slot=newest_slot, before=before, until=until)
+        return [
+            {
+                "signature": record.signature,
+                "slot": record.slot,
+                "err": record.err,
+                "memo": None,
+                "blockTime": record.block_time_s,
+                "confirmationStatus": commitment_after(self.slots.slot() - record.slot),
+            }
+            for record in records
+        ]
+
     def records(self) -> list[TransactionRecord]:
         """Every landed transaction, oldest first."""
         return list(self._landed.values())
 
 
-@dataclass(slots=True)
-class _Run:
-    """A transaction while it runs, and what it has come to."""
-
-    limit_units: int
-    units_used: int = 0
-    err: TransactionError | None = None
-    swaps: list[Swap] = field(default_factory=list)
-    logs: list[str] = field(default_factory=list)
-
-
-def _instructions(message: Message | MessageV0) -> list[tuple[Pubkey, bytes]]:
-    keys = message.account_keys
-    return [(keys[instruction.program_id_index], bytes(instruction.data)) for instruction in message.instructions]
-
-
 _ALL_TIP_ACCOUNTS = frozenset(account for accounts in TIP_ACCOUNTS.values() for account in accounts)
 
 
-def tip_lamports(message: Message | MessageV0, tip_accounts: Collection[Pubkey] = _ALL_TIP_ACCOUNTS) -> int:
+def tip_lamports(transaction: Transaction, tip_accounts: Collection[Pubkey] = _ALL_TIP_ACCOUNTS) -> int:
     """What a transaction transfers to the accounts in which senders take their tips."""
-    total_lamports, keys = 0, message.account_keys
-    for instruction in message.instructions:
-        accounts, data = bytes(instruction.accounts), bytes(instruction.data)
-        is_transfer = keys[instruction.program_id_index] == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00"
-        if is_transfer and len(data) >= 12 and len(accounts) >= 2 and keys[accounts[1]] in tip_accounts:
+    total_lamports, keys = 0, transaction.keys
+    for instruction in transaction.instructions:
+        accounts, data = instruction.accounts, instruction.data
+        is_transfer = keys[instruction.program_index] == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00"
+        if not is_transfer or len(data) < 12 or len(accounts) < 2:
+            continue
+        # A tip account out of a look-up table is not seen by the senders either.
+        if accounts[1] < len(keys) and keys[accounts[1]] in tip_accounts:
             total_lamports += int.from_bytes(data[4:12], "little")
     return total_lamports
 
@@ -521,6 +466,8 @@ _DESCRIPTIONS = {
     "AccountLoadedTwice": "Account loaded twice",
     "AccountNotFound": "Attempt to debit an account but found no record of a prior credit.",
     "AddressLookupTableNotFound": "Transaction loads an address table account that doesn't exist",
+    "InvalidAddressLookupTableIndex": "Transaction address table lookup uses an invalid index",
+    "InvalidAddressLookupTableOwner": "Transaction loads an address table account with an invalid owner",
     "AlreadyProcessed": "This transaction has already been processed",
     "BlockhashNotFound": "Blockhash not found",
     "InsufficientFundsForFee": "Insufficient funds for fee",

@@ -10,6 +10,7 @@ such moments. So one seed, one scenario and the same messages from clients give 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -27,13 +28,14 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.accounts import KeyRing, check_proof
-from lasersell_sync.sandbox.chain import Chain, TransactionRecord
+from lasersell_sync.sandbox.chain import AnyTransaction, Chain, TransactionRecord
 from lasersell_sync.sandbox.clock import STORY_START_MS, VirtualClock
 from lasersell_sync.sandbox.director import Director
 from lasersell_sync.sandbox.instructions import transfer
 from lasersell_sync.sandbox.kept_messages import KeptMessages
 from lasersell_sync.sandbox.ledger import Ledger, Mint, TokenAccount, token_address
 from lasersell_sync.sandbox.listings import Listing, Venue
+from lasersell_sync.sandbox.lookup_tables import LookupTable
 from lasersell_sync.sandbox.market import Market, seeded_keypair
 from lasersell_sync.sandbox.orders import Delivery, OrderDesk, OrderRejected, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.overhearing import Listener, OverheardOutbox
@@ -132,6 +134,7 @@ class Exchange:
             Programs(self._market.venues, self._market.listings),
             self._slots,
             now_s=self._clock.now_s,
+            now_ms=self._clock.now_ms,
             landing_delay_s=settings.landing_delay_ms / 1000,
             loss_probability=settings.loss_probability,
             seed=settings.seed,
@@ -338,6 +341,19 @@ class Exchange:
             self._director.fund(wallet, lamports=lamports, usd1_units=usd1_units)
             self._happened()
 
+    def put_lookup_table(self, addresses: Sequence[Pubkey]) -> Pubkey:
+        """Create an address look-up table; its address depends on what it lists."""
+        with self._lock:
+            self._date()
+            listed = b"".join(map(bytes, addresses))
+            address = seeded_keypair(self._settings.seed, f"table:{hashlib.sha256(listed).hexdigest()}").pubkey()
+            table = LookupTable(tuple(addresses), self._faucet.pubkey(), self._slots.slot())
+            missing = self._ledger.rent_lamports(len(table.data)) - self._ledger.lamports(address)
+            self._ledger.credit(address, max(0, missing))
+            self._ledger.put_lookup_table(address, table)
+            self._happened()
+            return address
+
     @property
     def wallets(self) -> Mapping[str, Keypair]:
         """The scenario's own wallets by name, in its order."""
@@ -492,7 +508,7 @@ class Exchange:
 
     def send_transaction(
         self,
-        transaction: VersionedTransaction,
+        transaction: AnyTransaction,
         *,
         skip_preflight: bool,
         max_retries: int | None = None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams
 from solders.system_program import transfer as system_transfer
@@ -12,10 +14,20 @@ from lasersell_sync.sandbox.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PR
 from lasersell_sync.sandbox.ledger import token_address
 from lasersell_sync.sandbox.listings import readonly, signer, writable
 
+SYSTEM_CREATE_ACCOUNT = 0
+SYSTEM_TRANSFER = 2
 TOKEN_TRANSFER = 3
+TOKEN_APPROVE = 4
+TOKEN_REVOKE = 5
+TOKEN_SET_AUTHORITY = 6
 TOKEN_CLOSE_ACCOUNT = 9
 TOKEN_TRANSFER_CHECKED = 12
 TOKEN_SYNC_NATIVE = 17
+TOKEN_INITIALIZE_ACCOUNT_3 = 18
+TOKEN_GET_ACCOUNT_DATA_SIZE = 21
+TOKEN_INITIALIZE_IMMUTABLE_OWNER = 22
+#: What ``set_authority`` may change of a token account.
+AUTHORITY_OWNER, AUTHORITY_CLOSE = 2, 3
 
 #: A ceiling that all our swaps stay below, and a modest priority price: 10 000 lamports together.
 COMPUTE_UNIT_LIMIT = 200_000
@@ -54,3 +66,12 @@ def close_token_account(token_account: Pubkey, owner: Pubkey) -> Instruction:
     """Close a token account; its lamports go to its owner."""
     accounts = [writable(token_account), writable(owner), signer(owner)]
     return Instruction(TOKEN_PROGRAM, bytes([TOKEN_CLOSE_ACCOUNT]), accounts)
+
+
+def transfer_checked(
+    source: Pubkey, mint: Pubkey, target: Pubkey, *, owner: Pubkey, amount: int, decimals: int
+) -> Instruction:
+    """Move tokens; the program compares mint and decimals."""
+    authority = AccountMeta(owner, is_signer=True, is_writable=False)
+    data = struct.pack("<BQB", TOKEN_TRANSFER_CHECKED, amount, decimals)
+    return Instruction(TOKEN_PROGRAM, data, [writable(source), readonly(mint), writable(target), authority])

@@ -14,9 +14,14 @@ from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.lookup_tables import LookupTable
 
+TOKEN_ACCOUNT_BYTES = 165
 #: What a classic token account (165 bytes) must hold to be exempt from rent; comes back when it is closed.
 RENT_TOKEN_ACCOUNT_LAMPORTS = 2_039_280
+RENT_LAMPORTS_PER_BYTE = 6_960
+#: An account of no bytes takes so many.
+_ACCOUNT_OVERHEAD_BYTES = 128
 
 
 class InsufficientFunds(Exception):
@@ -33,11 +38,14 @@ class Mint:
 
 @dataclass(frozen=True, slots=True)
 class TokenAccount:
-    """``amount`` smallest units of ``mint`` that belong to ``owner``."""
+    """``amount`` smallest units of ``mint`` of ``owner``; and who else may move them or close the account."""
 
     mint: Pubkey
     owner: Pubkey
     amount: int
+    delegate: Pubkey | None = None
+    delegated_amount: int = 0
+    close_authority: Pubkey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,9 @@ class Ledger:
         self._tokens: dict[Pubkey, TokenAccount] = {}
         self._mints: dict[Pubkey, Mint] = {}
         self._curves: dict[Pubkey, BondingCurve] = {}
+        #: (bytes, owner) of accounts that no program has initialized yet
+        self._allocated: dict[Pubkey, tuple[int, Pubkey]] = {}
+        self._lookup_tables: dict[Pubkey, LookupTable] = {}
         #: (table, key, value before) in order; None outside a transaction
         self._undo: list[tuple[dict[Any, Any], Pubkey, Any]] | None = None
 
@@ -145,6 +156,10 @@ class Ledger:
         self.debit(source, amount_lamports)
         self.credit(target, amount_lamports)
 
+    def rent_lamports(self, size: int) -> int:
+        """What an account with so many bytes of data must hold to be exempt from rent."""
+        return (_ACCOUNT_OVERHEAD_BYTES + size) * RENT_LAMPORTS_PER_BYTE
+
     # -- tokens
 
     def mint(self, address: Pubkey) -> Mint | None:
@@ -167,6 +182,18 @@ class Ledger:
         """Create an empty token account, its rent paid by ``payer``. Raises ``InsufficientFunds``."""
         self.move_lamports(payer, address, RENT_TOKEN_ACCOUNT_LAMPORTS)
         self._put(self._tokens, address, TokenAccount(mint, owner, 0))
+
+    def put_token_account(self, address: Pubkey, account: TokenAccount) -> None:
+        """Write a token account's new state."""
+        self._put(self._tokens, address, account)
+
+    def allocated(self, address: Pubkey) -> tuple[int, Pubkey] | None:
+        """Bytes and owner of an account that no program has initialized yet."""
+        return self._allocated.get(address)
+
+    def allocate(self, address: Pubkey, *, space: int, owner: Pubkey | None) -> None:
+        """Give an account its bytes and its owner; an owner of None takes the note away."""
+        self._put(self._allocated, address, None if owner is None else (space, owner))
 
     def close_token_account(self, address: Pubkey, target: Pubkey) -> None:
         """Remove a token account and send all its lamports (rent, wrapped SOL) to ``target``."""
@@ -209,3 +236,13 @@ class Ledger:
     def put_curve(self, address: Pubkey, curve: BondingCurve) -> None:
         """Write a bonding curve's new state."""
         self._put(self._curves, address, curve)
+
+    # -- address look-up tables
+
+    def lookup_table(self, address: Pubkey) -> LookupTable | None:
+        """The look-up table at ``address``."""
+        return self._lookup_tables.get(address)
+
+    def put_lookup_table(self, address: Pubkey, table: LookupTable) -> None:
+        """Write a look-up table's new state; its rent is on the account already."""
+        self._put(self._lookup_tables, address, table)

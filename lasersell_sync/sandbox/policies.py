@@ -25,3 +25,6 @@ class Policies:
     ping_is_activity: bool = True
     #: a wrong or missing key gets an ``error`` message on the stream, or else HTTP 401 at the upgrade
     refuse_keys_in_stream: bool = False
+    #: the node parses the calls inside a simulation where it knows their program, as Agave does, or else gives them
+    #: compiled: indexes and base58
+    parsed_inner_instructions: bool = False

@@ -11,11 +11,16 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox import base58
-from lasersell_sync.sandbox.chain import MAX_TRANSACTION_BYTES
 from lasersell_sync.sandbox.json_fields import U64_MAX
+from lasersell_sync.sandbox.transactions import (
+    MAX_PACKET_BYTES,
+    MAX_V1_BYTES,
+    Transaction,
+    of_solders,
+    read_transaction,
+)
 
-_MAX_BASE58_CHARACTERS = 1_683
-_MAX_WATCHED_ACCOUNTS = 32
+_MAX_BASE58_CHARACTERS = 5_600
 
 Params = list[object]
 
@@ -70,20 +75,6 @@ def optional_integer(config: dict[str, object], key: str) -> int | None:
     return value
 
 
-def watched_accounts(config: dict[str, object]) -> tuple[list[Pubkey] | None, object]:
-    """The accounts a simulation is to show, and their encoding."""
-    wanted = config.get("accounts")
-    if wanted is None:
-        return None, None
-    addresses = wanted.get("addresses") if isinstance(wanted, dict) else None
-    if not isinstance(wanted, dict) or not isinstance(addresses, list) or len(addresses) > _MAX_WATCHED_ACCOUNTS:
-        raise invalid_params(f"accounts must be an object with up to {_MAX_WATCHED_ACCOUNTS} addresses")
-    encoding = wanted.get("encoding", "base64")
-    if encoding not in ("base64", "jsonParsed"):
-        raise invalid_params("accounts.encoding must be base64 or jsonParsed")
-    return [pubkey_of(addresses, index) for index in range(len(addresses))], encoding
-
-
 def sliced(data: bytes, wanted: object) -> bytes:
     """The part of an account's data that ``dataSlice`` asks for."""
     if wanted is None:
@@ -117,39 +108,32 @@ def signature_of(text: object) -> Signature:
     raise invalid_params("not a signature")
 
 
-def transaction_of(params: Params, config: dict[str, object], *, default_encoding: str) -> VersionedTransaction:
-    """The first parameter as a transaction; readable, but not sanitised yet."""
+def transaction_of(params: Params, config: dict[str, object], *, default_encoding: str) -> Transaction:
+    """The first parameter as a transaction of any version."""
     text = required(params, 0)
     if not isinstance(text, str):
         raise invalid_params("the transaction must be a string")
-    raw = _transaction_bytes(text, config.get("encoding", default_encoding))
+    raw = decoded(text, config.get("encoding", default_encoding))
+    most = MAX_V1_BYTES if raw[:1] == b"\x81" else MAX_PACKET_BYTES
+    if len(raw) > most:
+        raise invalid_params(f"decoded transaction too large: {len(raw)} bytes (max: {most} bytes)")
     try:
-        transaction = VersionedTransaction.from_bytes(raw)
+        return read_transaction(raw)
     except ValueError as error:
         message = f"failed to deserialize solana_transaction::versioned::VersionedTransaction: {error}"
         raise RpcError(-32602, message) from error
-    if bytes(transaction) != raw:
-        raise RpcError(-32602, "failed to deserialize solana_transaction: bytes left over")
-    if not transaction.signatures:
-        raise RpcError(-32602, "invalid transaction: Transaction failed to sanitize accounts offsets correctly")
-    return transaction
 
 
-def unsigned(raw: bytes) -> VersionedTransaction:
+def unsigned(raw: bytes) -> Transaction:
     """A transaction of a message's bytes, with room for its signatures."""
     try:
+        if raw[:1] == b"\x81":
+            return read_transaction(raw + bytes(64 * raw[1]))
         message = from_bytes_versioned(raw)
         signatures = [Signature.default()] * message.header.num_required_signatures
-        return VersionedTransaction.populate(message, signatures)
-    except ValueError as error:
+        return of_solders(VersionedTransaction.populate(message, signatures))
+    except (ValueError, IndexError) as error:
         raise RpcError(-32602, f"failed to deserialize solana_message: {error}") from error
-
-
-def _transaction_bytes(text: str, encoding: object) -> bytes:
-    raw = decoded(text, encoding)
-    if len(raw) > MAX_TRANSACTION_BYTES:
-        raise invalid_params(f"decoded transaction too large: {len(raw)} bytes (max: {MAX_TRANSACTION_BYTES} bytes)")
-    return raw
 
 
 def decoded(text: str, encoding: object) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from solders.pubkey import Pubkey
@@ -73,6 +74,12 @@ class Script:
             lamports=round(_within("sol", sol, 0, 1e6) * 10**SOL.decimals),
             usd1_units=round(_within("usd1", usd1, 0, 1e9) * 10**USD1.decimals),
         )
+
+    def lookup_table(self, addresses: Sequence[str]) -> str:
+        """Create an address look-up table of 1 to 256 addresses; its own address. Transactions may use it at once."""
+        if isinstance(addresses, str) or not 1 <= len(addresses) <= 256:
+            raise ValueError("addresses must be a list of 1 to 256 public keys")
+        return str(self._exchange.put_lookup_table([self._address(address) for address in addresses]))
 
     def _act(self, act: str, token: str, **details: float | str) -> None:
         self._exchange.act(Action(0.0, act, token, **details))  # type: ignore[arg-type]

@@ -36,12 +36,14 @@ class SlotClock:
         now_s: The exchange's clock.
         salt: Tells one cluster's blockhashes from another's. None draws one, so that a transaction of another sandbox's
             run cannot land in this one.
+        slot_s: Seconds of a slot.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, now_s: Callable[[], float], *, salt: bytes | None = None) -> None:
+    def __init__(self, now_s: Callable[[], float], *, salt: bytes | None = None, slot_s: float = SLOT_S) -> None:
         self._now_s = now_s
+        self.slot_s = slot_s
         self._start_s = now_s()
         self._offset_slots = 0
         self._salt = os.urandom(16) if salt is None else salt
@@ -51,7 +53,7 @@ class SlotClock:
 
     def slot(self, commitment: str = "processed") -> int:
         """The newest slot at a commitment. Raises KeyError for a commitment there is not."""
-        now = _FIRST_SLOT + self._offset_slots + int((self._now_s() - self._start_s) / SLOT_S)
+        now = _FIRST_SLOT + self._offset_slots + int((self._now_s() - self._start_s) / self.slot_s)
         return now - COMMITMENT_SLOTS[commitment]
 
     def skip(self, slots: int) -> None:

@@ -1,0 +1,122 @@
+"""The JSON-RPC methods about accounts: balances, data, rent, and which transactions named them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.account_views import AccountViews
+from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.rpc_node import RpcNode
+from lasersell_sync.sandbox.rpc_params import (
+    Params,
+    config_of,
+    invalid_params,
+    optional_integer,
+    pubkey_of,
+    required,
+    signature_of,
+)
+
+_MAX_ACCOUNTS = 100
+_MAX_ACCOUNT_BYTES = 10 * 2**20
+_MAX_SIGNATURES = 1_000
+
+
+class AccountMethods:
+    """Answers about accounts.
+
+    Threads: any; all state is the exchange's.
+    """
+
+    def __init__(self, node: RpcNode) -> None:
+        self._node = node
+        self._views = AccountViews(node.exchange)
+
+    def methods(self) -> dict[str, Callable[[Params], object]]:
+        """The handlers by method name."""
+        return {
+            "getBalance": self._get_balance,
+            "getAccountInfo": self._get_account_info,
+            "getMultipleAccounts": self._get_multiple_accounts,
+            "getMinimumBalanceForRentExemption": self._get_minimum_balance,
+            "getTokenAccountBalance": self._get_token_account_balance,
+            "getTokenAccountsByOwner": self._get_token_accounts_by_owner,
+            "getSignaturesForAddress": self._get_signatures_for_address,
+        }
+
+    def _get_balance(self, params: Params) -> object:
+        self._node.commitment(config_of(params, 1))
+        return self._node.in_context(self._node.exchange.balance_lamports(pubkey_of(params, 0)))
+
+    def _get_account_info(self, params: Params) -> object:
+        address, config = pubkey_of(params, 0), config_of(params, 1)
+        self._node.commitment(config)
+        account = self._node.ask_chain(lambda chain: chain.account(address))
+        return self._node.in_context(self._views.value(account, config))
+
+    def _get_multiple_accounts(self, params: Params) -> object:
+        texts, config = required(params, 0), config_of(params, 1)
+        if not isinstance(texts, list) or len(texts) > _MAX_ACCOUNTS:
+            raise invalid_params(f"expected an array of at most {_MAX_ACCOUNTS} addresses")
+        addresses = [pubkey_of(texts, index) for index in range(len(texts))]
+        self._node.commitment(config)
+        accounts = self._node.ask_chain(lambda chain: [chain.account(address) for address in addresses])
+        return self._node.in_context([self._views.value(account, config) for account in accounts])
+
+    def _get_token_account_balance(self, params: Params) -> object:
+        self._node.commitment(config_of(params, 1))
+        account = self._node.exchange.token_account(pubkey_of(params, 0))
+        if account is None:
+            raise invalid_params("could not find account")
+        return self._node.in_context(self._views.token_amount(account))
+
+    def _get_token_accounts_by_owner(self, params: Params) -> object:
+        owner, mint = pubkey_of(params, 0), self._mint_filter(params)
+        config = config_of(params, 2)
+        self._node.commitment(config)
+        if config.get("encoding", "base64") not in ("jsonParsed", "base64"):
+            raise invalid_params("encoding must be jsonParsed or base64")
+        addresses = [
+            address
+            for address, account in self._node.exchange.token_accounts_of(owner)
+            if mint is None or account.mint == mint
+        ]
+        accounts = self._node.ask_chain(lambda chain: [chain.account(address) for address in addresses])
+        found = zip(addresses, accounts, strict=True)
+        entries = [{"account": self._views.value(item, config), "pubkey": str(address)} for address, item in found]
+        return self._node.in_context(entries)
+
+    def _mint_filter(self, params: Params) -> Pubkey | None:
+        """The mint asked for, or None for every token of the classic program."""
+        wanted = config_of(params, 1)
+        if "mint" in wanted:
+            return pubkey_of([wanted["mint"]], 0)
+        if wanted.get("programId") != str(TOKEN_PROGRAM):
+            raise invalid_params("expected a filter: mint, or the token program as programId")
+        return None
+
+    def _get_minimum_balance(self, params: Params) -> int:
+        size = optional_integer({"size": required(params, 0)}, "size")
+        if size is None or size > _MAX_ACCOUNT_BYTES:
+            raise invalid_params(f"the size must be an integer from 0 to {_MAX_ACCOUNT_BYTES}")
+        return self._node.ask_chain(lambda chain: chain.rent_lamports(size))
+
+    def _get_signatures_for_address(self, params: Params) -> object:
+        """Newest first; ``before`` and ``until`` are signatures, neither of which is shown."""
+        address, config = pubkey_of(params, 0), config_of(params, 1)
+        if self._node.commitment(config) == "processed":
+            raise invalid_params("Method does not support commitment below `confirmed`")
+        limit = optional_integer(config, "limit")
+        limit = _MAX_SIGNATURES if limit is None else limit
+        if not 0 < limit <= _MAX_SIGNATURES:
+            raise invalid_params(f"Invalid limit; max {_MAX_SIGNATURES}")
+        before, until = (
+            None if config.get(key) is None else str(signature_of(config[key])) for key in ("before", "until")
+        )
+        commitment = self._node.commitment(config)
+        newest_slot = self._node.slot(commitment)
+        return self._node.ask_chain(
+            lambda chain: chain.signatures_of(address, limit=limit, newest_slot=newest_slot, before=before, until=until)
+        )
