@@ -30,6 +30,7 @@ def read_private_file(path: str | os.PathLike[str], field: str, max_bytes: int) 
         descriptor = os.open(shown, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise ConfigurationError(field, f"{shown} cannot be read: {error.strerror}") from error
+    content = b""
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -38,12 +39,13 @@ def read_private_file(path: str | os.PathLike[str], field: str, max_bytes: int) 
             _require_private(shown, field, status)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(max_bytes + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) <= max_bytes:
+        if len(content) > max_bytes:
+            raise ConfigurationError(field, f"{shown} is longer than {max_bytes} bytes: not a key")
         return content
-    del content
-    raise ConfigurationError(field, f"{shown} is longer than {max_bytes} bytes: not a key")
+    finally:
+        # Ctrl-C may come at any line, and shows no secret in the traceback's frames.
+        del content
+        os.close(descriptor)
 
 
 def _require_private(shown: str, field: str, status: os.stat_result) -> None:

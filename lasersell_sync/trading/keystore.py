@@ -3,16 +3,18 @@
 Argon2id makes a key of the passphrase, AES-256-GCM encrypts with it, both from ``cryptography`` (extra ``keystore``).
 The file is JSON; everything in it beside the ciphertext is authenticated, so a changed file does not open.
 
-Functions here that are handed secrets and raise let go of them, so that no traceback shows one among the values of its
-frames; the others do not raise.
+Every function here that holds a secret lets go of it on every way out: Ctrl-C may come while Argon2 works, and a tool
+that shows the values of a traceback's frames must find none.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ _PURPOSE = "an encrypted keystore"
 _MEMORY_KIB, _ITERATIONS, _LANES = 65_536, 3, 4
 #: A file that asks for more is not ours; obeying it would only stop the machine.
 _MOST = {"memory_kib": 1_048_576, "iterations": 64, "lanes": 64}
+#: The work that may be asked for in all: 20 times that of our own files, a few seconds.
+_MOST_KIB_PASSES = 4_194_304
 _SALT_BYTES, _NONCE_BYTES, _KEY_BYTES, _SECRET_BYTES = 16, 12, 32, 64
 _TAG_BYTES = 16
 _MAX_FILE_BYTES = 4_096
@@ -75,43 +79,53 @@ def open_keystore(path: str | os.PathLike[str], passphrase: str) -> tuple[bytes,
         ConfigurationError: not a keystore, readable by others, or the passphrase does not open it.
         ImportError: the extra is missing.
     """
+    secret: bytes | str = b""
     try:
         _require_cryptography()
         _require_passphrase(passphrase, 0)
         content = _parsed(read_private_file(path, "keystore", _MAX_FILE_BYTES))
-        secret = _unsealed(content, passphrase) if isinstance(content, dict) else b""
+        if isinstance(content, str):
+            raise ConfigurationError("keystore", f"{path} is not a keystore of this library: {content}")
+        secret = _unsealed(content, passphrase)
+        if isinstance(secret, str):
+            raise ConfigurationError("passphrase", f"{path}: {secret}")
+        return secret, content["wallet"]
     finally:
-        del passphrase
-    if isinstance(content, str):
-        raise ConfigurationError("keystore", f"{path} is not a keystore of this library: {content}")
-    if isinstance(secret, str):
-        raise ConfigurationError("passphrase", f"{path}: {secret}")
-    return secret, content["wallet"]
+        del passphrase, secret
 
 
 def _require_cryptography() -> None:
     require_extra("cryptography", extra="keystore", purpose=_PURPOSE)
-    # Argon2id came with version 44, and not every OpenSSL below has it; another extra may have brought such a one.
-    try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
-        Argon2id(salt=bytes(_SALT_BYTES), length=_KEY_BYTES, iterations=1, lanes=1, memory_cost=8)
-    except (ImportError, UnsupportedAlgorithm):
+    if not _has_argon2id():
         raise ImportError(
             f"{_PURPOSE} needs cryptography 44 or newer, with Argon2id: pip install -U 'lasersell-sync[keystore]'",
             name="cryptography",
-        ) from None
+        )
+
+
+def _has_argon2id() -> bool:
+    """It came with version 44, and not every OpenSSL below has it; another extra may have brought such a one."""
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+    except ImportError:
+        return False
+    try:
+        Argon2id(salt=bytes(_SALT_BYTES), length=_KEY_BYTES, iterations=1, lanes=1, memory_cost=8)
+    except UnsupportedAlgorithm:
+        return False
+    return True
 
 
 def _require_passphrase(passphrase: object, least_characters: int) -> None:
     try:
         if not isinstance(passphrase, str):
             raise ConfigurationError("passphrase", f"a {type(passphrase).__name__}, where a passphrase is a str")
-        if len(passphrase) < least_characters:
+        characters = len(_normalized(passphrase))
+        if characters < least_characters:
             raise ConfigurationError(
                 "passphrase",
-                f"{len(passphrase)} characters: {least_characters} or more are needed, best are several words",
+                f"{characters} characters: {least_characters} or more are needed, best are several words",
             )
     finally:
         del passphrase
@@ -137,6 +151,8 @@ def _problem(content: dict[str, Any]) -> str | None:
         value = content.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             return f"{name} is not a whole number from 1 to {most}"
+    if content["memory_kib"] * content["iterations"] > _MOST_KIB_PASSES:
+        return f"memory_kib times iterations is above {_MOST_KIB_PASSES}: opening it would take too long"
     if content["memory_kib"] < 8 * content["lanes"]:
         return "memory_kib is below 8 for each of the lanes"
     for name, length in _BINARY_FIELDS.items():
@@ -149,8 +165,12 @@ def _sealed(header: dict[str, Any], secret: bytes, passphrase: str) -> bytes | N
     """The ciphertext and its tag; None: not enough memory."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    key = _key(header, passphrase)
-    return None if key is None else AESGCM(key).encrypt(_decode(header["nonce"]), secret, _authenticated(header))
+    key = None
+    try:
+        key = _key(header, passphrase)
+        return None if key is None else AESGCM(key).encrypt(_decode(header["nonce"]), secret, _authenticated(header))
+    finally:
+        del secret, passphrase, key
 
 
 def _unsealed(content: dict[str, Any], passphrase: str) -> bytes | str:
@@ -159,28 +179,41 @@ def _unsealed(content: dict[str, Any], passphrase: str) -> bytes | str:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     header = {name: value for name, value in content.items() if name != "ciphertext"}
-    key = _key(header, passphrase)
-    if key is None:
-        return _NO_MEMORY
+    key = None
     try:
+        key = _key(header, passphrase)
+        if key is None:
+            return _NO_MEMORY
         return AESGCM(key).decrypt(_decode(content["nonce"]), _decode(content["ciphertext"]), _authenticated(header))
     except InvalidTag:
         return "it does not open with this passphrase, or the file was changed"
+    finally:
+        del passphrase, key
 
 
 def _key(header: dict[str, Any], passphrase: str) -> bytes | None:
     """None: not enough memory."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    kdf = Argon2id(
-        salt=_decode(header["salt"]), length=_KEY_BYTES, iterations=header["iterations"], lanes=header["lanes"],
-        memory_cost=header["memory_kib"],
-    )  # fmt: skip
     try:
+        kdf = Argon2id(
+            salt=_decode(header["salt"]), length=_KEY_BYTES, iterations=header["iterations"], lanes=header["lanes"],
+            memory_cost=header["memory_kib"],
+        )  # fmt: skip
         # A lone surrogate has no UTF-8 form, and must not raise: the error would quote the passphrase.
-        return kdf.derive(passphrase.encode("utf-8", "surrogatepass"))
+        return kdf.derive(_normalized(passphrase).encode("utf-8", "surrogatepass"))
     except MemoryError:
         return None
+    finally:
+        del passphrase
+
+
+def _normalized(passphrase: str) -> str:
+    """The same text in the same form, however a keyboard or system composes its accents."""
+    try:
+        return unicodedata.normalize("NFC", passphrase)
+    finally:
+        del passphrase
 
 
 def _authenticated(header: dict[str, Any]) -> bytes:
@@ -201,15 +234,46 @@ def _decode(text: object) -> bytes:
 
 
 def _write_new(path: Path, text: str) -> None:
+    """The whole file under its name, or nothing: half a keystore would be a lost key."""
+    partial = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _write_synced(partial, text)
+        _give_name(partial, path)
     except FileExistsError:
         raise ConfigurationError(
             "path", f"{path} exists: a keystore is never overwritten, choose another name"
         ) from None
     except OSError as error:
         raise ConfigurationError("path", f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    try:
+        # A second name for the same file: unlike a rename, it never replaces what is there.
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: take the name first, then put the file there
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        partial.replace(path)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk, too; some systems cannot do that, and need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

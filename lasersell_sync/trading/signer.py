@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.pubkeys import is_signature
 from lasersell_sync.trading.guard import SigningGuard, TradeContext, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
 from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
@@ -38,6 +40,7 @@ _SECRET_BYTES = 64
 _MAX_KEY_FILE_BYTES = 4_096
 #: 64 bytes are 88 base58 characters at the most.
 _MAX_BASE58_CHARACTERS = 88
+_NOT_A_KEY_FILE = "not a JSON list of 64 numbers from 0 to 255, as solana-keygen writes it"
 _FORMS = "expected the base58 form of 64 bytes, or a JSON list of 64 numbers (the value is not shown)"
 
 _log = logger("trading.signer")
@@ -55,12 +58,14 @@ class Signer:
 
     def __init__(self, keypair: Keypair) -> None:
         self._wallet = "no key"  # for tools that show a traceback's values, this object's among them
-        problem = _keypair_problem(keypair)
-        if problem is not None:
+        try:
+            problem = _keypair_problem(keypair)
+            if problem is not None:
+                raise ConfigurationError("keypair", problem)
+            public_key = keypair.pubkey()
+            self._sign_message: Callable[[bytes], Signature] = keypair.sign_message
+        finally:
             del keypair
-            raise ConfigurationError("keypair", problem)
-        public_key = keypair.pubkey()
-        self._sign_message: Callable[[bytes], Signature] = keypair.sign_message
         self._public_key = bytes(public_key)
         self._wallet = str(public_key)
 
@@ -83,20 +88,30 @@ class Signer:
         Raises:
             ConfigurationError: it is neither, or its halves do not belong together. The text is not repeated.
         """
-        made = _from_text(secret)
-        del secret
+        try:
+            made = _from_text(secret)
+        finally:
+            del secret
         return _made("secret", made)
 
     @classmethod
     def from_env(cls, name: str = KEYPAIR_ENVIRONMENT) -> Signer:
-        """Of an environment variable that holds what ``from_base58`` takes.
+        """Creates a signer from an environment variable: the path of a key file, or the secret key itself.
+
+        A value that starts with ``[`` or is base58 of 64 bytes is the secret, as ``from_base58`` takes it. Any other
+        value is the path of a file, as ``from_json_file`` takes it; ``~`` is the home folder.
 
         Raises:
-            ConfigurationError: it is not set, or not a secret key.
+            ConfigurationError: the variable is not set, is neither of the two, or names a file that others can read.
+                The value is not repeated unless it is the path of a file that exists.
         """
         if not os.environ.get(name):
-            raise ConfigurationError(name, "not set: put the wallet's secret key there, base58 or a JSON list")
-        return _made(name, _from_text(os.environ[name]))
+            raise ConfigurationError(name, "not set. Put the path of a key file there, or the secret key itself")
+        path = _path_in(os.environ[name])
+        if path is None:
+            made = _from_text(os.environ[name])
+            return _made(name, f"{made}. Nor is it the path of a file that exists" if isinstance(made, str) else made)
+        return _made(name, _from_file(path, name), f"{path}: ")
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> Signer:
@@ -105,7 +120,7 @@ class Signer:
         Raises:
             ConfigurationError: not readable, readable by others (with the chmod line that helps), or not a key file.
         """
-        return _made("path", _from_json(read_private_file(path, "path", _MAX_KEY_FILE_BYTES)), f"{os.fspath(path)}: ")
+        return _made("path", _from_file(path, "path"), f"{os.fspath(path)}: ")
 
     @classmethod
     def from_keystore(cls, path: str | os.PathLike[str], passphrase: str) -> Signer:
@@ -224,33 +239,66 @@ def _keypair_problem(value: object) -> str | None:
     return f"a {type(value).__name__} is not a solders.keypair.Keypair (the value is not shown: it may be a secret)"
 
 
-def _from_text(text: object) -> Signer | str:
-    if not isinstance(text, str):
-        return f"a {type(text).__name__}: {_FORMS}"
-    text = text.strip()
-    if text.startswith("["):
-        return _from_json(text)
-    if not 0 < len(text) <= _MAX_BASE58_CHARACTERS:
-        return f"{len(text)} characters: {_FORMS}"
-    from solders.signature import Signature
-
+def _path_in(value: str) -> str | None:
+    """The path of the file that an environment variable names; None: it is no file, so it may be a secret."""
+    text = value.strip()
+    if text.startswith("[") or is_signature(text):
+        return None
+    path = os.path.expanduser(text)  # noqa: PTH111 - Path would change what an error shows
     try:
-        # A signature is 64 bytes as well; its parser raises, where that of older keypairs panics.
-        secret = bytes(Signature.from_string(text))
-    except ValueError:
-        return f"{len(text)} characters that are not base58 of 64 bytes: {_FORMS}"
-    return _from_bytes(secret)
+        return path if Path(path).exists() else None
+    except (OSError, ValueError):  # a name that is too long, or holds a zero
+        return None
+    finally:
+        del value, text
+
+
+def _from_file(path: str | os.PathLike[str], field: str) -> Signer | str:
+    content = b""
+    try:
+        content = read_private_file(path, field, _MAX_KEY_FILE_BYTES)
+        if content.lstrip().startswith(b"["):
+            return _from_json(content)
+        if b"lasersell-keystore" in content:
+            return "an encrypted keystore. Use Signer.from_keystore(path, passphrase)"
+        return _NOT_A_KEY_FILE
+    finally:
+        del content
+
+
+def _from_text(text: object) -> Signer | str:
+    secret = b""
+    try:
+        if not isinstance(text, str):
+            return f"a {type(text).__name__}: {_FORMS}"
+        text = text.strip()
+        if text.startswith("["):
+            return _from_json(text)
+        if not 0 < len(text) <= _MAX_BASE58_CHARACTERS:
+            return f"{len(text)} characters: {_FORMS}"
+        from solders.signature import Signature
+
+        try:
+            # A signature is 64 bytes as well; its parser raises, where that of older keypairs panics.
+            secret = bytes(Signature.from_string(text))
+        except ValueError:
+            return f"{len(text)} characters that are not base58 of 64 bytes: {_FORMS}"
+        return _from_bytes(secret)
+    finally:
+        del text, secret
 
 
 def _from_json(text: str | bytes) -> Signer | str:
+    numbers, secret = None, b""
     try:
-        numbers = json.loads(text)
-        secret = bytes(numbers) if isinstance(numbers, list) else b""
-    except (TypeError, ValueError, RecursionError):
-        secret = b""
-    if len(secret) != _SECRET_BYTES:
-        return "not a JSON list of 64 numbers from 0 to 255, as solana-keygen writes it"
-    return _from_bytes(secret)
+        try:
+            numbers = json.loads(text)
+            secret = bytes(numbers) if isinstance(numbers, list) else b""
+        except (TypeError, ValueError, RecursionError):
+            return _NOT_A_KEY_FILE
+        return _from_bytes(secret) if len(secret) == _SECRET_BYTES else _NOT_A_KEY_FILE
+    finally:
+        del text, numbers, secret
 
 
 def _from_bytes(secret: bytes) -> Signer | str:
@@ -260,16 +308,19 @@ def _from_bytes(secret: bytes) -> Signer | str:
         return Signer(Keypair.from_bytes(secret))
     except ValueError:
         return "64 bytes whose halves do not belong together: not a secret key, or a damaged one"
+    finally:
+        del secret
 
 
 def _from_keystore(path: str | os.PathLike[str], passphrase: str) -> Signer | str:
     from lasersell_sync.trading.keystore import open_keystore
 
+    secret = b""
     try:
         secret, wallet = open_keystore(path, passphrase)
+        made = _from_bytes(secret)
     finally:
-        del passphrase
-    made = _from_bytes(secret)
+        del passphrase, secret
     if isinstance(made, Signer) and made.wallet != wallet:
         return f"{os.fspath(path)} says that it holds {wallet}, and holds {made.wallet}"
     return made
