@@ -29,6 +29,9 @@ from lasersell_sync.sandbox.strategies import Exit, Watch
 
 SOLD = "sold"
 
+#: Curves whose tokens move to a pool that nobody else can open.
+_POOL_FOLLOWS_FROM_TOKEN = frozenset({"pump_fun"})
+
 
 class PositionDesk:
     """Holdings become positions, positions are told, exits follow.
@@ -157,8 +160,14 @@ class PositionDesk:
             self.exits.evaluate(position, [session for session in trackers if not session.watched(position)])
 
     def graduated(self, mint: Pubkey) -> None:
-        """A token moved from its bonding curve to an AMM pool."""
+        """A token moved from its bonding curve to an AMM pool.
+
+        Its positions are announced again, for they trade elsewhere now, unless the new pool follows from the token.
+        """
+        announces = self._market.listings[mint].launched_on not in _POOL_FOLLOWS_FROM_TOKEN
         for position in self.book.open_in(mint):
+            for session in self._roster.trackers(position) if announces else ():
+                session.outbox.post([self.feed.opened(position, watched=session.watched(position))])
             self.exits.graduated(position, self._roster.deciders(position))
 
     def repriced(self, mint: Pubkey) -> None:

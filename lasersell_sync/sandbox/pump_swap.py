@@ -13,6 +13,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     PUMP_FEES_PROGRAM,
+    PUMP_FUN_PROGRAM,
     PUMP_SWAP_FEE_RECIPIENT,
     PUMP_SWAP_PROGRAM,
     SYSTEM_PROGRAM,
@@ -47,10 +48,11 @@ class PumpSwap(PoolVenue):
     empty_code = TOO_LITTLE_POOL_TOKEN_LIQUIDITY
 
     def pool(self, listing: Listing) -> Pubkey:
-        """The pool account."""
-        return self.derived(
-            b"pool", b"\x00\x00", bytes(listing.creator), bytes(listing.mint), bytes(listing.quote.mint)
-        )
+        """The pool account; a coin that graduated from Pump.fun has the one that this program opened."""
+        mint, opener = bytes(listing.mint), listing.creator
+        if listing.graduated:
+            opener = derived_address(PUMP_FUN_PROGRAM, b"pool-authority", mint)
+        return self.derived(b"pool", b"\x00\x00", bytes(opener), mint, bytes(listing.quote.mint))
 
     def vault_owner(self, listing: Listing) -> Pubkey:
         """The pool itself."""

@@ -15,7 +15,15 @@ from lasersell_sync.pubkeys import require_pubkey
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
-__all__ = ["PUBKEY_BYTES", "from_text", "require_address", "seeded_address", "to_text", "token_account"]
+__all__ = [
+    "PUBKEY_BYTES",
+    "derived_address",
+    "from_text",
+    "require_address",
+    "seeded_address",
+    "to_text",
+    "token_account",
+]
 
 PUBKEY_BYTES: Final = 32
 _KEPT = 65_536
@@ -64,6 +72,13 @@ def token_account(wallet: bytes, mint: bytes, token_program: bytes) -> bytes:
 
     owner, token, program = map(_pubkey_class().from_bytes, (wallet, mint, token_program))
     return bytes(get_associated_token_address(owner, token, program))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def derived_address(program: bytes, *seeds: bytes) -> bytes:
+    """A program's address for these seeds."""
+    address, _ = _pubkey_class().find_program_address(seeds, _pubkey_class().from_bytes(program))
+    return bytes(address)
 
 
 def seeded_address(base: bytes, seed: bytes, owner_program: bytes) -> bytes:

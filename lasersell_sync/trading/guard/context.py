@@ -44,6 +44,8 @@ class TradeContext:
         proceeds_units: the newest ``proceeds_units`` of a ``pnl_update``, which is at most 10 s old.
         slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
 
+        never_sell: the mints that are never sold, 32 bytes each, in place of the guard's list.
+
     Raises:
         ConfigurationError: a value out of range, or an announcement that is none.
 
@@ -55,6 +57,7 @@ class TradeContext:
     position_tokens: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     proceeds_units: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
+    never_sell: frozenset[bytes] | None = None
 
 
 NOTHING_KNOWN: Final = TradeContext()

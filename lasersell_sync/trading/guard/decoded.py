@@ -124,6 +124,7 @@ class Swap:
         most_in: at the most so much is paid, in the smallest units.
         least_out: at the least so much is got.
         third_party_fee: what the instruction gives to somebody else, in the program's units; 0 mostly.
+        pool: the market's account of this token; None: the layout does not say where it stands.
     """
 
     instruction: Instruction
@@ -138,6 +139,7 @@ class Swap:
     most_in: int
     least_out: int
     third_party_fee: int
+    pool: Account
 
 
 @attrs.define(eq=False)
@@ -296,9 +298,10 @@ def _swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) ->
         paid_mint, got_mint = _way(paid_mint, got_mint, user, source, target, known)
     most_in, least_out = _amounts(instruction, layout)
     fee = 0 if layout.zero is None else instruction.u64(layout.zero)
+    pool = None if layout.pool is None else keys[places[layout.pool]]
     return Swap(
         instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
-        paid_mint in known.currencies, most_in, least_out, fee,
+        paid_mint in known.currencies, most_in, least_out, fee, pool,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard.addresses import from_text, require_address
 from lasersell_sync.trading.guard.context import NOTHING_KNOWN, TradeContext
+from lasersell_sync.trading.guard.market_pool import AnnouncedMarket, announced_market
 
 __all__ = ["BUY", "SELL", "Expected", "Request", "Signal", "expected_trade"]
 
@@ -40,6 +41,7 @@ class Expected(NamedTuple):
         context: what the session knows about the position.
         held_tokens: the whole position, in the token's smallest units.
         reference_units: what selling the whole position should bring, in lamports or USD1 base units; may be negative.
+        market: where the position trades, by its announcement, else by the signal or request itself.
         slippage_bps: what a sale may bring less than that, in basis points; None: as the guard's limit says.
     """
 
@@ -56,6 +58,7 @@ class Expected(NamedTuple):
     context: TradeContext = NOTHING_KNOWN
     held_tokens: int | None = None
     reference_units: int | None = None
+    market: AnnouncedMarket | None = None
     slippage_bps: int | None = None
 
     def least_proceeds(self, tokens: int, max_slippage_bps: int) -> int:
@@ -82,6 +85,12 @@ def expected_trade(signer: bytes, source: Signal | Request | None, context: Trad
         ValueError: a signal names something that is not an address.
     """
     expected = _from_source(signer, source)
+    announcement = None if context is None else context.announcement
+    place = None if announcement is None else announcement.market_context
+    if place is None and not isinstance(source, BuildBuyTxRequest) and source is not None:
+        place = source.market_context
+    if place is not None:
+        expected = expected._replace(market=announced_market(place))
     return expected if context is None else _with_context(expected, source, context)
 
 

@@ -12,6 +12,7 @@ from lasersell_sync.trading.send_targets import SendTargetRpc
 __all__ = ["GuardOptions"]
 
 _U64_MAX = 2**64 - 1
+_BPS_MAX = 10_000
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +28,8 @@ class GuardOptions:
     partner: str | None
     own_accounts: tuple[str, ...]
     tip_accounts: tuple[str, ...]
+    max_slippage_bps: int
+    never_sell: tuple[str, ...]
     allow: Mapping[str, Collection[str]]
     rpc: tuple[SendTargetRpc, ...]
 
@@ -36,9 +39,10 @@ class GuardOptions:
                 _require_amount(name, getattr(self, name))
         for name in ("max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports"):
             _require_amount(name, getattr(self, name))
+        _require_amount("max_slippage_bps", self.max_slippage_bps, _BPS_MAX)
 
 
-def _require_amount(field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U64_MAX:
+def _require_amount(field: str, value: object, most: int = _U64_MAX) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
-        raise ConfigurationError(field, f"{shown} is not a whole number from 0 to {_U64_MAX}")
+        raise ConfigurationError(field, f"{shown} is not a whole number from 0 to {most}")

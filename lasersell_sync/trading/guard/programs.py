@@ -5,9 +5,9 @@ bytes and accounts it has at least, and which other one it ``counts_as``), and a
 names to what is refused anyway, and for good: what such a list does not allow, no sale needs. The markets' programs
 have ``swaps``, whose first eight bytes follow from the name (Anchor), and which say in positions
 
-- of the account list: the ``user`` who signs, the accounts ``from`` which the user pays and ``to`` which the user is
-  paid (null: the user's own lamports), and the ``mints`` paid and got (``"SOL"``: lamports), in this order or, where
-  the program goes ``either_way``, in the other;
+- of the account list: the ``user`` who signs, the ``pool``, the accounts ``from`` which the user pays and ``to`` which
+  the user is paid (null: the user's own lamports), and the ``mints`` paid and got (``"SOL"``: lamports), in this order
+  or, where the program goes ``either_way``, in the other;
 - of the data: where the most that goes ``in`` and the least that comes ``out`` stand, eight bytes each. Where the
   byte behind the two is a mode, there is one position a mode. At ``zero`` is a fee for a third party.
 """
@@ -47,6 +47,7 @@ class SwapLayout:
         most_in: one position a mode; without modes, one.
         least_out: the same.
         zero: where a third party's fee stands, or None.
+        pool: the market's account of this token; None: not known.
     """
 
     user: int
@@ -57,6 +58,7 @@ class SwapLayout:
     most_in: tuple[int, ...]
     least_out: tuple[int, ...]
     zero: int | None
+    pool: int | None = None
 
 
 @attrs.frozen
@@ -170,9 +172,9 @@ def _swap(name: str, fields: dict[str, Any]) -> Layout:
     paid, got = map(_slot, fields["mints"])
     swap = SwapLayout(
         fields["user"], fields["from"], fields["to"], (paid, got), fields.get("either_way", False),
-        most_in, least_out, fields.get("zero"),
+        most_in, least_out, fields.get("zero"), fields.get("pool"),
     )  # fmt: skip
-    slots = [swap.user, swap.source, swap.target, paid, got]
+    slots = [swap.user, swap.source, swap.target, swap.pool, paid, got]
     numbers = [_MODE_AT] if swap.zero is None else [_MODE_AT, swap.zero + _U64_BYTES]
     least_bytes = max(numbers) + (len(most_in) > 1)
     return Layout(name, name, least_bytes, 1 + max(slot for slot in slots if slot is not None), swap)

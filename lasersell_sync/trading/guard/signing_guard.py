@@ -6,7 +6,7 @@ import copy
 import functools
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import attrs
 
@@ -79,6 +79,9 @@ class SigningGuard:
             that is passed along may, too.
         own_accounts: token accounts of the wallet that are not its associated ones, base58.
         tip_accounts: in addition to those of Helius, Jito and Astralane.
+        max_slippage_bps: what a sale may bring less than its known price (see ``TradeContext``), in basis points from 0
+            to 10 000, unless it was asked for with a slippage.
+        never_sell: mints that are never sold, base58.
         allow: programs and instructions that are trusted beyond the list, what they do notwithstanding: by program
             address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
             Solana's own programs take no addition: no sale needs what their lists refuse.
@@ -90,6 +93,14 @@ class SigningGuard:
 
     Threads: any, at the same time.
     """
+
+    #: SOL, USDC, USDT and USD1: what a trader holds to buy with is no position.
+    NEVER_SELL: ClassVar[tuple[str, ...]] = (
+        "So11111111111111111111111111111111111111112",
+        "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v",
+        "Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB",
+        "USD1ttGY1N17NEEHLmELoaybftRBUSErhqYiQzvEmuB",
+    )
 
     def __init__(
         self,
@@ -103,6 +114,8 @@ class SigningGuard:
         partner: str | None = None,
         own_accounts: Iterable[str] = (),
         tip_accounts: Iterable[str] = (),
+        max_slippage_bps: int = 5_000,
+        never_sell: Iterable[str] = NEVER_SELL,
         allow: Mapping[str, Collection[str]] = types.MappingProxyType({}),
         rpc: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None = None,
     ) -> None:
@@ -116,12 +129,15 @@ class SigningGuard:
             partner=partner,
             own_accounts=_texts("own_accounts", own_accounts),
             tip_accounts=_texts("tip_accounts", tip_accounts),
+            max_slippage_bps=max_slippage_bps,
+            never_sell=_texts("never_sell", never_sell),
             allow=dict(allow),
             rpc=() if rpc is None else rpc_targets("rpc", rpc),
         )
         self._tables = LookupTables()
         self._nodes = GuardNodes(self._options.rpc) if self._options.rpc else None
-        if partner is not None or self._options.own_accounts or self._options.tip_accounts or allow:
+        addresses = (partner, *self._options.own_accounts, *self._options.tip_accounts)
+        if any(addresses) or allow or never_sell is not self.NEVER_SELL:
             _ = self._limits  # wrong addresses are told here; without any, nothing is loaded before the first check
 
     @functools.cached_property
@@ -141,6 +157,8 @@ class SigningGuard:
                 "own": options.max_rent_lamports,
             },
             max_priority_fee_lamports=options.max_priority_fee_lamports,
+            max_slippage_bps=options.max_slippage_bps,
+            never_sell=frozenset(require_address("never_sell", text) for text in options.never_sell),
         )
 
     @property

@@ -11,7 +11,9 @@ from typing import Final
 
 from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
 from lasersell_sync.trading.guard.rules.fees import FEE_RULES
+from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
 from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES, TOKEN_ACCOUNT_RENT_LAMPORTS
+from lasersell_sync.trading.guard.rules.price import PRICE_RULES
 from lasersell_sync.trading.guard.rules.programs import PROGRAM_RULES
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
 from lasersell_sync.trading.guard.rules.signers import SIGNER_RULES
@@ -27,6 +29,8 @@ RULES: Final[tuple[Rule, ...]] = (
     *SIGNER_RULES,
     *PROGRAM_RULES,
     *TRADE_RULES,
+    *PRICE_RULES,
+    *IDENTITY_RULES,
     *ACCOUNT_RULES,
     *LAMPORT_RULES,
     *FEE_RULES,

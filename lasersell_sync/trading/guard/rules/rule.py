@@ -29,6 +29,8 @@ class Limits:
     max_buy: Mapping[str, int | None]
     max_lamports: Mapping[str, int]
     max_priority_fee_lamports: int
+    max_slippage_bps: int
+    never_sell: frozenset[bytes]
 
 
 class Offence(NamedTuple):

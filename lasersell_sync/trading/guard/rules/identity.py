@@ -1,0 +1,100 @@
+"""Whether a trade is about a position that is known, and on the market where it is known to trade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from lasersell_sync.trading.guard.addresses import from_text
+from lasersell_sync.trading.guard.decoded import Decoded, Swap, shown
+from lasersell_sync.trading.guard.expected import SELL, Expected
+from lasersell_sync.trading.guard.market_pool import AnnouncedMarket, graduated_pool
+from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
+
+__all__ = ["ANNOUNCED", "IDENTITY_RULES"]
+
+ANNOUNCED: Final = "announced"
+_ALLOW_ONCE = "if you mean to sell it: seller.allow_once(key)"
+
+
+@rule(ANNOUNCED, "the position is one that the session or the journal knows")
+def _announced(_: Decoded, trade: Expected, __: Limits) -> Iterator[Offence]:
+    opened = trade.context.announcement
+    if opened is None:
+        if trade.context.is_announced is False:
+            yield Offence(
+                f"no link of this session announced a position of {shown(trade.mint)}, nor does the journal have it",
+                trade.mint, f"{_ALLOW_ONCE}, or AutoSeller(sell_unannounced=True)",
+            )  # fmt: skip
+        return
+    compared = [("wallet", opened.wallet_pubkey, trade.wallet), ("mint", opened.mint, trade.mint)]
+    if trade.token_account is not None:
+        compared.append(("token account", opened.token_account, trade.token_account))
+    for name, announced, traded in compared:
+        if traded is not None and traded != from_text(announced):
+            yield Offence(f"its {name} is {shown(traded)}, and the announcement's is {announced}", traded)
+
+
+@rule("never_sell", "it does not sell what is never to be sold")
+def _never_sell(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    listed = limits.never_sell if trade.context.never_sell is None else trade.context.never_sell
+    named = [trade.mint] if trade.side == SELL else []
+    sold = dict.fromkeys([*named, *(swap.paid_mint for swap in tx.swaps if not swap.is_purchase)])
+    for mint in sold:
+        if mint in listed:
+            yield Offence(
+                f"it sells {shown(mint)}, which is never to be sold", mint,
+                f"{_ALLOW_ONCE}; to sell it always: never_sell=[...] without it",
+            )  # fmt: skip
+
+
+@rule("pool", "it trades in the pool that was announced, or in the PumpSwap pool of a graduated coin")
+def _pool(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    market = trade.market
+    if market is None:
+        return
+    for swap in tx.swaps:
+        if not _is_in_market(swap, market, limits):
+            yield Offence(
+                f"instruction {swap.instruction.number} trades in {_place(swap)}, and the position was announced in "
+                f"{market.program}" + (f" {shown(market.pool)}" if market.pool is not None else ""),
+                swap.pool or swap.instruction.program_key, _ALLOW_ONCE,
+            )  # fmt: skip
+    if not tx.swaps and market.pool is not None and market.pool not in tx.keys:
+        yield Offence(f"the announced pool {shown(market.pool)} is not among its accounts", market.pool, _ALLOW_ONCE)
+
+
+def _is_in_market(swap: Swap, market: AnnouncedMarket, limits: Limits) -> bool:
+    program = swap.instruction.program
+    assert program is not None  # a swap is read by its program's list
+    token, currency = (swap.got_mint, swap.paid_mint) if swap.is_purchase else (swap.paid_mint, swap.got_mint)
+    if token in limits.known.currencies:
+        return True  # a second hop, from currency to currency: the position is in the first one
+    if program.name != market.program:
+        return _is_graduated(swap, market, token, currency, limits)
+    if market.quote_mint is not None and currency != market.quote_mint:
+        return False
+    if market.pool is None:
+        return True
+    return market.pool == swap.pool if swap.pool is not None else market.pool in swap.instruction.accounts
+
+
+def _is_graduated(
+    swap: Swap, market: AnnouncedMarket, token: bytes | None, currency: bytes | None, limits: Limits
+) -> bool:
+    program = swap.instruction.program
+    if program is None or market.program != "pump_fun" or program.name != "pump_swap":
+        return False
+    if token is None or currency is None or swap.pool is None:
+        return False
+    pump_fun = next(known.address for known in limits.known.programs.values() if known.name == "pump_fun")
+    return swap.pool == graduated_pool(pump_fun, program.address, token, currency)
+
+
+def _place(swap: Swap) -> str:
+    program = swap.instruction.program
+    name = "" if program is None else program.name
+    return name if swap.pool is None else f"{name} {shown(swap.pool)}"
+
+
+IDENTITY_RULES = (_announced, _never_sell, _pool)
