@@ -126,7 +126,7 @@ cdef enum:
     CACHE_SIZE = 1 << CACHE_BITS
     ITEMS_ON_STACK = 16
     ROOM_BEFORE = 16        # bytes that the fast reader of digits steps back into
-    ROOM_BEHIND = 17        # and that it may read from a number's first digit on
+    ROOM_BEHIND = 18        # and that it may read from a number's first byte on: a sign, sixteen digits, what follows
 
 cdef enum Kind:
     KIND_U64, KIND_U32, KIND_U16, KIND_U8, KIND_I64, KIND_F64, KIND_BOOL, KIND_STR, KIND_OBJECT, KIND_LIST, KIND_STR_LIST

@@ -16,6 +16,14 @@ ROOT = Path(__file__).parents[2]
 LONGEST = 4000
 
 
+def message_texts() -> list[bytes]:
+    """One message of each kind that the benchmarks know, and a few more of the frequent ones."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import data
+
+    return data.mixed(60)
+
+
 def texts(corpus: Path) -> list[bytes]:
     sys.path.insert(0, str(ROOT))
     from benchmarks import data

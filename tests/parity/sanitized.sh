@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests of the compiled core built with AddressSanitizer and UndefinedBehaviorSanitizer:
 #     tests/parity/sanitized.sh [PYTEST ARGUMENTS, such as tests/parity -k lanes]
+#     tests/parity/sanitized.sh --run -m tests.fuzz.fuzz_glue 1000000
 # It builds in a copy, so that the module built here stays what users get. PYTHON names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -30,7 +31,12 @@ export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64:log_path=$work/report
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$work/report
 failed=0
 # A crash is the sanitizer's to report.
-"$python" -m pytest -p no:cacheprovider -p no:faulthandler "$@" || failed=$?
+if [ "${1-}" = --run ]; then
+    shift
+    "$python" "$@" || failed=$?
+else
+    "$python" -m pytest -p no:cacheprovider -p no:faulthandler "$@" || failed=$?
+fi
 for report in "$work"/report.*; do
     [ -e "$report" ] && { cat "$report"; failed=1; }
 done
