@@ -6,7 +6,6 @@ solders nor urllib3; what trades is loaded when it is first named, for many prog
 """
 
 import importlib as _importlib
-import logging as _logging
 import typing as _typing
 
 from lasersell_sync._version import __version__
@@ -417,6 +416,3 @@ __all__ = [
     "sign_unsigned_tx_b64",
     "warm_send_target",
 ]
-
-# Silent unless the application configures logging, as a library should be.
-_logging.getLogger(__name__).addHandler(_logging.NullHandler())

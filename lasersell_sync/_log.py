@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 
 ROOT = "lasersell_sync"
 
 
 def logger(area: str) -> logging.Logger:
-    """The logger ``lasersell_sync.<area>``; the front door hangs a NullHandler on the root of these."""
+    """The logger ``lasersell_sync.<area>``.
+
+    No handler is attached to any of them: a program that configures no logging gets warnings and errors on stderr,
+    as Python does it (``logging.lastResort``).
+    """
     return logging.getLogger(f"{ROOT}.{area}")
 
 
@@ -21,6 +26,15 @@ def scrub(text: str, *secrets: str | None) -> str:
         if secret:
             text = text.replace(secret, "[redacted]")
     return text
+
+
+#: As long as the base58 form of a secret key, and shorter than any transaction. (Signatures are as long, and go, too.)
+_SECRET_LIKE = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without anything that may be a transaction or a key, for the words of somebody else's exception."""
+    return _SECRET_LIKE.sub("[redacted]", text)
 
 
 def shorten(text: str, limit: int = 220) -> str:

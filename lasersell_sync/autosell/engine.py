@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import traceback
@@ -12,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from lasersell_sync._log import logger
+from lasersell_sync._log import logger, shorten, without_secrets
 from lasersell_sync.autosell.exits import ExitKey, part_of
 from lasersell_sync.autosell.held_tokens import HeldTokens
 from lasersell_sync.autosell.journal import ExitRecord, Journal
@@ -211,7 +212,9 @@ class AutoSeller:
             log.warning("callbacks still run %s s after close() and are left behind: %s", timeout, ", ".join(stuck))
         for position in list(self._positions.values()):
             for sale in position.live_sales:
-                self._tell_user(self._on_outcome, position.unknown(sale))
+                report = position.unknown(sale)
+                log.warning("%s: %s %s", report.key, report.outcome.value, report.detail)
+                self._tell_user(self._on_outcome, report)
         for end in list(self._leg_ends):
             end.cancel()
         if self._own_journal is not None and not stuck:
@@ -334,7 +337,7 @@ class AutoSeller:
         return callback
 
     def _report_sale(self, report: SellReport, exit_id: int) -> None:
-        log.info("%s: %s %s", report.key, report.outcome.value, report.detail)
+        log.log(_level_of(report), "%s: %s %s", report.key, report.outcome.value, report.detail)
         self._tell_user(self._on_outcome, report)
         try:
             self._journal.reported(exit_id)
@@ -343,7 +346,7 @@ class AutoSeller:
             log.warning("that %s was reported is not recorded: %s", report.key, error)
 
     def _report_buy(self, report: BuyReport) -> None:
-        log.info("purchase of %s: %s %s", report.mint, report.outcome.value, report.detail)
+        log.log(_level_of(report), "purchase of %s: %s %s", report.mint, report.outcome.value, report.detail)
         self._tell_user(self._on_buy, report)
 
     def _report_problem(self, error: Exception) -> None:
@@ -357,9 +360,10 @@ class AutoSeller:
         if isinstance(error, JournalError):
             log.error("exits wait for the journal: %s", error)
         else:
-            # Without its words: whoever raised it may quote a transaction. The user is handed all of it.
+            # Whoever raised it may quote a transaction: such words are left out here. The user is handed all of it.
             where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s: %s, and is taken up again:\n%s", self._name(line), type(error).__name__, where)
+            words = shorten(without_secrets(f"{type(error).__name__}: {error}"))
+            log.error("%s: %s. It is taken up again. Where it was raised:\n%s", self._name(line), words, where)
         self._tell_user(self._on_problem, error)
 
     def _name(self, line: Hashable) -> str:
@@ -538,6 +542,11 @@ def _account_of(signal: ExitSignalWithTx, handle: PositionHandle | None) -> str 
     except ConfigurationError:
         return None
     return to_text(token_account(wallet, mint, program))
+
+
+def _level_of(report: SellReport | BuyReport) -> int:
+    """Whatever was not sold or bought is a warning: a program without callbacks must see it, too."""
+    return logging.INFO if report.outcome is SellOutcome.CONFIRMED or report.is_dry_run else logging.WARNING
 
 
 def _line_of(key: ExitKey) -> PositionId:

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from lasersell_sync._backend import Caller
 from lasersell_sync._log import logger
@@ -22,6 +22,18 @@ log = logger("dispatch")
 
 Handler: TypeAlias = Callable[[StreamEvent], object]
 Dispatch: TypeAlias = Literal["thread", "per_lane", "inline"]
+
+
+class HandlerErrors(NamedTuple):
+    """What handlers raised.
+
+    Attributes:
+        raised: how often.
+        last: handler, exception type and event type of the latest one. Its words are in the log.
+    """
+
+    raised: int = 0
+    last: str = ""
 
 
 class HandlerRegistry:
@@ -100,6 +112,10 @@ class Dispatcher:
         self._callers: dict[threading.Thread, tuple[Caller, Lane]] = {}
         #: Since when the call has been running that was reported as stuck; each is reported once.
         self._reported: dict[Caller, float] = {}
+        # Guards the change of ``errors``.
+        self._errors_lock = threading.Lock()
+        #: What handlers have raised so far.
+        self.errors = HandlerErrors()
         #: Set when close() has waited long enough: whatever still waits in the lanes is left there.
         self._abandoned = threading.Event()
 
@@ -159,6 +175,10 @@ class Dispatcher:
         if not isinstance(error, (Exception, SystemExit)):
             raise error
         name = _name(handler)
+        with self._errors_lock:
+            self.errors = HandlerErrors(
+                raised=self.errors.raised + 1, last=f"{name} raised {type(error).__name__} for {event.type}"
+            )
         log.error("handler %s raised for %s", name, event.type, exc_info=error)
         if event.type == HandlerError.type:
             # A handler of handler_error that raises would call itself for ever.

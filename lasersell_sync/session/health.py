@@ -26,6 +26,8 @@ class Health:
         waiting: events that nobody has consumed yet.
         decode_errors: messages that could not be read, so far.
         sessions: sessions so far; one more than the reconnects.
+        handler_errors: exceptions that handlers raised, so far. They do not make the session unhealthy.
+        last_handler_error: the latest of them: handler, exception type and event type; empty when none was raised.
 
     Threads: immutable, any.
     """
@@ -39,6 +41,8 @@ class Health:
     waiting: int
     decode_errors: int
     sessions: int
+    handler_errors: int = 0
+    last_handler_error: str = ""
 
     @classmethod
     def judge(
@@ -49,6 +53,7 @@ class Health:
         stuck_handlers: tuple[str, ...],
         stale_positions: int,
         not_started: tuple[str, ...] = (),
+        handler_errors: tuple[int, str] = (0, ""),
         stats: StreamStats,
     ) -> Health:
         """Put the facts together."""
@@ -71,6 +76,8 @@ class Health:
             waiting=stats.waiting,
             decode_errors=stats.decode_errors,
             sessions=stats.sessions,
+            handler_errors=handler_errors[0],
+            last_handler_error=handler_errors[1],
         )
 
     def to_dict(self) -> dict[str, Any]:

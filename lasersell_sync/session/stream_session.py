@@ -389,6 +389,7 @@ class StreamSession:
             error=self._connection.reader.error,
             stuck_handlers=self._dispatcher.stuck(),
             stale_positions=sum(handle.stale for handle in self.positions()),
+            handler_errors=self._dispatcher.errors,
             not_started=self._state.start_watch.problems(),
             stats=stats,
         )

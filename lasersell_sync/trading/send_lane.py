@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ NOT_TAKEN_CODES: Final = frozenset(
 _HANGS_AFTER_S: Final = 1.0
 #: Of one target at once; more wait. A target that hangs holds one each for ``send_timeout_s``.
 _THREADS: Final = 8
+#: Copies of all transactions fail alike while a target is down: one warning in so many seconds says it.
+_WARNS_AGAIN_AFTER_S: Final = 30.0
 _BROKEN_CONNECTION = {"request_send", "response_read"}
 
 
@@ -77,6 +80,8 @@ class SendLane:
         self._begun: dict[int, float] = {}
         #: Monotonic seconds.
         self.last_used_at = 0.0
+        #: Why a copy was not taken, when that was warned of last, and when that was.
+        self._warned = ("", 0.0)
 
     # ── copies ──
 
@@ -122,8 +127,20 @@ class SendLane:
             else:
                 # What a refusal of the second copy says is not true of the first.
                 return (Answer.UNCERTAIN if answer is Answer.REFUSED else answer), problem
-        log.info("%s: no word on %s: %s", self._client.label, signature, first)
+        self._note_silence(signature, str(first))
         return Answer.UNCERTAIN, str(first)
+
+    def _note_silence(self, signature: str, problem: str) -> None:
+        """A warning, but of copies that fail again and again for one reason only once in a while."""
+        now = self._clock()
+        is_known = problem == self._warned[0] and now - self._warned[1] < _WARNS_AGAIN_AFTER_S
+        if not is_known:
+            self._warned = problem, now
+        log.log(
+            logging.INFO if is_known else logging.WARNING,
+            "%s did not take %s, which is sent again: %s",
+            self._client.label, signature, problem,
+        )  # fmt: skip
 
     def _attempt(self, signature: str, tx_b64: str, budget: TimeBudget) -> tuple[Answer, str]:
         try:
