@@ -225,24 +225,44 @@ cdef class Lanes:
             Py_DECREF(dropped.item)
         return 0
 
-    def forget_position(self, position_id, /):
-        """Take out what waits in the low lane about a position; returns how many."""
+    def forget_position(self, position_id, unwanted=None, /):
+        """Take out what waits in the low lane about a position; returns how many.
+
+        Args:
+            position_id: the key under which it was put there.
+            unwanted: called with each such item, on this thread, the producer's; True takes it out. None: all of them.
+        """
         cdef list gone = []
+        cdef list found = []
         cdef PyObject *number
         cdef uint64_t at
         for slots in self.slots_of.values():
             number = PyDict_GetItemWithError(slots, <PyObject *>position_id)
             if number != NULL:
-                gone.append(self.give(&self.slotted, PyLong_AsUnsignedLongLong(<object>number)))
+                found.append((True, <object>number))
         for at in range(self.loose.head, self.loose.tail):
             if (
                 entry_at(&self.loose, at).item != NULL
                 and entry_at(&self.loose, at).position != NULL
                 and <object>entry_at(&self.loose, at).position == position_id
             ):
-                gone.append(self.give(&self.loose, at))
+                found.append((False, at))
+        for is_slotted, place in found:
+            self.take_unwanted(&self.slotted if is_slotted else &self.loose, place, unwanted, gone)
         self.unfinished -= len(gone)
         return len(gone)
+
+    cdef int take_unwanted(self, Row *row, uint64_t at, object unwanted, list gone) except -1:
+        cdef object item
+        # Consumers may take entries while `unwanted` runs. Nobody puts any: only the producer does, and that is us.
+        if at < row.head or entry_at(row, at).item == NULL:
+            return 0
+        if unwanted is not None:
+            item = <object>entry_at(row, at).item
+            if not unwanted(item) or at < row.head or entry_at(row, at).item != <PyObject *>item:
+                return 0
+        gone.append(self.give(row, at))
+        return 0
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -93,6 +93,7 @@ from lasersell_sync.retry import (
     RetryPolicy,
 )
 from lasersell_sync.session.events import (
+    Contradiction,
     HandlerError,
     HandlerStuck,
     Resynced,
@@ -348,6 +349,7 @@ __all__ = [
     # stream.client
     "StreamClient",
     # session.events
+    "Contradiction",
     "HandlerError",
     "HandlerStuck",
     "Resynced",

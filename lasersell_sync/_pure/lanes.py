@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar
 
 __all__ = ["Lane", "Lanes"]
@@ -76,10 +76,19 @@ class Lanes(Generic[T]):
                 self.dropped += 1
                 self.unfinished -= 1
 
-    def forget_position(self, position_id: int, /) -> int:
-        """Take out what waits in the low lane about a position; returns how many."""
+    def forget_position(self, position_id: int, unwanted: Callable[[T], bool] | None = None, /) -> int:
+        """Take out what waits in the low lane about a position; returns how many.
+
+        Args:
+            position_id: the key under which it was put there.
+            unwanted: called with each such item, on this thread, the producer's; True takes it out. None: all of them.
+        """
         with self._rows_lock:
-            gone = [key for key, (_, position) in self._low.items() if position == position_id]
+            gone = [
+                key
+                for key, (item, position) in self._low.items()
+                if position == position_id and (unwanted is None or unwanted(item))
+            ]
             if gone:
                 for key in gone:
                     del self._low[key]

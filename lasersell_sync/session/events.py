@@ -21,7 +21,16 @@ else:
 
     M = TypeVar("M")
 
-__all__ = ["EVENT_TYPES", "EventMessage", "HandlerError", "HandlerStuck", "Resynced", "StreamEvent", "event_type"]
+__all__ = [
+    "EVENT_TYPES",
+    "Contradiction",
+    "EventMessage",
+    "HandlerError",
+    "HandlerStuck",
+    "Resynced",
+    "StreamEvent",
+    "event_type",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -79,9 +88,31 @@ class Resynced:
     gap_seconds: float
 
 
+@attrs.frozen(kw_only=True)
+class Contradiction:
+    """A message contradicts an earlier one of the same connection; at most one of these in ten seconds.
+
+    The message's own token account decides what it is about; without one, the id does. Nothing is lost.
+
+    Attributes:
+        problem: what contradicts what, in words.
+        position_id: the id in the message.
+        token_account: the token account in the message; None when it has none.
+        count: contradictions so far on this connection (``stats().contradictions``).
+    """
+
+    type: ClassVar[str] = "contradiction"
+    problem: str
+    position_id: int
+    token_account: str | None
+    count: int
+
+
 #: What a session adds to the connection's own events.
-SESSION_EVENTS: tuple[type[HandlerError | HandlerStuck | Resynced], ...] = (HandlerError, HandlerStuck, Resynced)
-EventMessage: TypeAlias = ServerMessage | ConnectionEvent | HandlerError | HandlerStuck | Resynced
+SESSION_EVENTS: tuple[type[HandlerError | HandlerStuck | Resynced | Contradiction], ...] = (
+    *(HandlerError, HandlerStuck, Resynced, Contradiction),
+)
+EventMessage: TypeAlias = ServerMessage | ConnectionEvent | HandlerError | HandlerStuck | Resynced | Contradiction
 
 
 @attrs.frozen(weakref_slot=False)

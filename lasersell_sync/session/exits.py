@@ -49,15 +49,19 @@ class ExitMemory:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        self._asked: dict[int, int] = {}
+        #: By token account, or by id where a message names none.
+        self._asked: dict[str | int, int] = {}
 
-    def is_repeat(self, message: ExitSignalWithTx) -> bool:
+    def is_repeat(self, message: ExitSignalWithTx, token_account: str | None) -> bool:
         """True when this very signal came before: same position, trigger, level and transaction.
 
-        A refreshed exit has a new transaction, so it is new.
+        The id has no part in it where the token account is known (None: it is not): after a reconnect the same exit may
+        come under another one. A refreshed exit has a new transaction, so it is new.
         """
-        key = (message.position_id, message.triggered_at_ms, message.level_index, hash(message.unsigned_tx_b64))
+        position = token_account or message.position_id
+        key = (position, message.triggered_at_ms, message.level_index, hash(message.unsigned_tx_b64))
         if self._asked:
+            self._asked.pop(position, None)
             self._asked.pop(message.position_id, None)
         seen = self._seen
         known = len(seen)
@@ -69,9 +73,13 @@ class ExitMemory:
             seen.popitem(last=False)
         return False
 
-    def may_ask_again(self, position_id: int) -> bool:
+    def may_ask_again(self, position: str | int) -> bool:
         """True the first few times; a server that repeats what we cannot read must not be asked for ever."""
         if len(self._asked) > REMEMBERED:
             self._asked.clear()
-        self._asked[position_id] = self._asked.get(position_id, 0) + 1
-        return self._asked[position_id] <= ASK_AGAIN
+        self._asked[position] = self._asked.get(position, 0) + 1
+        return self._asked[position] <= ASK_AGAIN
+
+    def new_connection(self) -> None:
+        """Ids of the connection before name nothing any more."""
+        self._asked = {position: count for position, count in self._asked.items() if isinstance(position, str)}

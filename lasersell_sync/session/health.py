@@ -25,6 +25,7 @@ class Health:
         idle_seconds: since the last byte arrived.
         waiting: events that nobody has consumed yet.
         decode_errors: messages that could not be read, so far.
+        contradictions: messages that contradict an earlier one of their connection, so far.
         sessions: sessions so far; one more than the reconnects.
         handler_errors: exceptions that handlers raised, so far. They do not make the session unhealthy.
         last_handler_error: the latest of them: handler, exception type and event type; empty when none was raised.
@@ -40,6 +41,7 @@ class Health:
     idle_seconds: float | None
     waiting: int
     decode_errors: int
+    contradictions: int
     sessions: int
     handler_errors: int = 0
     last_handler_error: str = ""
@@ -75,6 +77,7 @@ class Health:
             idle_seconds=stats.idle_seconds,
             waiting=stats.waiting,
             decode_errors=stats.decode_errors,
+            contradictions=stats.contradictions,
             sessions=stats.sessions,
             handler_errors=handler_errors[0],
             last_handler_error=handler_errors[1],

@@ -34,8 +34,12 @@ class Resync:
         self._kept: dict[PositionKey, None] = {}
         self._opened: dict[PositionKey, None] = {}
 
-    def announced(self, key: PositionKey) -> None:
-        """A ``position_opened`` came."""
+    def announced(self, key: PositionKey, *, is_known: bool) -> None:
+        """A ``position_opened`` came, of an opening that was known before or of another one."""
+        if not is_known:
+            # What was expected is gone.
+            self._expected.discard(key)
+            self._kept.pop(key, None)
         (self._kept if key in self._expected else self._opened)[key] = None
 
     def closed(self, key: PositionKey) -> None:

@@ -21,15 +21,14 @@ from lasersell_sync.messages import (
     TradeTick,
     UnknownMessage,
 )
+from lasersell_sync.openings import OwnSales
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.session.events import UNKNOWN, Resynced, StreamEvent
+from lasersell_sync.session.events import UNKNOWN, Contradiction, Resynced, StreamEvent
 from lasersell_sync.session.exits import ExitMemory, recognise_exit
-from lasersell_sync.session.market_view import MarketView
 from lasersell_sync.session.memory import EventMemory
-from lasersell_sync.session.resync import Resync
+from lasersell_sync.session.position_tracker import PositionTracker
 from lasersell_sync.session.start_watch import StartWatch
-from lasersell_sync.session.table import PositionTable
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue
@@ -55,10 +54,14 @@ class SessionState(LaneSink[StreamEvent]):
         on_handler_error: Callable[[Any, StreamEvent, BaseException], None],
     ) -> None:
         super().__init__(lanes)
-        self.table = PositionTable()
-        self.market = MarketView()
         self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
         self.deadlines.set_timeout(connection.deadline_timeout_sec)
+        self._sales = OwnSales()
+        self._tracker = PositionTracker(
+            lanes, self.deadlines, self._sales, connection.reader.counters, connection.server_time_ms, self._tell
+        )
+        self.table = self._tracker.table
+        self.market = self._tracker.market
         self.memory = EventMemory()
         #: What was set up beside the session and must be started.
         self.start_watch = StartWatch()
@@ -91,7 +94,6 @@ class SessionState(LaneSink[StreamEvent]):
         self._connection = connection
         self._watch_handlers = watch_handlers
         self._exits = ExitMemory()
-        self._resync: Resync | None = None
         # What each type means; a type that is not here is delivered, and means nothing to the session.
         self._meaning: dict[type, Callable[[Any, int], None]] = {
             **dict.fromkeys(LOW_LANE_CLASSES, self._on_frequent),
@@ -114,41 +116,27 @@ class SessionState(LaneSink[StreamEvent]):
 
     def event(self, event: ConnectionEvent) -> None:
         """Deliver the connection's news, and do what it means for the session."""
+        if isinstance(event, Connected) and event.reconnected:
+            self._exits.new_connection()
+            self._tracker.reconnected(gap_s=event.gap_seconds, grace_s=self._connection.options.resync_grace_s)
+        elif isinstance(event, Disconnected):
+            self._tracker.disconnected()
         self._tell(event)
         if isinstance(event, Connected):
-            if event.reconnected:
-                self._resync = Resync(
-                    self.table,
-                    gap_seconds=event.gap_seconds,
-                    grace_s=self._connection.options.resync_grace_s,
-                )
             self.deadlines.retry_due()
-        elif isinstance(event, Disconnected):
-            # The next reconnect begins a window of its own.
-            self._resync = None
         elif isinstance(event, DecodeFailure):
             self._ask_again(event)
 
     def tick(self) -> float | None:
         """What is due: ``lagged``, the end of a resync, handlers that hang."""
-        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick()]
-        if self._resync is not None:
-            due_s = self._resync.due_in_s()
-            if due_s > 0:
-                dues.append(due_s)
-            else:
-                resynced, self._resync = self._resync.result(), None
-                log.info(
-                    "after a gap of %.1f s: %d positions kept, %d new, %d not announced again",
-                    resynced.gap_seconds,
-                    len(resynced.kept),
-                    len(resynced.opened),
-                    len(resynced.missing),
-                )
-                self._tell(resynced)
+        resync_due_s = self._tracker.resync_due_in_s()
+        if resync_due_s is not None and resync_due_s <= 0:
+            self._tell(self._tracker.end_resync())
+            resync_due_s = None
+        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick(), resync_due_s]
         return min((due for due in dues if due is not None), default=None)
 
-    def _tell(self, event: ConnectionEvent | Resynced) -> None:
+    def _tell(self, event: ConnectionEvent | Resynced | Contradiction) -> None:
         told: StreamEvent = StreamEvent(event.type, event, None, time.monotonic_ns())
         self._remember(told)
         self.router.high(event.type, told)
@@ -202,68 +190,40 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver_low(UNKNOWN, message, None, received_ns)
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
-        self._deliver(message, self.table.balance(message), received_ns)
+        self._deliver(message, self._tracker.balance(message), received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
         self._writer.observe_opened(message)
         self._on_opened(message, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
-        handle = self.table.announced_again(message) or self._take_in(message)
-        if self._resync is not None:
-            self._resync.announced(handle.key)
-        self._deliver(message, handle, received_ns)
-
-    def _take_in(self, message: PositionOpened) -> PositionHandle:
-        """One that is new, or comes under a new id."""
-        key = (message.wallet_pubkey, message.token_account)
-        previous = self.table.by_key(key)
-        if previous is not None and previous.position_id != message.position_id:
-            # The same position under a new id: values under the old one would never be replaced.
-            self.market.forget(previous.position_id)
-        handle = self.table.opened(message)
-        if not self.deadlines.counts_for(key):
-            self.deadlines.start(handle, age_s=self._age_s(message.opened_at_ms))
-        return handle
-
-    def _age_s(self, opened_at_ms: int | None) -> float | None:
-        """How long ago that was by the server's clock, which hello_ok told; our own wall clock has no say."""
-        server_now_ms = self._connection.server_time_ms()
-        if opened_at_ms is None or server_now_ms is None:
-            return None
-        return (server_now_ms - opened_at_ms) / 1000
+        self._deliver(message, self._tracker.opened(message), received_ns)
 
     def _on_closed(self, message: PositionClosed, received_ns: int) -> None:
-        handle = self.table.closed(message)
-        self.market.forget(message.position_id)
-        if handle is not None:
-            self.market.forget(handle.position_id)
-            self.deadlines.cancel(handle.key)
-            if self._resync is not None:
-                self._resync.closed(handle.key)
-        self._connection.reader.counters.late += self.lanes.forget_position(message.position_id)
-        self._deliver(message, handle, received_ns)
+        self._deliver(message, self._tracker.closed(message), received_ns)
 
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
         """In one piece: a sale waits for it, and on a quiet link every further function is code that has gone cold."""
         if self._writer.awaits_exits:
             self._writer.observe(message)
-        if self._exits.is_repeat(message):
+        handle = self.table.exit_of(message)
+        account = message.token_account if handle is None else handle.token_account
+        if self._exits.is_repeat(message, account):
             self._connection.reader.counters.duplicates += 1
             log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
             return
-        handle = self.table.fresh.get(message.position_id)
-        if handle is None:
-            handle = self.table.heard_of(self.table.find(message.position_id, message.token_account))
         if self.taps.hearer is None:
             self.router.deliver(message.type, message, handle, received_ns)
         else:
             self._deliver(message, handle, received_ns)
+        # The sale does not wait for this.
+        if handle is not None and not message.watched:
+            self._sales.signalled((handle.wallet_pubkey, handle.token_account), message, received_ns)
 
     def _ask_again(self, failure: DecodeFailure) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""
         lost = recognise_exit(failure.raw)
-        if lost is None or not self._exits.may_ask_again(lost.position_id):
+        if lost is None or not self._exits.may_ask_again(lost.token_account or lost.position_id):
             return
         log.warning("an exit signal of position %d could not be read: asking for it again", lost.position_id)
         try:

@@ -338,8 +338,9 @@ class StreamSession:
 
     def pnl(self, handle: PositionHandle) -> PnlUpdate | None:
         """The newest profit and loss of a position; None before the first, and after its close."""
-        current = self._state.table.by_key(handle.key)
-        return None if current is None else self._state.market.pnl(current.position_id)
+        table = self._state.table
+        current = table.by_key(handle.key)
+        return None if current is None or not table.has_id(handle.key) else self._state.market.pnl(current.position_id)
 
     def get_slippage_bands(self, position_id: int) -> tuple[SlippageBand, ...] | None:
         """The newest slippage bands of a position; None before its first snapshot."""

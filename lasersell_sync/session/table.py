@@ -1,20 +1,28 @@
-"""The positions a session knows, by id and by token account."""
+"""The positions a session knows.
+
+A position is its wallet and token account. An id names a position within one connection only, so ids are an index: the
+newest announcement owns its id, and a new connection begins with an empty index.
+"""
 
 from __future__ import annotations
 
 import operator
 import threading
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import attrs
 
 from lasersell_sync._backend import Handles, Maker
-from lasersell_sync.messages import BalanceUpdate, PositionClosed, PositionOpened
+from lasersell_sync.messages import BalanceUpdate, ExitSignalWithTx, PositionClosed, PositionOpened
+from lasersell_sync.openings import Opening, OwnSales, is_same_opening
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.quotes import quote_currency_of
 
-__all__ = ["PositionTable"]
+__all__ = ["Announced", "PositionTable"]
+
+_Key = tuple[str, str]
 
 #: How many closed positions are remembered, to tell a late update of one from an update of a stranger.
 REMEMBERED_CLOSED: Final = 65_536
@@ -27,7 +35,7 @@ _values_of = operator.attrgetter(*_FIELDS)
 _make_handle = Maker(PositionHandle, _FIELDS)
 
 
-def _handle_of(message: PositionOpened) -> PositionHandle:
+def _handle_of(message: PositionOpened, opened_at_ms: int | None) -> PositionHandle:
     """The handle that a ``position_opened`` announces; the values are in the order of the handle's fields."""
     context = message.market_context
     handle: PositionHandle = _make_handle(
@@ -45,7 +53,7 @@ def _handle_of(message: PositionOpened) -> PositionHandle:
         message.token_price_quote,
         message.market_cap_quote,
         message.pool_liquidity_quote,
-        message.opened_at_ms,
+        opened_at_ms,
         message.slot,
         message.watched,
         message.mirror_source,
@@ -63,92 +71,143 @@ def _updated(handle: PositionHandle, *, tokens: int, stale: bool) -> PositionHan
     return updated
 
 
+class Announced(NamedTuple):
+    """What a ``position_opened`` changed.
+
+    Attributes:
+        handle: the position from now on.
+        known: its last handle of the same opening; None when this opening is new.
+        replaced: its last handle of an earlier opening, whose close was missed; None when there is none.
+        ousted: the position that had this id on this connection until now; None when nobody else had it.
+    """
+
+    handle: PositionHandle
+    known: PositionHandle | None
+    replaced: PositionHandle | None
+    ousted: PositionHandle | None
+
+
 class PositionTable:
     """Handles of all open positions.
+
+    Args:
+        sales: what the exit signals say; they may explain another entry.
+        on_contradiction: called with (problem, id, token account) when a message contradicts an earlier one of the same
+            connection. The message's own token account decides; without one, the id does.
 
     Threads: the reader writes; ``handles`` and the look-ups from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        sales: OwnSales | None = None,
+        on_contradiction: Callable[[str, int, str | None], None] = lambda *_: None,
+    ) -> None:
+        self._sales = sales or OwnSales()
+        self._on_contradiction = on_contradiction
         # Guards the dicts while they change together. Look-ups by the reader itself need no lock, nor does a new handle
         # in the place of an older one of the same id.
         self._lock = threading.Lock()
+        # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time. In the order of opening.
+        self._by_key: dict[_Key, PositionHandle] = {}
+        #: What ids mean on this connection. A position whose id another one took over, or that was not announced on
+        #: this connection, is not in here; its handle keeps the id that it had.
         self._by_id: dict[int, PositionHandle] = {}
-        #: Those that are not stale: a frequent message about one changes nothing here, so the reader's fast way may
-        #: take the handle itself.
+        #: Those of ``_by_id`` that are not stale: a frequent message about one changes nothing here, so the reader's
+        #: fast way may take the handle itself.
         self.fresh: Handles[PositionHandle] = Handles()
-        # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time.
-        self._id_by_key: dict[tuple[str, str], int] = {}
-        # (wallet, mint) to the ids that share it, for balance updates that name no account.
-        self._ids_by_mint: dict[tuple[str, str], set[int]] = {}
+        # (wallet, mint) to the positions that share it, for balance updates that name no account.
+        self._keys_by_mint: dict[tuple[str, str], set[_Key]] = {}
+        #: Ids that were closed on this connection.
         self._closed: OrderedDict[int, None] = OrderedDict()
 
     # ── the reader ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def opened(self, message: PositionOpened) -> PositionHandle:
-        """Take a position in; one announced again, maybe under a new id, keeps its place."""
-        handle = _handle_of(message)
-        key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
+    def new_connection(self) -> None:
+        """Begin another connection: the ids of the one before name nothing any more."""
         with self._lock:
-            old_id = self._id_by_key.get(key)
-            if old_id != position_id:
-                if old_id is not None:
-                    self._drop(old_id)
-                self._closed.pop(position_id, None)
-                self._id_by_key[key] = position_id
-                self._ids_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(position_id)
+            self._by_id.clear()
+            self.fresh.clear()
+            self._closed.clear()
+
+    def opened(self, message: PositionOpened) -> Announced:
+        """Take a position in; one that is announced again keeps its place, also under another id."""
+        key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
+        before = self._by_key.get(key)
+        known = before if before is not None and self._is_same_opening(before, message) else None
+        replaced = before if known is None else None
+        moment = known.opened_at_ms if known is not None and message.opened_at_ms is None else message.opened_at_ms
+        handle = _handle_of(message, moment)
+        with self._lock:
+            if replaced is not None:
+                self._drop(replaced)
+            elif known is not None and known.position_id != position_id and self._owns_id(known):
+                self._forget_id(known.position_id)
+            owner = self._by_id.get(position_id)
+            ousted = owner if owner is not None and _key_of(owner) != key else None
+            self._closed.pop(position_id, None)
+            self._keys_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(key)
+            self._by_id[position_id] = handle
             self._store(handle)
-        return handle
+        if ousted is not None and not ousted.stale:
+            problem = f"position_opened names an id that token account {ousted.token_account} has"
+            self._on_contradiction(problem, position_id, message.token_account)
+        return Announced(handle, known, replaced, ousted)
 
     def announced_again(self, message: PositionOpened) -> PositionHandle | None:
-        """The new handle of a position that is known under this very id; None: ``opened`` takes it in."""
+        """The new handle of a position that is known just so, under this very id; None: ``opened`` takes it in."""
         known = self._by_id.get(message.position_id)
         if (
             known is None
             or known.token_account != message.token_account
             or known.wallet_pubkey != message.wallet_pubkey
             or known.watched is not message.watched
+            or known.entry_quote_units != message.entry_quote_units
+            or known.opened_at_ms != message.opened_at_ms
+            or known.mint != message.mint
         ):
             return None
-        handle = _handle_of(message)
+        handle = _handle_of(message, message.opened_at_ms)
         self._store(handle)
         return handle
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:
         """Take a position out; its last handle, or None when it was not known."""
         with self._lock:
-            position_id = message.position_id
-            if position_id not in self._by_id and message.token_account is not None:
-                known = self._id_by_key.get((message.wallet_pubkey, message.token_account))
-                position_id = position_id if known is None else known
-            handle = self._drop(position_id)
-            for gone in {message.position_id, position_id}:
-                self._closed[gone] = None
-            while len(self._closed) > REMEMBERED_CLOSED:
-                self._closed.popitem(last=False)
+            owner = self._by_id.get(message.position_id)
+            handle = self._meant(owner, message)
+            if handle is not None:
+                self._drop(handle)
+                self._note_closed(handle.position_id)
+            self._note_closed(message.position_id)
+        self._compare(owner, message)
+        return handle
+
+    def exit_of(self, message: ExitSignalWithTx) -> PositionHandle | None:
+        """The position that an exit signal is about; None when it is not known."""
+        handle = self.fresh.get(message.position_id)
+        if handle is not None and self._names(handle, message):
             return handle
+        owner = self._by_id.get(message.position_id)
+        self._compare(owner, message)
+        return self.heard_of(self._meant(owner, message))
 
     def balance(self, message: BalanceUpdate) -> PositionHandle | None:
         """The position whose balance this is, with the new balance; None when it is of no (single) position."""
+        key: _Key | None
         if message.token_account is not None:
-            position_id = self._id_by_key.get((message.wallet_pubkey, message.token_account))
+            key = (message.wallet_pubkey, message.token_account)
         else:
-            ids = self._ids_by_mint.get((message.wallet_pubkey, message.mint), set())
-            position_id = next(iter(ids)) if len(ids) == 1 else None
-        if position_id is None:
-            return None
-        handle = self._by_id[position_id]
-        if handle.tokens != message.tokens or handle.stale:
-            handle = _updated(handle, tokens=message.tokens, stale=False)
-            self._store(handle)
+            keys = self._keys_by_mint.get((message.wallet_pubkey, message.mint), set())
+            key = next(iter(keys)) if len(keys) == 1 else None
+        handle = None if key is None else self._by_key.get(key)
+        if handle is not None and (handle.tokens != message.tokens or handle.stale):
+            handle = self._replace(_updated(handle, tokens=message.tokens, stale=False))
         return handle
 
-    def find(self, position_id: int, token_account: str | None = None) -> PositionHandle | None:
-        """By id, else by token account."""
-        handle = self._by_id.get(position_id)
-        if handle is None and token_account is not None:
-            return self.by_account(token_account)
-        return handle
+    def find(self, position_id: int) -> PositionHandle | None:
+        """The position that this id names on this connection."""
+        return self._by_id.get(position_id)
 
     def heard_of(self, handle: PositionHandle | None) -> PositionHandle | None:
         """Something came about this position: it is not stale (any more)."""
@@ -157,9 +216,70 @@ class PositionTable:
         return self._replace(_updated(handle, tokens=handle.tokens, stale=False))
 
     def mark_stale(self, keys: set[PositionKey]) -> list[PositionHandle]:
-        """The new handles of positions that were not announced again."""
-        known = [handle for key in keys if (handle := self.by_key(key)) is not None]
-        return [self._replace(_updated(handle, tokens=handle.tokens, stale=True)) for handle in known]
+        """The new handles of positions that were not announced again.
+
+        A server that announces nothing again goes on under the old ids, so those count again where nobody has them.
+        """
+        stale = []
+        with self._lock:
+            for key in keys:
+                if (handle := self._by_key.get(key)) is not None:
+                    handle = _updated(handle, tokens=handle.tokens, stale=True)
+                    if handle.position_id not in self._by_id and handle.position_id not in self._closed:
+                        self._by_id[handle.position_id] = handle
+                    self._store(handle)
+                    stale.append(handle)
+        return stale
+
+    def was_closed(self, position_id: int) -> bool:
+        """True for an id that was closed on this connection and not opened again."""
+        return position_id in self._closed
+
+    def has_id(self, key: _Key) -> bool:
+        """True unless the id in the position's handle names another position now."""
+        handle = self._by_key.get(key)
+        return handle is None or handle.position_id not in self._by_id or self._owns_id(handle)
+
+    # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_same_opening(self, known: PositionHandle, message: PositionOpened) -> bool:
+        if known.mint != message.mint:
+            return False
+        part_landed, exit_under_way = self._sales.of((known.wallet_pubkey, known.token_account), message.tokens)
+        return is_same_opening(
+            Opening(known.entry_quote_units, known.opened_at_ms),
+            Opening(message.entry_quote_units, message.opened_at_ms),
+            part_landed=part_landed,
+            exit_under_way=exit_under_way,
+        )
+
+    def _meant(self, owner: PositionHandle | None, message: PositionClosed | ExitSignalWithTx) -> PositionHandle | None:
+        """The position that a message is about: its own token account decides; without one, the id's owner is it."""
+        if message.token_account is not None:
+            return self._by_key.get((message.wallet_pubkey, message.token_account))
+        if owner is not None:
+            return owner if self._names(owner, message) else None
+        # A server that announces nothing again may go on under the old ids; wallet and mint say more than an id.
+        keys = self._keys_by_mint.get((message.wallet_pubkey, message.mint), set())
+        only = self._by_key.get(next(iter(keys))) if len(keys) == 1 else None
+        is_meant = only is not None and only.position_id == message.position_id and not self._owns_id(only)
+        return only if is_meant else None
+
+    @staticmethod
+    def _names(handle: PositionHandle, message: PositionClosed | ExitSignalWithTx) -> bool:
+        """True when nothing in the message says that it is about another position."""
+        return (
+            handle.wallet_pubkey == message.wallet_pubkey
+            and handle.mint == message.mint
+            and message.token_account in (None, handle.token_account)
+        )
+
+    def _compare(self, owner: PositionHandle | None, message: PositionClosed | ExitSignalWithTx) -> None:
+        if owner is not None and not self._names(owner, message):
+            problem = f"{message.type} names another position than token account {owner.token_account}, whose id it has"
+            self._on_contradiction(problem, message.position_id, message.token_account)
+
+    # ── changes: the caller holds the lock where several things change ───────────────────────────────────────────
 
     def _replace(self, handle: PositionHandle) -> PositionHandle:
         with self._lock:
@@ -167,50 +287,57 @@ class PositionTable:
         return handle
 
     def _store(self, handle: PositionHandle) -> None:
-        self._by_id[handle.position_id] = handle
+        """In the place of the position's older handle, and of its id if that is its own."""
+        position_id = handle.position_id
+        self._by_key[_key_of(handle)] = handle
+        if not self._owns_id(handle):
+            return
+        self._by_id[position_id] = handle
         if handle.stale:
-            self.fresh.forget(handle.position_id)
+            self.fresh.forget(position_id)
         else:
-            self.fresh[handle.position_id] = handle
+            self.fresh[position_id] = handle
 
-    def was_closed(self, position_id: int) -> bool:
-        """True for an id that was closed and not opened again."""
-        return position_id in self._closed
+    def _owns_id(self, handle: PositionHandle) -> bool:
+        owner = self._by_id.get(handle.position_id)
+        return owner is not None and _key_of(owner) == _key_of(handle)
 
-    def _drop(self, position_id: int) -> PositionHandle | None:
-        handle = self._by_id.pop(position_id, None)
-        if handle is None:
-            return None
+    def _forget_id(self, position_id: int) -> None:
+        del self._by_id[position_id]
         self.fresh.forget(position_id)
-        self._id_by_key.pop(handle.key, None)
-        sharing = self._ids_by_mint.get((handle.wallet_pubkey, handle.mint), set())
-        sharing.discard(position_id)
+
+    def _drop(self, handle: PositionHandle) -> None:
+        self._by_key.pop(_key_of(handle), None)
+        if self._owns_id(handle):
+            self._forget_id(handle.position_id)
+        by_mint = (handle.wallet_pubkey, handle.mint)
+        sharing = self._keys_by_mint.get(by_mint, set())
+        sharing.discard(_key_of(handle))
         if not sharing:
-            self._ids_by_mint.pop((handle.wallet_pubkey, handle.mint), None)
-        return handle
+            self._keys_by_mint.pop(by_mint, None)
+
+    def _note_closed(self, position_id: int) -> None:
+        if position_id not in self._by_id:
+            self._closed[position_id] = None
+            if len(self._closed) > REMEMBERED_CLOSED:
+                self._closed.popitem(last=False)
 
     # ── anyone ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def handles(self) -> list[PositionHandle]:
         """All open positions, in the order of their announcement."""
         with self._lock:
-            return list(self._by_id.values())
+            return list(self._by_key.values())
 
     def keys(self) -> set[PositionKey]:
         """The identities of all open positions."""
         with self._lock:
-            return {PositionKey(*key) for key in self._id_by_key}
+            return {PositionKey(*key) for key in self._by_key}
 
     def by_key(self, key: tuple[str, str]) -> PositionHandle | None:
         """The position's newest handle; None when it is not open."""
-        with self._lock:
-            position_id = self._id_by_key.get(key)
-            return None if position_id is None else self._by_id[position_id]
+        return self._by_key.get(key)
 
-    def by_account(self, token_account: str) -> PositionHandle | None:
-        """The position of this token account; None when there is none."""
-        with self._lock:
-            for handle in self._by_id.values():
-                if handle.token_account == token_account:
-                    return handle
-            return None
+
+def _key_of(handle: PositionHandle) -> _Key:
+    return handle.wallet_pubkey, handle.token_account

@@ -325,6 +325,7 @@ class StreamConnection:
             conflated=lag.conflated,
             late=counters.late,
             duplicates=counters.duplicates,
+            contradictions=counters.contradictions,
             waiting=waiting,
             idle_seconds=None if last_received is None else time.monotonic() - last_received,
             round_trip_seconds=counters.round_trip_s,

@@ -96,13 +96,17 @@ class EventQueue(Handover[T], Generic[T]):
         super().put_low(item, kind, position_id)
         self.wake()
 
-    def forget_position(self, position_id: int, /) -> int:
+    def forget_position(self, position_id: int, unwanted: Callable[[T], bool] | None = None, /) -> int:
         """Take out what waits in the low lane about a position: nothing about it may follow its ``position_closed``.
+
+        Args:
+            position_id: the id in those messages.
+            unwanted: called with each such event; True takes it out. None: all of them.
 
         Returns:
             How many; they do not count as lost, for they say nothing that the close has not overtaken.
         """
-        count = super().forget_position(position_id)
+        count = super().forget_position(position_id, unwanted)
         if count and not self.unfinished:
             with self._lock:
                 self._all_done.notify_all()

@@ -66,6 +66,8 @@ class Reader:
         self.hello: HelloOk | None = None
         #: When it came, by the monotonic clock.
         self.hello_at = 0.0
+        #: When the session was opened.
+        self.opened_at = 0.0
         #: Messages that could not be read, newest last; bounded in number and bytes.
         self.unparsed = Unparsed()
         self.taps: Taps[bytes, int] = Taps()
@@ -211,7 +213,7 @@ class Reader:
         if not self.lifecycle.in_session:
             self.lifecycle.attempt_failed(error, live_s=None)
             return
-        self.lifecycle.attempt_failed(error, live_s=now - self.hello_at)
+        self.lifecycle.attempt_failed(error, live_s=now - self.opened_at)
         # The gap begins with the last byte, not with the moment at which its absence was noticed.
         self._lost_at = self.counters.last_received or now
         log.warning("the link was lost: %s", error)
@@ -250,12 +252,17 @@ class Reader:
                 selector.select(left_s if due_s is None else min(left_s, due_s))
                 self.wake_up.drain()
 
+    def greeted(self, hello: HelloOk) -> None:
+        """Limits, session id and the server's clock follow the latest ``hello_ok``, in mid-session too."""
+        self.hello_at = time.monotonic()
+        self.hello = hello
+
     def opened(self, hello: HelloOk) -> None:
         """The session is open: tell everyone who waits."""
         gap_s = 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
         attempts = self.lifecycle.attempts_since_loss + 1
-        self.hello_at = time.monotonic()
-        self.hello = hello
+        self.opened_at = time.monotonic()
+        self.greeted(hello)
         self.lifecycle.opened()
         self.writer.go_live()
         self.sink.event(

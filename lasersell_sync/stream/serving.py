@@ -98,6 +98,7 @@ class Serving:
         self._live = False
         #: What the connection itself learns from a message; True when it is nobody else's.
         self._notes: dict[type, Callable[[Any], bool]] = {
+            HelloOk: self._note_hello,
             PositionOpened: self._note_opened,
             PositionClosed: self._note_closed,
             ExitSignalWithTx: self._note_exit,
@@ -271,6 +272,10 @@ class Serving:
         note = self._notes.get(type(message))
         if note is None or not note(message):
             self._reader.sink.message(message, received_ns)
+
+    def _note_hello(self, message: HelloOk) -> bool:
+        self._reader.greeted(message)
+        return False
 
     def _note_opened(self, message: PositionOpened) -> bool:
         self._writer.observe_opened(message)

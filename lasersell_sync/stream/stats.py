@@ -30,6 +30,7 @@ class StreamStats:
         dropped, conflated: low-lane messages lost or replaced because the consumer is slower than the stream.
         late: low-lane messages about a position whose close had come already; not delivered.
         duplicates: exit signals that came a second time; each was delivered once.
+        contradictions: messages that contradict an earlier one of their connection: an id that two token accounts have.
         waiting: messages or events in the lanes now.
         idle_seconds: since the last byte arrived; None before the first.
         round_trip_seconds: of the last answered keepalive ping; None before the first.
@@ -49,6 +50,7 @@ class StreamStats:
     conflated: int
     late: int
     duplicates: int
+    contradictions: int
     waiting: int
     idle_seconds: float | None
     round_trip_seconds: float | None
@@ -74,6 +76,7 @@ class Counters:
         "_counted",
         "app_round_trip_s",
         "clock_offset_ms",
+        "contradictions",
         "decode_errors",
         "duplicates",
         "late",
@@ -83,7 +86,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._counted = _Counted(0, 0, 0, None, None, None)
-        self.unknown = self.decode_errors = self.late = self.duplicates = 0
+        self.unknown = self.decode_errors = self.late = self.duplicates = self.contradictions = 0
         self.round_trip_s: float | None = None
         self.app_round_trip_s: float | None = None
         self.clock_offset_ms: float | None = None

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests.faults.rigs import Rig, drain
-from tests.support.stream_server import OTHER_WALLET, closed, exit_signal, opened, pnl
+from tests.support.stream_server import ACCOUNT, MINT, OTHER_WALLET, WALLET, closed, exit_signal, opened, pnl
 from tests.support.waiting import PATIENCE_S, until
 
 REPEATS = 100
@@ -111,13 +111,55 @@ def test_one_account_in_two_wallets_is_two_positions(rig: Rig) -> None:
         assert {handle.position_id for handle in session.positions()} == {7, 8}
 
 
-def test_hello_in_mid_session_and_positions_after_it(rig: Rig) -> None:
+def test_hello_in_mid_session_limits_and_session_id_follow_it(rig: Rig) -> None:
     """A second greeting is a message like any other; what follows it works."""
     from tests.support.stream_server import hello
 
     with rig.session() as session:
-        rig.send(hello(4242))
+        latest = hello(4242)
+        latest["limits"]["max_positions_per_session"] = 3
+        rig.send(latest)
         rig.send(opened(7))
         fenced(rig, session)
         until(lambda: len(session.positions()) == 1)
         assert session.stats().sessions == 1
+        assert session.session_id == 4242
+        assert session.limits is not None
+        assert session.limits.max_positions_per_session == 3
+
+
+def test_one_id_for_two_accounts_on_one_link_keeps_both_and_is_reported(rig: Rig) -> None:
+    """The newer owner has the id; what names an account is about that account; each contradiction is counted."""
+    with rig.session() as session:
+        rig.send(opened(1))
+        rig.send(pnl(1, 5))
+        rig.send(opened(1, account="another"))
+        rig.send(pnl(1, 6))
+        rig.send(exit_signal(1))
+        rig.send(exit_signal(1, account="another"))
+        rig.send(
+            {
+                "type": "balance_update",
+                "wallet_pubkey": WALLET,
+                "mint": MINT,
+                "token_account": ACCOUNT,
+                "tokens": 3,
+                "slot": 9,
+            }
+        )
+        events = fenced(rig, session)
+        assert [e.handle.token_account for e in events if e.type == "exit_signal_with_tx"] == [ACCOUNT, "another"]
+        assert {handle.token_account: handle.tokens for handle in session.positions()} == {ACCOUNT: 3, "another": 1000}
+        first, second = session.positions()
+        newest = session.pnl(second)
+        assert newest is not None
+        assert (session.pnl(first), newest.profit_units) == (None, 6)
+        (told,) = [e.message for e in events if e.type == "contradiction"]
+        assert (told.position_id, told.token_account, told.count) == (1, "another", 1)
+        rig.send({**closed(1), "token_account": None})
+        (gone,) = [e for e in fenced(rig, session) if e.type == "position_closed"]
+        assert gone.handle is not None
+        assert gone.handle.token_account == "another"
+        assert [handle.token_account for handle in session.positions()] == [ACCOUNT]
+        assert session.health().contradictions == session.stats().contradictions == 2
+        assert session.health().ok

@@ -121,7 +121,8 @@ def test_a_repeated_exit_signal_is_delivered_once_and_counted() -> None:
         *[exit_signal()] * 100,
         exit_signal(unsigned_tx_b64="BBBB"),
         exit_signal(level_index=1),
-        exit_signal(8),
+        exit_signal(8, account=OTHER_WALLET),
+        exit_signal(9),  # under another id
     ]
 
     def script(peer: Peer) -> None:
@@ -133,7 +134,7 @@ def test_a_repeated_exit_signal_is_delivered_once_and_counted() -> None:
         settled(session, 1 + len(messages))
         exits = [event for event in session.events.get_batch(1000) if event.type == "exit_signal_with_tx"]
         assert len(exits) == 4
-        assert session.stats().duplicates == 99
+        assert session.stats().duplicates == 100
 
 
 def test_an_exit_signal_that_cannot_be_read_is_asked_for_again_a_few_times() -> None:

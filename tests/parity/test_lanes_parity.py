@@ -85,8 +85,8 @@ class Model:
     def loose(self) -> list[list[Any]]:
         return [entry for entry in self.low if not entry[3]]
 
-    def forget_position(self, position: int) -> int:
-        kept = [entry for entry in self.low if entry[2] != position]
+    def forget_position(self, position: int, unwanted: Callable[[int], bool] = lambda _: True) -> int:
+        kept = [entry for entry in self.low if entry[2] != position or not unwanted(entry[0])]
         gone = len(self.low) - len(kept)
         self.low = kept
         self.unfinished -= gone
@@ -180,6 +180,10 @@ def answer(act: Callable[[Any], Any], lanes: Any) -> Any:
     return result.number if isinstance(result, Item) else result
 
 
+def number_of(item: Item | int) -> int:
+    return item if isinstance(item, int) else item.number
+
+
 def batch_of(lanes: Any, filled: int, max_items: int) -> list[Any]:
     """What pop_into makes of a list with something in it."""
     batch: list[Any] = list(range(-filled, 0))
@@ -223,6 +227,10 @@ class LanesMachine(RuleBasedStateMachine):
     @rule(position=POSITIONS)
     def forget_position(self, position: int) -> None:
         self.trio.ask(lambda lanes: lanes.forget_position(position))
+
+    @rule(position=POSITIONS, rest=st.integers(0, 1))
+    def forget_some(self, position: int, rest: int) -> None:
+        self.trio.ask(lambda lanes: lanes.forget_position(position, lambda item: number_of(item) % 2 == rest))
 
     @rule(first=st.integers(0, 150), step=st.integers(1, 3))
     def forget_many(self, first: int, step: int) -> None:
@@ -449,3 +457,23 @@ def test_wrong_arguments_change_nothing(name: str) -> None:
     assert (lanes.qsize(), lanes.unfinished) == (0, 0)
     lanes.put_low("item", "pnl_update", 1)
     assert lanes.pop() == "item"
+
+
+@pytest.mark.parametrize("kind", ["pnl_update", "trade_tick"])
+def test_forget_position_items_taken_meanwhile_are_counted_once(kind: str) -> None:
+    """The compiled make holds no lock: a consumer takes everything while ``unwanted`` runs."""
+    lanes = MAKES["compiled"](SLOTTED, 10, 10)
+    for number in range(3):
+        lanes.put_low(Item(number), kind, 7)
+    count = lanes.qsize()
+    taken: list[Item] = []
+
+    def take_all(item: Item) -> bool:
+        lanes.pop_into(taken, 10)
+        return True
+
+    assert lanes.forget_position(7, take_all) == 0
+    assert len(taken) == count
+    assert lanes.qsize() == 0
+    lanes.put_low(Item(9), kind, 7)
+    assert lanes.pop().number == 9

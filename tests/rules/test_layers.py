@@ -85,6 +85,7 @@ INNER_LAYERS = {
     "session": [
         ["events", "market_view", "table", "deadlines", "exits", "health", "start_watch"],
         ["memory", "dispatch", "resync"],
+        ["position_tracker"],
         ["state"],
         ["stream_session"],
     ],
