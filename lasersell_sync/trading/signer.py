@@ -35,7 +35,6 @@ DEFAULT_GUARD: Final = SigningGuard()
 #: Where ``Signer.from_env`` looks.
 KEYPAIR_ENVIRONMENT: Final = "LASERSELL_KEYPAIR"
 
-_ONE_SIGNATURE = b"\x01"
 _SECRET_BYTES = 64
 _MAX_KEY_FILE_BYTES = 4_096
 #: 64 bytes are 88 base58 characters at the most.
@@ -193,9 +192,8 @@ class Signer:
                 )  # fmt: skip
         else:
             raw, layout = guard.check(transaction, wallet=self._wallet, request=request, context=context)
-        message = raw[layout.message_at :]
-        signature = self._sign_message(message)
-        return signed_here(encode_base64(_ONE_SIGNATURE + bytes(signature) + message), signature)
+        signature = self._sign_message(layout.message(raw))
+        return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
 
     def prove_ownership(self) -> WalletProof:
         """The proof that ``ExitApiClient.register_wallet`` wants; good for five minutes, by this machine's clock."""

@@ -81,7 +81,7 @@ def sign_unsigned_tx(unsigned_tx_b64: str, keypair: Keypair) -> VersionedTransac
     Signatures that the server put there already are kept, when they are valid.
 
     Args:
-        unsigned_tx_b64: standard base64 with padding; v0 and legacy messages.
+        unsigned_tx_b64: standard base64 with padding; legacy, version 0 or version 1.
         keypair: a ``solders.keypair.Keypair``.
 
     Raises:
@@ -95,7 +95,7 @@ def sign_unsigned_tx(unsigned_tx_b64: str, keypair: Keypair) -> VersionedTransac
     raw = decode_base64(unsigned_tx_b64, UNSIGNED)
     unsigned, layout = parse(raw, UNSIGNED)
     _require_fee_payer(raw, layout, keypair)
-    return _sign(unsigned, raw[layout.message_at :], keypair)
+    return _sign(unsigned, layout.message(raw), keypair)
 
 
 def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
@@ -105,7 +105,7 @@ def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
     the keypair's signature alone: a transaction that needs others is refused, even when they have signed.
 
     Args:
-        unsigned_tx_b64: standard base64 with padding; v0 and legacy messages.
+        unsigned_tx_b64: standard base64 with padding; legacy, version 0 or version 1.
         keypair: a ``solders.keypair.Keypair``.
 
     Raises:
@@ -123,11 +123,11 @@ def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
             f"unsigned_tx_b64: {layout.required_signatures} signatures are required, and one keypair was given: "
             "sign_unsigned_tx completes what the others have signed already",
         )
-    message = raw[layout.message_at :]
+    message = layout.message(raw)
     signature = keypair.sign_message(message)
+    if not layout.signature_count or layout.signatures_at != 1:
+        return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
     head = _ONE_SIGNATURE + bytes(signature)
-    if not layout.signature_count:
-        return signed_here(encode_base64(head + message), signature)
     # Three bytes are four characters, so that all behind the 66 bytes in which the signature lies may stay as it came.
     return signed_here(encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:], signature)
 

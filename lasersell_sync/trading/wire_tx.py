@@ -1,5 +1,6 @@
 """A transaction's bytes: from base64 to exactly one well-formed transaction, and where its parts lie (PROTOCOL.md §9).
 
+Three formats are live: legacy and version 0 begin with their signatures, version 1 (``wire_tx_v1``) ends with them.
 solders parses. What it lets pass and we do not: bytes behind the transaction, a length spelt in more bytes than it
 needs, account indices that point nowhere, and versions that the protocol does not know. What is signed, judged and sent
 is therefore the bytes that were received, and nothing else. Whether a signature is right is for ``tx`` to say.
@@ -15,6 +16,7 @@ import functools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lasersell_sync.exceptions import TxSubmitError
+from lasersell_sync.trading.wire_tx_v1 import V1, V1_MAX_BYTES, V1_PREFIX, v1_instructions, v1_places
 
 if TYPE_CHECKING:
     from solders.transaction import VersionedTransaction
@@ -28,7 +30,10 @@ __all__ = [
     "decode_base64",
     "encode_base64",
     "instructions_at",
+    "instructions_of",
+    "max_transaction_bytes",
     "parse",
+    "signed_bytes",
 ]
 
 SIGNATURE_BYTES: Final = 64
@@ -36,8 +41,11 @@ _PUBKEY_BYTES = 32
 _HEADER_BYTES = 3
 #: Behind the length of their list.
 _SIGNATURES_AT = 1
+_ONE_SIGNATURE = b"\x01"
 _VERSION_FLAG = 0x80
 _V0 = 0x80
+#: A legacy or version 0 transaction travels in one packet.
+_PACKET_BYTES = 1_232
 
 
 class Origin(NamedTuple):
@@ -114,20 +122,34 @@ class Layout(NamedTuple):
     """Where the parts of a parsed transaction lie, in bytes from its start.
 
     Attributes:
-        signature_count: signatures in the list, which begins at byte 1; the n-th belongs to the n-th signer.
-        message_at: the message, which is what is signed; it goes to the end.
+        signature_count: signatures in the list; the n-th belongs to the n-th signer.
+        message_at: the message, which is what is signed.
         required_signatures: how many of the accounts must sign; the first of them pays.
         accounts_at: the first account's public key; 32 bytes each.
+        account_count: how many accounts stand in the transaction itself.
+        blockhash_at: the blockhash, 32 bytes.
+        message_end: where the message ends.
+        signatures_at: the first signature: behind its list's length, or behind a version 1 message.
+        version: None for a legacy transaction, 0 or 1.
     """
 
     signature_count: int
     message_at: int
     required_signatures: int
     accounts_at: int
+    account_count: int
+    blockhash_at: int
+    message_end: int
+    signatures_at: int
+    version: int | None
+
+    def message(self, raw: bytes) -> bytes:
+        """What is signed."""
+        return raw[self.message_at : self.message_end]
 
     def signature(self, raw: bytes, index: int) -> bytes:
         """A signature of the list."""
-        start = _SIGNATURES_AT + index * SIGNATURE_BYTES
+        start = self.signatures_at + index * SIGNATURE_BYTES
         return raw[start : start + SIGNATURE_BYTES]
 
     def signer(self, raw: bytes, index: int) -> bytes:
@@ -135,11 +157,30 @@ class Layout(NamedTuple):
         start = self.accounts_at + index * _PUBKEY_BYTES
         return raw[start : start + _PUBKEY_BYTES]
 
+    def blockhash(self, raw: bytes) -> bytes:
+        """How long the transaction is good depends on it."""
+        return raw[self.blockhash_at : self.blockhash_at + _PUBKEY_BYTES]
+
+    def signed(self, raw: bytes, signature: bytes) -> bytes:
+        """The transaction with the signature of its only signer; no other byte changes."""
+        message = self.message(raw)
+        return message + signature if self.version == V1 else _ONE_SIGNATURE + signature + message
+
+
+def max_transaction_bytes(layout: Layout) -> int:
+    """The most that the network takes of a transaction of this format, signatures included."""
+    return V1_MAX_BYTES if layout.version == V1 else _PACKET_BYTES
+
+
+def signed_bytes(raw: bytes, layout: Layout) -> int:
+    """How long the transaction is with the signatures of all signers."""
+    return len(raw) + max(0, layout.required_signatures - layout.signature_count) * SIGNATURE_BYTES
+
 
 def parse(raw: bytes, origin: Origin) -> tuple[VersionedTransaction, Layout]:
-    """The transaction that these bytes are, all of them: legacy or v0.
+    """The transaction that these bytes are, all of them: legacy, version 0 or version 1.
 
-    The list of signatures may be shorter than the signers (an unsigned transaction may have an empty one), not longer.
+    There may be fewer signatures than signers (an unsigned transaction may have none), not more.
 
     Raises:
         TxSubmitError: ``origin.malformed``: cut short, with bytes behind it, lengths spelt longer than they need,
@@ -149,11 +190,12 @@ def parse(raw: bytes, origin: Origin) -> tuple[VersionedTransaction, Layout]:
     """
     try:
         layout = _layout(raw, origin)
-        parsed = _transaction_class().from_bytes(raw)
+        whole = _with_all_signatures(raw, layout) if layout.version == V1 else raw
+        parsed = _transaction_class().from_bytes(whole)
     except (IndexError, ValueError) as error:
         raise origin.built_wrong(f"{len(raw)} bytes that are not a transaction") from error
     encoded = bytes(parsed)
-    if encoded != raw:
+    if encoded != whole:
         raise origin.built_wrong(f"{len(raw)} bytes that are not exactly one transaction (it takes {len(encoded)})")
     if layout.signature_count > layout.required_signatures:
         raise origin.built_wrong(f"{layout.signature_count} signatures for {layout.required_signatures} signers")
@@ -179,17 +221,48 @@ def _layout(raw: bytes, origin: Origin) -> Layout:
     count = raw[0]
     # As the length of a list it would mean 128 signatures or more, 8 KiB of them. Newer formats put their version here.
     if count & _VERSION_FLAG:
+        if count == V1_PREFIX:
+            return _v1_layout(raw)
         raise _unknown_version(count, origin)
     message_at = header_at = _SIGNATURES_AT + count * SIGNATURE_BYTES
+    version = None
     if raw[message_at] & _VERSION_FLAG:
         if raw[message_at] != _V0:
             raise _unknown_version(raw[message_at], origin)
         header_at += 1
-    return Layout(count, message_at, raw[header_at], _behind_length(raw, header_at + _HEADER_BYTES))
+        version = 0
+    accounts, accounts_at = _length(raw, header_at + _HEADER_BYTES)
+    return Layout(
+        count, message_at, raw[header_at], accounts_at, accounts, accounts_at + accounts * _PUBKEY_BYTES,
+        len(raw), _SIGNATURES_AT, version,
+    )  # fmt: skip
+
+
+def _v1_layout(raw: bytes) -> Layout:
+    """Raises IndexError: the bytes end before, or what is behind the message are not signatures."""
+    places = v1_places(raw)
+    signatures, rest = divmod(len(raw) - places.message_end, SIGNATURE_BYTES)
+    if signatures < 0 or rest:
+        raise IndexError
+    return Layout(
+        signatures, 0, places.required_signatures, places.accounts_at, places.account_count, places.blockhash_at,
+        places.message_end, places.message_end, V1,
+    )  # fmt: skip
+
+
+def _with_all_signatures(raw: bytes, layout: Layout) -> bytes:
+    """A version 1 transaction does not say how many signatures it has: a parser expects one for every signer."""
+    return raw + bytes(signed_bytes(raw, layout) - len(raw))
 
 
 def _unknown_version(prefix: int, origin: Origin) -> TxSubmitError:
-    return origin.built_wrong(f"a version {prefix & ~_VERSION_FLAG} transaction, where legacy and version 0 are known")
+    version = prefix & ~_VERSION_FLAG
+    known = "where legacy and versions 0 and 1 are known"
+    return origin.built_wrong(
+        "a version 1 message behind signatures, which belong behind it"
+        if version == V1
+        else f"a version {version} transaction, {known}"
+    )
 
 
 def _behind_length(raw: bytes, at: int) -> int:
@@ -199,8 +272,15 @@ def _behind_length(raw: bytes, at: int) -> int:
     return at + 1
 
 
+def instructions_of(raw: bytes, layout: Layout) -> tuple[list[tuple[int, bytes, bytes]], int]:
+    """As ``instructions_at``, for every format."""
+    if layout.version == V1:
+        return v1_instructions(raw), layout.message_end
+    return instructions_at(raw, layout.blockhash_at + _PUBKEY_BYTES)
+
+
 def instructions_at(raw: bytes, at: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
-    """The instructions of a transaction that ``parse`` found sound: (program's index, accounts' indices, data) each.
+    """The instructions of a sound legacy or version 0 transaction: (program's index, accounts' indices, data) each.
 
     Their objects in solders say the same, at several times the price: each is copied on the way out.
 
@@ -243,7 +323,7 @@ def _length(raw: bytes, at: int) -> tuple[int, int]:
 def _require_sound(parsed: VersionedTransaction, layout: Layout, origin: Origin) -> None:
     """Signers are accounts, the payer is not a program, and every index points at an account."""
     missing = layout.required_signatures - layout.signature_count
-    if missing:  # not a contradiction yet: who signs puts them there
+    if missing and layout.version != V1:  # not a contradiction yet: who signs puts them there
         parsed = _with_blanks(parsed, missing)
     try:
         parsed.sanitize()

@@ -45,7 +45,8 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint", "_http_answer", "wire_tx", "outcome", "expiry"],
+        ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "expiry"],
+        ["wire_tx"],
         ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "rpc_node"],

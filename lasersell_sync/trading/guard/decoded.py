@@ -14,7 +14,7 @@ import attrs
 
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
-from lasersell_sync.trading.wire_tx import instructions_at
+from lasersell_sync.trading.wire_tx import instructions_of
 
 if TYPE_CHECKING:
     from solders.message import MessageAddressTableLookup as Lookup
@@ -254,12 +254,11 @@ def decode(
         known: the rest of ``programs.json``.
         tables: the contents of look-up tables, by address.
     """
-    # One byte counts them: more than 127 accounts do not fit into a packet.
-    count = raw[places.accounts_at - 1]
-    decoded = Decoded(_accounts(count).unpack_from(raw, places.accounts_at), places.required_signatures)
-    compiled, end = instructions_at(raw, places.accounts_at + (count + 1) * PUBKEY_BYTES)  # behind the blockhash
+    accounts = _accounts(places.account_count).unpack_from(raw, places.accounts_at)
+    decoded = Decoded(accounts, places.required_signatures)
+    compiled, end = instructions_of(raw, places)
     # Only version 0 has look-ups; their number ends the transaction when it is 0.
-    if raw[end:] not in (b"", b"\0"):
+    if places.version == 0 and raw[end:] != b"\0":
         decoded.look_up(parsed.message.address_table_lookups, tables)  # type: ignore[union-attr]
     keys = decoded.keys
     for number, (program_at, accounts_at, data) in enumerate(compiled, 1):

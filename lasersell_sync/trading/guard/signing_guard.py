@@ -25,12 +25,10 @@ from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
 from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
-from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, parse
+from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, max_transaction_bytes, parse, signed_bytes
 
 __all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
-#: A transaction travels in one packet.
-MAX_TRANSACTION_BYTES = 1_232
 _NEW_ONE = "ask for a new transaction, or pass the server's text unchanged"
 
 
@@ -280,8 +278,9 @@ class SigningGuard:
             parsed, layout = parse(raw, UNSIGNED)
         except TxSubmitError as error:
             raise UnsafeTransactionError(ENCODING[0], error.detail, remedy=_NEW_ONE) from error
-        if len(raw) > MAX_TRANSACTION_BYTES:
-            problem = f"{len(raw)} bytes, where {MAX_TRANSACTION_BYTES} fit into a packet"
+        size, most = signed_bytes(raw, layout), max_transaction_bytes(layout)
+        if size > most:
+            problem = f"{size} bytes, where a transaction of its version has {most} at most"
             raise UnsafeTransactionError(ENCODING[0], problem, remedy=_NEW_ONE)
         limits = self._limits
         decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
