@@ -15,6 +15,7 @@ import attrs
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
 from lasersell_sync.trading.wire_tx import instructions_of
+from lasersell_sync.trading.wire_tx_v1 import V1, TxConfig, v1_config
 
 if TYPE_CHECKING:
     from solders.message import MessageAddressTableLookup as Lookup
@@ -167,6 +168,8 @@ class Decoded:
 
     Attributes:
         fee_payer: the first signer.
+        blockhash: how long the transaction is good depends on it.
+        config: the limits of a version 1 transaction; None in other versions, which set them by instructions.
         signers: how many must sign.
         keys: all accounts; None for those in tables that are not known.
         unknown_tables: look-up tables that are not known.
@@ -181,12 +184,14 @@ class Decoded:
     """
 
     __slots__ = (
-        "by_kind", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
+        "blockhash", "by_kind", "config", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
         "table_problems", "unknown_tables", "unlisted",
     )  # fmt: skip
 
-    def __init__(self, keys: tuple[Account, ...], signers: int) -> None:
+    def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:
         self.keys = keys
+        self.blockhash = blockhash
+        self.config = config
         self.fee_payer = keys[0]
         self.signers = signers
         self.unknown_tables: list[bytes] = []
@@ -255,7 +260,10 @@ def decode(
         tables: the contents of look-up tables, by address.
     """
     accounts = _accounts(places.account_count).unpack_from(raw, places.accounts_at)
-    decoded = Decoded(accounts, places.required_signatures)
+    decoded = Decoded(
+        accounts, places.required_signatures, blockhash=places.blockhash(raw),
+        config=v1_config(raw) if places.version == V1 else None,
+    )  # fmt: skip
     compiled, end = instructions_of(raw, places)
     # Only version 0 has look-ups; their number ends the transaction when it is 0.
     if places.version == 0 and raw[end:] != b"\0":

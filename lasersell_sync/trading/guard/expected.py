@@ -68,13 +68,16 @@ class Expected(NamedTuple):
             tokens: what is sold, in the token's smallest units.
             max_slippage_bps: the guard's limit, for a transaction that nobody asked for with a slippage.
         """
-        if self.reference_units is None or self.reference_units <= 0:
-            return 1
-        part = self.reference_units
-        if self.held_tokens and tokens < self.held_tokens:
-            part = part * tokens // self.held_tokens
         slippage_bps = max_slippage_bps if self.slippage_bps is None else self.slippage_bps
-        return max(1, part * (_BPS - slippage_bps) // _BPS)
+        return max(1, self.reference_of(tokens) * (_BPS - slippage_bps) // _BPS)
+
+    def reference_of(self, tokens: int) -> int:
+        """What selling so many tokens should bring, in lamports or USD1 base units; 0 where nothing is known."""
+        if self.reference_units is None or self.reference_units <= 0:
+            return 0
+        if self.held_tokens and tokens < self.held_tokens:
+            return self.reference_units * tokens // self.held_tokens
+        return self.reference_units
 
 
 def expected_trade(signer: bytes, source: Signal | Request | None, context: TradeContext | None = None) -> Expected:

@@ -10,6 +10,7 @@ from lasersell_sync.exceptions import UnsafeTransactionError
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules import Limits
+from lasersell_sync.trading.wire_tx_v1 import TxConfig
 
 __all__ = ["GuardReport", "Verdict", "describe"]
 
@@ -63,12 +64,24 @@ def describe(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[str]:
     """One line an instruction, in order."""
     swaps = {swap.instruction.number: swap for swap in tx.swaps}
     yield f"  paid for and signed by {shown(tx.fee_payer)}" + ("" if tx.signers == 1 else f" and {tx.signers - 1} more")
+    if tx.config is not None:
+        yield f"  version 1: {_limits_of(tx.config)}"
     for item in tx.instructions:
         swap = swaps.get(item.number)
         what = _instruction(item) if swap is None else _swap(swap, limits)
         yield f"  {item.number}. {item.name}{what}"
     if trade.mint is not None:
         yield f"  expected: a {trade.side} of {shown(trade.mint)}"
+
+
+def _limits_of(config: TxConfig) -> str:
+    named = {
+        "lamports of priority fee": config.priority_fee_lamports,
+        "compute units": config.unit_limit,
+        "bytes of accounts": config.loaded_accounts_bytes,
+        "bytes of heap": config.heap_bytes,
+    }
+    return ", ".join(f"{value} {name}" for name, value in named.items() if value is not None) or "no limits set"
 
 
 def _swap(swap: Swap, limits: Limits) -> str:
