@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from lasersell_sync._log import logger
-from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
 from lasersell_sync.pubkeys import is_signature
-from lasersell_sync.trading.guard import SigningGuard, TradeContext, read_unsigned
+from lasersell_sync.trading.guard import NO_BLOCKHASH, SigningGuard, TradeContext, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
 from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
 from lasersell_sync.trading.wire_tx import encode_base64
@@ -36,6 +36,7 @@ DEFAULT_GUARD: Final = SigningGuard()
 KEYPAIR_ENVIRONMENT: Final = "LASERSELL_KEYPAIR"
 
 _SECRET_BYTES = 64
+_NO_BLOCKHASH = bytes(32)
 _MAX_KEY_FILE_BYTES = 4_096
 #: 64 bytes are 88 base58 characters at the most.
 _MAX_BASE58_CHARACTERS = 88
@@ -192,6 +193,8 @@ class Signer:
                 )  # fmt: skip
         else:
             raw, layout = guard.check(transaction, wallet=self._wallet, request=request, context=context)
+            if layout.blockhash(raw) == _NO_BLOCKHASH:  # of text alone, the guard leaves that to whoever signs
+                raise UnsafeTransactionError(*NO_BLOCKHASH)
         signature = self._sign_message(layout.message(raw))
         return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
 

@@ -12,7 +12,7 @@ from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
-from solders.message import MessageV0
+from solders.message import MessageV0, MessageV1, TransactionConfig
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -30,6 +30,13 @@ MARKETS = [
     (market, quote) for market in VENUES for quote in ("SOL", "USD1") if not (quote == "USD1" and "pump" in market)
 ]
 BUDGETS = {"SOL": 10**9, "USD1": 150 * 10**6}
+#: Of every draft.
+BLOCKHASH = Hash(bytes([3]) * 32)
+COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+#: What a version 1 transaction sets that trades.
+V1_LIMITS = TransactionConfig(
+    priority_fee=10_000, compute_unit_limit=200_000, loaded_accounts_data_size_limit=2**22, heap_size=32 * 1024
+)
 WHALE = '[[wallet]]\nname = "whale"\nsol = 1000\nusd1 = 100000\n'
 
 
@@ -127,8 +134,15 @@ class Draft(NamedTuple):
     def _replaced(self, index: int, instruction: Instruction) -> Draft:
         return self._replace(instructions=[instruction if n == index else i for n, i in enumerate(self.instructions)])
 
-    def message(self, tables: Iterable[AddressLookupTableAccount] = ()) -> MessageV0:
-        return MessageV0.try_compile(self.payer, self.instructions, list(tables), Hash.default())
+    def message(self, tables: Iterable[AddressLookupTableAccount] = (), blockhash: Hash = BLOCKHASH) -> MessageV0:
+        return MessageV0.try_compile(self.payer, self.instructions, list(tables), blockhash)
+
+    def v1_b64(self, config: TransactionConfig = V1_LIMITS, blockhash: Hash = BLOCKHASH) -> str:
+        """As a version 1 transaction: what Compute Budget instructions said is said by the config."""
+        instructions = [
+            item for item in self.instructions if item.program_id != COMPUTE_BUDGET or item.data[0] not in (1, 2, 3, 4)
+        ]
+        return blank(MessageV1.try_compile(self.payer, instructions, blockhash, config))
 
     def b64(self, tables: Iterable[AddressLookupTableAccount] = ()) -> str:
         return blank(self.message(tables))

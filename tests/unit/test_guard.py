@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from solders.address_lookup_table_account import AddressLookupTableAccount
-from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
+from solders.compute_budget import (
+    request_heap_frame,
+    set_compute_unit_limit,
+    set_compute_unit_price,
+    set_loaded_accounts_data_size_limit,
+)
 from solders.hash import Hash
 from solders.instruction import AccountMeta, CompiledInstruction, Instruction
 from solders.message import Message, MessageV0
@@ -36,6 +41,7 @@ from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.rules import RULES
 from tests.support.market_transactions import (
+    BLOCKHASH,
     BUDGETS,
     MARKETS,
     SEND_MODES,
@@ -46,7 +52,7 @@ from tests.support.market_transactions import (
     draft,
     stranger,
 )
-from tests.support.transactions import MANY, messages, unsigned_bytes
+from tests.support.transactions import MANY, AnyMessage, messages, unsigned_bytes
 
 SYSTEM = "11111111111111111111111111111111"
 TOKEN = str(TOKEN_PROGRAM)
@@ -159,7 +165,7 @@ def test_an_empty_signature_list_and_legacy_messages_pass():
     """Neither changes what is signed."""
     trader = desk("pump_swap")
     parts = draft(trader.sell())
-    legacy = blank(Message.new_with_blockhash(parts.instructions, parts.payer, Hash.default()))
+    legacy = blank(Message.new_with_blockhash(parts.instructions, parts.payer, BLOCKHASH))
     empty = base64.b64encode(unsigned_bytes(parts.message(), empty_list=True)).decode()
     for tx_b64 in (legacy, empty):
         SigningGuard().check(tx_b64, wallet=trader.address, request=selling(trader))
@@ -333,6 +339,21 @@ def mutations(trader: Desk, base: Draft, market: str, *, buys: bool) -> Iterator
         )
     yield "priority_fee", "second price", base.with_more(set_compute_unit_price(1)), budget_program
     yield "priority_fee", "second limit", base.with_more(set_compute_unit_limit(1)), budget_program
+    heap, loaded = request_heap_frame(64 * 1024), set_loaded_accounts_data_size_limit(2**22)
+    yield "priority_fee", "second heap", base.with_more(heap, heap), budget_program
+    yield "priority_fee", "second data limit", base.with_more(loaded, loaded), budget_program
+    for units in (0, 1, 5_000, 9_999):
+        yield (
+            "compute_budget",
+            f"{units} units",
+            base.with_data(limit, b"\x02" + struct.pack("<I", units)),
+            budget_program,
+        )
+    for size in (0, 1, 32 * 1024 - 1024, 33_000, 256 * 1024 + 1024, 2**32 - 1):
+        yield "compute_budget", f"heap of {size}", base.with_more(request_heap_frame(size)), budget_program
+    for size in (0, 1, 10_000, 65_535):
+        small = base.with_more(set_loaded_accounts_data_size_limit(size))
+        yield "compute_budget", f"{size} bytes of accounts", small, budget_program
     yield "priority_fee", "price without limit", base.without(limit).with_more().with_data(
         price - (limit < price), b"\x03" + struct.pack("<Q", 10**7)
     ), budget_program  # fmt: skip
@@ -403,7 +424,8 @@ def broken_encodings(trader: Desk, base: Draft, tx_b64: str) -> Iterator[Case]:
         "cut in half": raw[: len(raw) // 2],
         "long length": raw[:68] + bytes([n | 0x80, 0]) + raw[69:],
         "two signatures": b"\x02" + raw[1:65] * 2 + raw[65:],
-        "version 1": raw[:65] + b"\x81" + raw[66:],
+        "version 1 behind signatures": raw[:65] + b"\x81" + raw[66:],
+        "version 2": raw[:65] + b"\x82" + raw[66:],
         "no signers": raw[:66] + b"\0" + raw[67:],
         "account out of range": blank_wild(base),
         "too long": base64.b64decode(base.with_data(0, base.instructions[0].data + bytes(800)).b64()),
@@ -447,6 +469,8 @@ def cases() -> list[Case]:
         for rule, what, mutated, account in mutations(trader, base, market, buys=buys):
             found.append(Case(rule, f"{name}: {what}", mutated.b64(), trader, request, account))
         tx_b64 = base.b64()
+        blockless = blank(base.message(blockhash=Hash.default()))
+        found.append(Case("blockhash", f"{name}: no blockhash", blockless, trader, request))
         more = [
             *other_requests(trader, tx_b64, buys=buys),
             *broken_encodings(trader, base, tx_b64),
@@ -474,7 +498,7 @@ def test_every_mutated_transaction_is_refused_by_its_rule():
     print(f"{sum(counted.values())} mutated transactions: {counted}")
     assert sum(counted.values()) >= 200
     assert set(counted) == {"encoding", *(rule.name for rule in RULES)} - NEED_A_POSITION
-    assert min(counted.values()) >= 8, counted
+    assert min(counted.values()) >= 12, counted
 
 
 def test_the_unchanged_transactions_pass_when_taken_apart_and_put_together():
@@ -871,7 +895,7 @@ def test_the_error_carries_rule_account_and_remedy():
 
 @MANY
 @given(messages(), st.booleans())
-def test_random_transactions_are_refused_without_a_crash(message: Message | MessageV0, empty_list: bool):
+def test_random_transactions_are_refused_without_a_crash(message: AnyMessage, empty_list: bool):
     """Whatever the accounts, programs and tables: refused, and explained."""
     tx_b64 = base64.b64encode(unsigned_bytes(message, empty_list=empty_list)).decode()
     guard = SigningGuard()

@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from lasersell_sync.trading.guard.context import TradeContext
 from lasersell_sync.trading.guard.report import GuardReport, Verdict
+from lasersell_sync.trading.guard.rules import NO_BLOCKHASH
 from lasersell_sync.trading.guard.signing_guard import CheckedTransaction, SigningGuard, read_unsigned
 
-__all__ = ["CheckedTransaction", "GuardReport", "SigningGuard", "TradeContext", "Verdict", "read_unsigned"]
+__all__ = [
+    "NO_BLOCKHASH",
+    "CheckedTransaction",
+    "GuardReport",
+    "SigningGuard",
+    "TradeContext",
+    "Verdict",
+    "read_unsigned",
+]

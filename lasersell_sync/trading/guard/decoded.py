@@ -184,8 +184,8 @@ class Decoded:
     """
 
     __slots__ = (
-        "blockhash", "by_kind", "config", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers", "spending", "swaps",
-        "table_problems", "unknown_tables", "unlisted",
+        "blockhash", "by_kind", "config", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers",
+        "spending", "swaps", "table_problems", "unknown_tables", "unlisted",
     )  # fmt: skip
 
     def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
-from lasersell_sync.trading.guard.rules.fees import FEE_RULES
+from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH
 from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
 from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES, TOKEN_ACCOUNT_RENT_LAMPORTS
 from lasersell_sync.trading.guard.rules.price import PRICE_RULES
@@ -20,7 +20,7 @@ from lasersell_sync.trading.guard.rules.signers import SIGNER_RULES
 from lasersell_sync.trading.guard.rules.tokens import TOKEN_RULES
 from lasersell_sync.trading.guard.rules.trade import TRADE_RULES
 
-__all__ = ["ENCODING", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offence", "Rule"]
+__all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offence", "Rule"]
 
 #: Found by ``wire_tx.parse``, before there is anything that a rule could look at.
 ENCODING: Final = ("encoding", "the bytes are exactly one transaction, in its one spelling, and fit into a packet")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction
 from lasersell_sync.trading.guard.expected import SELL, Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
-__all__ = ["FEE_RULES", "ComputeBudget", "compute_budget"]
+__all__ = ["FEE_RULES", "NO_BLOCKHASH", "ComputeBudget", "compute_budget"]
 
 _DEFAULT_UNITS = 200_000
 _MAX_UNITS = 1_400_000
@@ -18,6 +18,8 @@ _MICROLAMPORTS = 1_000_000
 _LEAST_UNITS = 10_000
 #: Every program that a transaction calls counts, and no market's is smaller.
 _LEAST_LOADED_BYTES = 65_536
+#: Rule and problem.
+NO_BLOCKHASH: Final = ("blockhash", "its blockhash is all zeros, so that no block takes it")
 _HEAP_BYTES = range(32 * 1024, 256 * 1024 + 1, 1024)
 _PERCENT = 100
 
@@ -102,11 +104,11 @@ def _compute_budget(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
         yield Offence(f"{budget.loaded_bytes} bytes of accounts are too few for any market's program", budget.program)
 
 
-@rule("blockhash", "a transaction that was built for a known trade names a block")
+@rule(NO_BLOCKHASH[0], "a transaction that was built for a known trade names a block")
 def _blockhash(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
     # Text alone may come from an archive or a simulation, where the blockhash is often left out.
     if trade.wallet is not None and not any(tx.blockhash):
-        yield Offence("its blockhash is all zeros: no block would take it", None, "ask for a fresh transaction")
+        yield Offence(NO_BLOCKHASH[1])
 
 
 FEE_RULES = (_priority_fee, _compute_budget, _blockhash)
