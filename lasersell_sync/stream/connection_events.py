@@ -48,11 +48,14 @@ class Disconnected:
     Attributes:
         reason: what happened, in words.
         close_code: the server's WebSocket close code, or None when it sent none.
+        code: the server's error code, or None when it sent none. ``session_replaced``: another session took the API
+            key over; the next attempt waits as it does for ``session_limit``.
     """
 
     type: ClassVar[str] = "disconnected"
     reason: str
     close_code: int | None = None
+    code: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,8 @@ Waits, by what went wrong:
 * the server is unreachable, or refuses: full jitter, 100 ms doubling to 2 s;
 * sessions that end before ``stable_after_s``: the same, but from the sixth in a row on DEGRADED, with equal jitter,
   doubling to 60 s. A session counts as stable only by time, so a server that greets and drops is not hammered;
-* another session holds the key: equal jitter, 1 s doubling to 90 s (a server needs that long to notice a dead one);
+* another session holds the key, or took it over: equal jitter, 1 s doubling to 90 s (a server needs that long to notice
+  a dead one). Two programs that share a key would otherwise end each other's session several times a second;
 * ``Retry-After``: at least that long;
 * the process or machine was stopped: at once.
 """
@@ -42,10 +43,12 @@ from lasersell_sync.exceptions import (
 )
 from lasersell_sync.retry import equal_jitter_s, full_jitter_s
 
-__all__ = ["ConnectionState", "Lifecycle", "ReconnectRules", "Wait", "handshake_error"]
+__all__ = ["SESSION_REPLACED", "ConnectionState", "Lifecycle", "ReconnectRules", "Wait", "handshake_error"]
 
 #: A key that worked before may be refused for a moment while the server restarts; a revoked one stays refused.
 AUTH_ATTEMPTS: Final = 3
+#: The code with which a server ends a session whose key another one has taken over (PROTOCOL.md §2).
+SESSION_REPLACED: Final = "session_replaced"
 #: Sessions lost before they were stable, in a row, until the wait changes its kind.
 QUICK_LOSSES: Final = 5
 
@@ -145,7 +148,6 @@ class Lifecycle:
         """``hello_ok`` came."""
         self.go(ConnectionState.LIVE)
         self.sessions += 1
-        self._session_limits = 0
         self._auth_refusals = 0
 
     def silent(self, stale: bool) -> None:  # noqa: FBT001 - a fact, not an option
@@ -164,11 +166,10 @@ class Lifecycle:
             stable = live_s >= self._rules.stable_after_s
             self.quick_losses = 0 if stable else self.quick_losses + 1
             if stable:
-                self._failures = 0
+                self._failures = self._session_limits = 0
         self._failures += 1
         self._session_limits = self._session_limits + 1 if isinstance(error, SessionLimitError) else 0
-        if isinstance(error, AuthenticationError):
-            self._auth_refusals += 1
+        self._auth_refusals = self._auth_refusals + 1 if isinstance(error, AuthenticationError) else 0
 
     def is_final(self, error: BaseException) -> bool:
         """True when ``error`` ends the connection instead of starting the next attempt.
@@ -220,6 +221,7 @@ _BY_CODE: dict[str, Callable[[str, str], Exception]] = {
     "unauthorized": lambda message, code: AuthenticationError(message, code=code),
     "wallet_not_registered": lambda message, code: WalletNotRegisteredError(message, code=code),
     "session_limit": lambda message, code: SessionLimitError(message, code=code),
+    SESSION_REPLACED: lambda message, code: SessionLimitError(message, code=code),
     "invalid_strategy": _strategy_refused,
 }
 

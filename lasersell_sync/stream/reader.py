@@ -14,7 +14,14 @@ from collections.abc import Callable
 from typing import Final
 
 from lasersell_sync._log import logger
-from lasersell_sync.exceptions import LaserSellError, ProtocolError, StreamClosed, ThreadDiedError, TransportError
+from lasersell_sync.exceptions import (
+    LaserSellError,
+    ProtocolError,
+    SessionLimitError,
+    StreamClosed,
+    ThreadDiedError,
+    TransportError,
+)
 from lasersell_sync.messages import HelloOk
 from lasersell_sync.retry import reconnect_retrying
 from lasersell_sync.stream.connection_events import Closed, Connected, Degraded, Disconnected, Failed, Reconnecting
@@ -219,8 +226,10 @@ class Reader:
         log.warning("the link was lost: %s", error)
         # Before it is told: whoever hears of it must not find the session still live.
         self.lifecycle.go(ConnectionState.BACKOFF)
-        close_code = error.close_code if isinstance(error, (ProtocolError, TransportError)) else None
-        self.sink.event(Disconnected(reason=str(error), close_code=close_code))
+        ending = error.__cause__ if isinstance(error, SessionLimitError) else error
+        close_code = ending.close_code if isinstance(ending, (ProtocolError, TransportError)) else None
+        code = error.code if isinstance(error, SessionLimitError) else None
+        self.sink.event(Disconnected(reason=str(error), close_code=close_code, code=code))
 
     def _decide_wait(self, error: BaseException) -> float:
         self._wait = self.lifecycle.wait_after(error)

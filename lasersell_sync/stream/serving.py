@@ -27,7 +27,7 @@ from lasersell_sync.messages import (
 )
 from lasersell_sync.stream.connection_events import CommandDropped, DecodeFailure
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch
-from lasersell_sync.stream.lifecycle import handshake_error
+from lasersell_sync.stream.lifecycle import SESSION_REPLACED, handshake_error
 from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, intake_class
 from lasersell_sync.stream.writer import CLOSE, PING, PONG
 from lasersell_sync.timeouts import TimeBudget
@@ -109,9 +109,19 @@ class Serving:
         #: Messages that came before hello_ok; they follow it.
         self._early: list[tuple[ServerMessage, int]] = []
         self._close_sent = False
+        #: Another session took the key over: what the end of this link means.
+        self._replaced: Exception | None = None
 
     def run(self) -> None:
         """Until ``stop`` (returns) or the end of the link (raises)."""
+        try:
+            self._run()
+        except TransportError as ending:
+            if self._replaced is None:
+                raise
+            raise self._replaced from ending
+
+    def _run(self) -> None:
         self._writer.begin(self._link)
         more = False
         while True:
@@ -296,6 +306,8 @@ class Serving:
     def _note_error(self, message: ErrorMessage) -> bool:
         remedy = ERROR_REMEDIES.get(message.code, "")
         log.warning("the server reports %s: %s%s", shorten(message.code), shorten(message.message), remedy)
+        if message.code == SESSION_REPLACED:
+            self._replaced = handshake_error(SESSION_REPLACED, shorten(message.message))
         return False
 
     def _note_pong(self, message: Pong) -> bool:
@@ -362,6 +374,8 @@ class Serving:
         reason = shorten(payload[2:].decode("utf-8", "replace"))
         self._close_frame(close_code or NORMAL_CLOSURE)
         words = f"the server closed the connection: {reason}" if reason else "the server closed the connection"
+        if SESSION_REPLACED in reason and self._replaced is None:
+            self._replaced = handshake_error(SESSION_REPLACED, words)
         if not self._live:
             raise HandshakeError(f"{words} (close code {close_code}), in place of hello_ok")
         raise TransportError("link", self._link.endpoint, words, close_code=close_code)

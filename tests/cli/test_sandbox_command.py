@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.support.processes import Program, command
 
@@ -71,6 +72,23 @@ def test_a_scenario_and_a_tier_are_taken():
     assert "CARPET" in stderr
 
 
+@pytest.mark.parametrize(("policy", "survivor"), [("refuse", "first"), ("replace", "second")])
+def test_sandbox_session_policy_decides_which_session_keeps_the_key(policy: str, survivor: str):
+    """``--session-policy refuse`` answers the second session with session_limit, ``replace`` ends the first one."""
+    configure = {"type": "configure", "wallet_pubkeys": [], "strategy": {"target_profit_pct": 5, "stop_loss_pct": 5}}
+    with command("sandbox", *FREE_PORTS, "--session-policy", policy) as program:
+        url = str(json.loads(program.process.stdout.readline())["stream_url"])
+        headers = {"x-api-key": "sandbox-key"}
+        with connect(url, additional_headers=headers) as first, connect(url, additional_headers=headers) as second:
+            first.send(json.dumps(configure))
+            assert json.loads(first.recv(timeout=10))["type"] == "hello_ok"
+            second.send(json.dumps(configure))
+            loser = second if survivor == "first" else first
+            refusal = json.loads(loser.recv(timeout=10))
+            assert refusal["type"] == "error"
+            assert refusal["code"] == {"refuse": "session_limit", "replace": "session_replaced"}[policy]
+
+
 def test_a_scenarios_wallets_are_told():
     """Whoever wants to copy the whale must know its key; a long list is cut."""
     with command("sandbox", *FREE_PORTS, "--scenario", "mirror") as program:
@@ -107,6 +125,7 @@ def test_a_port_in_use_is_told_in_one_line(option: str, service: str):
         ("--speed", "nan"),
         ("--tier", "3"),
         ("--scenario", "no-such-story"),
+        ("--session-policy", "share"),
         ("--seed", "x"),
         ("--api-key", "a\nb"),
         ("--port", "1"),

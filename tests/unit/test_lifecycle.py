@@ -101,6 +101,34 @@ def test_a_refused_key_is_final_after_so_many_tries_in_a_row() -> None:
     assert [refuse() for _ in range(AUTH_ATTEMPTS)] == [False] * (AUTH_ATTEMPTS - 1) + [True]
 
 
+@pytest.mark.parametrize("between", [LOST, HandshakeError("busy", status=503), SessionLimitError("busy"), OSError()])
+def test_refusals_of_the_key_with_another_failure_between_them_are_not_final(between: Exception) -> None:
+    """Three in a row end the connection; a server that is down or restarting in between starts the count again."""
+    lifecycle = live()
+    refused = AuthenticationError("no")
+    for _ in range(3 * AUTH_ATTEMPTS):
+        for _ in range(AUTH_ATTEMPTS - 1):
+            lifecycle.attempt_failed(refused, live_s=None)
+            assert not lifecycle.is_final(refused)
+        lifecycle.attempt_failed(between, live_s=None)
+
+
+def test_sessions_replaced_again_and_again_are_met_with_growing_waits() -> None:
+    """Each attempt succeeds, for it replaces the other session in its turn; a session that lived ends the growth."""
+    lifecycle = live()
+    replaced = SessionLimitError("another session took over", code="session_replaced")
+    bound_s = 1.0
+    for _ in range(12):
+        lifecycle.attempt_failed(replaced, live_s=0.1)
+        wait = lifecycle.wait_after(replaced)
+        assert wait.state is ConnectionState.BACKOFF
+        assert bound_s / 2 <= wait.seconds <= bound_s
+        bound_s = min(90.0, 2 * bound_s)
+        again(lifecycle)
+    lifecycle.attempt_failed(replaced, live_s=60.0)
+    assert lifecycle.wait_after(replaced).seconds <= 1.0
+
+
 def test_the_death_of_a_thread_is_final() -> None:
     """Nobody can say what it left undone."""
     assert live().is_final(ThreadDiedError("lasersell-dispatch", "SystemExit"))
@@ -217,6 +245,7 @@ def test_after_a_standstill_the_link_is_made_anew_at_once() -> None:
         ("unauthorized", AuthenticationError),
         ("wallet_not_registered", WalletNotRegisteredError),
         ("session_limit", SessionLimitError),
+        ("session_replaced", SessionLimitError),
         ("invalid_strategy", StrategyError),
         ("limit_exceeded", HandshakeError),
     ],
