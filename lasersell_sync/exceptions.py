@@ -321,6 +321,7 @@ class ExitApiError(LaserSellError):
         detail: the server's own words, when it sent any.
         body_status: the word in the answer's own ``status`` field (``unsupported``, ``not_indexed``), or None.
         retry_after_s: seconds that the server asks to wait, or None.
+        clock_offset_s: seconds by which this machine's clock is ahead of the server's (its ``Date``), or None.
     """
 
     def __init__(
@@ -332,6 +333,7 @@ class ExitApiError(LaserSellError):
         body: str | None = None,
         body_status: str | None = None,
         retry_after_s: float | None = None,
+        clock_offset_s: float | None = None,
     ) -> None:
         self.kind = kind
         self.status = status
@@ -339,6 +341,7 @@ class ExitApiError(LaserSellError):
         self.detail = detail
         self.body_status = body_status
         self.retry_after_s = retry_after_s
+        self.clock_offset_s = clock_offset_s
 
     def __str__(self) -> str:
         where = f"{self.kind} {self.status}" if self.status is not None else self.kind
@@ -369,6 +372,7 @@ class TxSubmitError(LaserSellError):
         body: the answer's first 220 characters.
         code: the JSON-RPC error code, for ``rpc_error``.
         signature: base58, when the transaction has one by then.
+        retry_after_s: seconds that the target asks to wait (``Retry-After``), or None.
     """
 
     def __init__(
@@ -381,6 +385,7 @@ class TxSubmitError(LaserSellError):
         body: str | None = None,
         code: int | None = None,
         signature: str | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         self.kind = kind
         self.detail = detail
@@ -389,6 +394,7 @@ class TxSubmitError(LaserSellError):
         self.body = body
         self.code = code
         self.signature = signature
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         where = f"{self.target}: " if self.target else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,9 +23,22 @@ from lasersell_sync.exceptions import ConfigurationError
 if TYPE_CHECKING:
     import tenacity
 
-__all__ = ["RetryPolicy", "equal_jitter_s", "full_jitter_s", "parse_retry_after_s", "reconnect_retrying"]
+__all__ = [
+    "RetryPolicy",
+    "equal_jitter_s",
+    "full_jitter_s",
+    "parse_http_date_s",
+    "parse_retry_after_s",
+    "reconnect_retrying",
+]
 
 _T = TypeVar("_T")
+
+_NUMBER = re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?", re.ASCII)
+#: Of a date's seconds: some servers write it, no form has it.
+_FRACTION = re.compile(r"(:[0-9]{2})\.[0-9]+")
+#: What a server may ask for; each caller has a lower limit of its own.
+_LONGEST_RETRY_AFTER_S = 1e9
 
 # 2**62 of any unit is longer than anybody waits; above about 2**1023 a float overflows.
 _MAX_DOUBLINGS = 62
@@ -200,18 +214,32 @@ def reconnect_retrying(
 
 
 def parse_retry_after_s(value: str) -> float | None:
-    """Seconds that a ``Retry-After`` header asks to wait, from a number or a date (RFC 9110 §10.2.3), or None.
+    """Seconds that a ``Retry-After`` header asks to wait, or None.
 
-    A date counts from the wall clock of now; one in the past is 0.
+    Args:
+        value: a number of seconds, also with a fraction, or a date in one of the three forms of HTTP (RFC 9110 §5.6.7),
+            which are GMT. A date counts from the wall clock of now; one in the past is 0.
     """
+    value = value.strip()
+    if _NUMBER.fullmatch(value):
+        return min(float(value), _LONGEST_RETRY_AFTER_S)
+    sent_s = parse_http_date_s(value)
+    return None if sent_s is None else min(max(0.0, sent_s - time.time()), _LONGEST_RETRY_AFTER_S)
+
+
+def parse_http_date_s(value: str) -> float | None:
+    """Unix seconds of an HTTP date (RFC 9110 §5.6.7), or None.
+
+    Args:
+        value: ``Sun, 06 Nov 1994 08:49:37 GMT``, ``Sunday, 06-Nov-94 08:49:37 GMT`` or ``Sun Nov  6 08:49:37 1994``.
+    """
+    import datetime as dt
     import email.utils  # drags in half a dozen modules, for an answer that few servers give
 
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        return max(0.0, seconds) if math.isfinite(seconds) else None
+        date = email.utils.parsedate_to_datetime(_FRACTION.sub(r"\1", value.strip()))
+        # Without a zone it is GMT, as every HTTP date: email's dates are the local time of their writer.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=dt.timezone.utc)).timestamp()
     return None
 
 

@@ -7,7 +7,10 @@ from urllib.parse import urlsplit
 
 from lasersell_sync.exceptions import ConfigurationError
 
-__all__ = ["is_loopback", "require_api_key", "require_url"]
+__all__ = ["is_loopback", "require_api_key", "require_host", "require_url"]
+
+_MAX_LABEL = 63
+_MAX_NAME = 253
 
 
 def require_api_key(api_key: object) -> str:
@@ -55,6 +58,7 @@ def require_url(field: str, url: object, *, schemes: tuple[str, str], allow_inse
         )
     if not parts.hostname or port == 0:
         raise ConfigurationError(field, f"no host, or port 0: expected something like {secure}://host/path")
+    require_host(field, parts.hostname)
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ConfigurationError(field, "remove the user, password or #fragment: the API key travels in a header")
     if parts.scheme == plain and not allow_insecure and not is_loopback(parts.hostname):
@@ -62,6 +66,23 @@ def require_url(field: str, url: object, *, schemes: tuple[str, str], allow_inse
             field, f"plain {plain}:// would show the API key to the network: use {secure}://, or allow_insecure=True"
         )
     return text
+
+
+def require_host(field: str, host: str) -> None:
+    """Refuse a name that no resolver can look up; Python's own raises ``UnicodeError`` for it, long after.
+
+    Raises:
+        ConfigurationError: an empty label, one of more than 63 characters, or more than 253 in all (RFC 1035 §2.3.4).
+    """
+    if ":" in host:  # an IPv6 address
+        return
+    name = host.removesuffix(".")
+    if not all(0 < len(label) <= _MAX_LABEL for label in name.split(".")):
+        raise ConfigurationError(
+            field, f"the host has an empty part, or one of more than {_MAX_LABEL} characters, between its dots"
+        )
+    if len(name) > _MAX_NAME:
+        raise ConfigurationError(field, f"the host has {len(name)} characters: {_MAX_NAME} are the most")
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.extras import require_extra
-from lasersell_sync.network.endpoints import is_loopback
+from lasersell_sync.network.endpoints import is_loopback, require_host
 
 __all__ = ["Proxy", "authority", "parse_proxy", "proxy_from_environment", "to_proxy"]
 
@@ -134,6 +134,7 @@ def parse_proxy(field: str, url: object) -> Proxy:
         raise ConfigurationError(field, f"it must start with http://, socks5:// or socks5h://{more}")
     if not parts.hostname or parts.port == 0:
         raise ConfigurationError(field, "no host, or port 0: expected something like http://user:password@host:port")
+    require_host(field, parts.hostname)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigurationError(
             field, "something stands after the port: remove it; in user and password, / ? # and @ are %2F %3F %23 %40"

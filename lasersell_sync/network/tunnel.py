@@ -69,6 +69,8 @@ def _open_connect(proxy: Proxy, channel: Channel, host: str, port: int) -> None:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     channel.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
     status = _status_of(_read_head(channel))
+    while 100 <= status < 200 and status != 101:  # interim: the caller's time limit bounds them
+        status = _status_of(_read_head(channel))
     if not 200 <= status < 300:
         raise TunnelRefused(_connect_problem(status, target, named=proxy.username is not None))
 

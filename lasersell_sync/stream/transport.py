@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import selectors
 import socket
@@ -28,6 +29,7 @@ from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
 from lasersell_sync.network import tls
+from lasersell_sync.network.http_body import BodyError, decoded_body, text_of
 from lasersell_sync.network.proxy import Proxy, authority
 from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
@@ -47,6 +49,8 @@ DUE: Final = 0x200
 BROKEN: Final = 0x400
 STRANGE: Final = 0x800
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_EMPTY_LINE: Final = b"\r\n\r\n"
+_INTERIM: Final = re.compile(rb"1[0-9]{2}")
 
 
 class Aborted(Exception):
@@ -252,7 +256,7 @@ def open_link(
         if parts.scheme == "wss":
             sock = secured = _secure(sock, host, endpoint, ssl_context or tls.client_context(), budget, waiter)
             _check_pins(secured, endpoint, pins)
-        _upgrade(_BudgetedSocket(sock, budget, waiter), url, api_key, endpoint)
+        _upgrade(_UpgradeSocket(sock, budget, waiter, api_key), url, api_key, endpoint)
     except BaseException:
         sock.close()
         raise
@@ -266,7 +270,7 @@ _Address = tuple[Any, ...]
 
 def _look_up(host: str, port: int, endpoint: str, budget: TimeBudget, waiter: Waiter) -> list[_Address]:
     """Addresses of ``host``. ``getaddrinfo`` cannot be interrupted, so it runs on a thread that may be left behind."""
-    with contextlib.suppress(socket.gaierror):
+    with contextlib.suppress(socket.gaierror, UnicodeError):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[list[_Address] | OSError] = []
     done = WakeUp()
@@ -276,6 +280,8 @@ def _look_up(host: str, port: int, endpoint: str, budget: TimeBudget, waiter: Wa
             found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as error:
             found.append(error)
+        except UnicodeError as error:  # of the IDNA codec, about a name that no resolver takes
+            found.append(OSError(f"not a host name: {error}"))
         done.set()
 
     threading.Thread(target=look_up, name="lasersell-dns", daemon=True).start()
@@ -300,7 +306,11 @@ def _connect_any(addresses: list[_Address], endpoint: str, budget: TimeBudget, w
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         left_s = budget.remaining_s()
         share = TimeBudget(None if left_s is None else left_s / (len(addresses) - index))
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a machine without IPv6, say
+            problem = error
+            continue
         try:
             _connect_one(sock, address, share, waiter)
         except (OSError, TimeoutError) as error:
@@ -371,7 +381,8 @@ def _tunnel_problem(error: BaseException) -> str | None:
 def _secure(
     sock: socket.socket, host: str, endpoint: str, context: ssl.SSLContext, budget: TimeBudget, waiter: Waiter
 ) -> TlsSocket:
-    secured = TlsSocket(sock, context, host)
+    # The dot that ends a name is for the resolver; no certificate has it.
+    secured = TlsSocket(sock, context, host.rstrip("."))
     try:
         _shake_hands(secured, budget, waiter)
     except TimeoutError:
@@ -472,14 +483,69 @@ class _BudgetedSocket:
         return self._sock.fileno()
 
 
-def _upgrade(sock: _BudgetedSocket, url: str, api_key: str, endpoint: str) -> None:
+class _UpgradeSocket(_BudgetedSocket):
+    """Stands between websocket-client and the server during the upgrade.
+
+    websocket-client logs what it sends and receives (``websocket.enableTrace``), keeps cookies for all connections of
+    the process, and takes the first answer for the last one. So the key joins the request here, cookies are taken out
+    of requests and answers, and every 1xx before the answer is read past.
+    """
+
+    def __init__(self, sock: socket.socket | TlsSocket, budget: TimeBudget, waiter: Waiter, api_key: str) -> None:
+        super().__init__(sock, budget, waiter)
+        self._api_key = api_key.encode("ascii")
+        self._asked = False
+        #: The answer's head, as far as websocket-client has not read it; None before it has come.
+        self._head: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        if not self._asked:
+            self._asked = True
+            lines = [line for line in data.removesuffix(_EMPTY_LINE).split(b"\r\n") if not _is_field(line, b"cookie")]
+            data = b"\r\n".join([*lines, b"x-api-key: " + self._api_key]) + _EMPTY_LINE
+        super().sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        if self._head is None:
+            self._head = self._final_head()
+        if not self._head:
+            return super().recv(size)
+        data, self._head = self._head[:size], self._head[size:]
+        return data
+
+    def _final_head(self) -> bytes:
+        """The first head that is not an interim answer's, without cookies and without the key that it may quote."""
+        while True:
+            head = self._read_head()
+            status = head.split(None, 2)[1:2] if head.startswith(b"HTTP/") else []
+            if not status or status[0] == b"101" or not _INTERIM.fullmatch(status[0]):
+                lines = [line for line in head.splitlines(keepends=True) if not _is_field(line, b"set-cookie")]
+                return b"".join(lines).replace(self._api_key, b"[redacted]")
+
+    def _read_head(self) -> bytes:
+        """Up to its empty line, or to the end of the connection. Byte by byte: frames may follow it."""
+        head = bytearray()
+        while not head.endswith((_EMPTY_LINE, b"\n\n")):
+            byte = super().recv(1)
+            if not byte:
+                break
+            head += byte
+        return bytes(head)
+
+
+def _is_field(line: bytes, name: bytes) -> bool:
+    return line.partition(b":")[0].strip().lower() == name
+
+
+def _upgrade(sock: _UpgradeSocket, url: str, api_key: str, endpoint: str) -> None:
     """Send the upgrade and accept nothing but 101. Every error of websocket-client's is translated here."""
     client = websocket.WebSocket()
     try:
         client.connect(  # type: ignore[no-untyped-call]
             url,
             socket=sock,
-            header=[f"x-api-key: {api_key}", f"User-Agent: lasersell-sync/{__version__}"],
+            header=[f"User-Agent: lasersell-sync/{__version__}"],
+            host=_host_header(url),
             suppress_origin=True,
             # Both it and HTTP libraries would hand the key to the next host.
             redirect_limit=0,
@@ -500,6 +566,33 @@ def _upgrade(sock: _BudgetedSocket, url: str, api_key: str, endpoint: str) -> No
             f"the answer to the upgrade is not a WebSocket server's: {shorten(scrub(str(error), api_key))}"
         ) from None
     _require_101(client, api_key)
+    _refuse_unasked(client)
+
+
+def _host_header(url: str) -> str:
+    """The name as the server knows it: without the dot that ends it and the zone of an address (for the resolver)."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".").partition("%")[0]
+    port = parts.port
+    if port is None or port == _DEFAULT_PORTS[parts.scheme]:
+        return f"[{host}]" if ":" in host else host
+    return authority(host, port)
+
+
+def _refuse_unasked(client: websocket.WebSocket) -> None:
+    """An extension or protocol that was not asked for changes what the frames mean (RFC 6455 §4.1).
+
+    Raises:
+        HandshakeError: the answer names one.
+    """
+    response = client.handshake_response
+    headers = {} if response is None else response.headers
+    for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
+        if name in headers:
+            raise HandshakeError(
+                f"the server answers with {name}, which was not asked for; is something on the way changing headers?",
+                status=101,
+            )
 
 
 def _require_101(client: websocket.WebSocket, api_key: str) -> None:
@@ -511,7 +604,7 @@ def _require_101(client: websocket.WebSocket, api_key: str) -> None:
 
 def _refused(status: int, headers: dict[str, str], body: bytes | None, api_key: str) -> HandshakeError:
     """The error for an upgrade that was answered with something other than 101."""
-    code, message = _error_body(body)
+    code, message = _error_body(body, headers.get("content-encoding", ""))
     message = shorten(scrub(message, api_key))
     if status in (401, 403):
         return AuthenticationError(message or "the server refused the key", code=code, status=status)
@@ -538,11 +631,14 @@ def _host_of(location: str) -> str:
         return "something that is not a URL"
 
 
-def _error_body(body: bytes | None) -> tuple[str | None, str]:
+def _error_body(body: bytes | None, content_encoding: str = "") -> tuple[str | None, str]:
     """(code, message) of a JSON error body, or (None, the body's text)."""
     if not body:
         return None, ""
-    text = body.decode("utf-8", "replace")
+    try:
+        text = text_of(decoded_body(body, content_encoding, MAX_ANSWER_BYTES))
+    except BodyError:
+        return None, ""
     try:
         parsed = json.loads(text)
     except ValueError:

@@ -17,7 +17,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,13 +25,14 @@ import attrs
 import urllib3.connection
 from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPSConnectionPool
 from urllib3 import exceptions as urllib3_errors
-from urllib3.response import BaseHTTPResponse, HTTPResponse
+from urllib3.response import HTTPResponse
 from urllib3.util import Retry
 
 from lasersell_sync import _log
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import ConcurrencyError
 from lasersell_sync.network import tls
+from lasersell_sync.network.http_body import BodyError, decoded_body
 from lasersell_sync.network.proxy import Proxy
 from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
@@ -52,6 +53,8 @@ _CHUNK_BYTES = 64 * 1024
 #: Threads that keep a connection each; more threads work too, their connections are closed after use.
 _KEPT_CONNECTIONS = 8
 _WARM_S = 2.0
+#: 100 and 102 may be repeated while a server works; one that sends more of them answers nothing.
+_MOST_INTERIM_ANSWERS = 64
 _DIRECT = Route()
 #: Without a body they say nothing of its length (RFC 9110 §8.6).
 _BODILESS = frozenset({"GET", "HEAD", "DELETE"})
@@ -66,7 +69,7 @@ _NO_HEADERS: dict[str, str] = {}
 class _Attempt:
     """What one request needs to know below urllib3's pool, and what is learned there."""
 
-    __slots__ = ("budget", "method", "sent", "step_s", "wire")
+    __slots__ = ("budget", "left_over", "method", "sent", "step_s", "wire")
 
     def __init__(self, method: str, wire: bytes, budget: TimeBudget, step_s: float) -> None:
         self.method = method
@@ -76,6 +79,8 @@ class _Attempt:
         #: For each of: TCP to one address, the TLS handshake, sending the request.
         self.step_s = step_s
         self.sent = False
+        #: Bytes came that are not part of the answer: the next request on this connection could take them for its own.
+        self.left_over = False
 
 
 # The attempt goes beside urllib3, which copies headers and logs URLs on the way down. The connection works on the
@@ -93,11 +98,15 @@ class _BudgetedReader(io.RawIOBase):
         self._sock = sock
         self._raw = raw
         self._budget = budget
+        #: The answer is complete: what the buffer above holds is all that may still be looked at.
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.ended:
+            return 0
         left_s = _left_s(self._budget)
         if left_s is not None:
             self._sock.settimeout(left_s)
@@ -109,12 +118,64 @@ class _BudgetedReader(io.RawIOBase):
 
 
 class _BudgetedResponse(http.client.HTTPResponse):
-    """http.client's answer, reading status line, headers and body through a ``_BudgetedReader``."""
+    """http.client's answer, reading status line, headers and body through a ``_BudgetedReader``.
+
+    It reads past every 1xx: http.client does so with 100 alone, and would hand out a 103 as the answer, whose real one
+    the next request on the connection would then get. It notes bytes that follow the answer.
+    """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         plain: Any = self.fp  # a BufferedReader over the socket, still empty
-        self.fp = io.BufferedReader(_BudgetedReader(sock, plain.detach(), _attempt.get().budget))
+        self._attempt = _attempt.get()
+        self._budgeted = _BudgetedReader(sock, plain.detach(), self._attempt.budget)
+        self.fp = io.BufferedReader(self._budgeted)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MOST_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200:
+                return version, status, reason
+            if status == http.client.SWITCHING_PROTOCOLS:
+                break
+            http.client.parse_headers(self.fp)
+        raise http.client.UnknownProtocol("interim answers without end, or another protocol")
+
+    def begin(self) -> None:
+        super().begin()
+        if self.chunked and "content-length" in self.headers:
+            # Two lengths (RFC 9112 §6.3): who wrote the second one may read the connection otherwise than we do.
+            self._attempt.left_over = True
+        if self.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED) and self._names_a_body():
+            self._attempt.left_over = True
+
+    def _names_a_body(self) -> bool:
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip() != "0"
+
+    def _close_conn(self) -> None:
+        self._budgeted.ended = True
+        if self.fp is not None and not self.fp.closed and self.fp.peek(1):
+            self._attempt.left_over = True
+        super()._close_conn()  # type: ignore[misc]
+
+
+class _HeldResponse(HTTPResponse):
+    """urllib3's answer, whose connection goes back to the pool by ``give_back`` only.
+
+    urllib3 gives it back with the body's last byte, before anyone has looked at what came.
+    """
+
+    def release_conn(self) -> None:
+        """Not yet."""
+
+    def give_back(self, *, reusable: bool) -> None:
+        """To the pool; closed when the rest of this answer, or another one, may still be on the wire."""
+        connection = self.connection
+        if not reusable:
+            self.close()
+            if connection is not None:
+                connection.close()
+        super().release_conn()
 
 
 class _AttemptConnection(_Connection):
@@ -153,7 +214,7 @@ class _AttemptConnection(_Connection):
         attempt.sent = True
         self.sock.sendall(attempt.wire)
 
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as urllib3's own
+    def getresponse(self) -> _HeldResponse:  # type: ignore[override] # as urllib3's own
         attempt = _attempt.get()
         answer = _BudgetedResponse(self.sock, method=attempt.method)
         try:
@@ -163,7 +224,7 @@ class _AttemptConnection(_Connection):
             raise
         if answer.will_close:
             self.close()  # the answer keeps the socket open until it is read
-        return HTTPResponse(
+        return _HeldResponse(
             answer,
             headers=HTTPHeaderDict(answer.headers.items()),
             status=answer.status,
@@ -181,7 +242,11 @@ def _connect_any(host: str, port: int, patience_s: float, budget: TimeBudget) ->
     problem = OSError("the name has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         share_s = (_left_s(budget) or math.inf) / (len(addresses) - index)
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a machine without IPv6, say
+            problem = error
+            continue
         try:
             tune(sock)
             sock.settimeout(min(share_s, patience_s))
@@ -330,6 +395,7 @@ class HttpPool:
         body: bytes | None = None,
         connect_timeout_s: float | None = None,
         attempt_timeout_s: float | None = None,
+        is_expected: Callable[[HttpAnswer], bool] | None = None,
     ) -> HttpAnswer:
         """One attempt, and the whole answer of it.
 
@@ -340,6 +406,7 @@ class HttpPool:
             body: bytes, or None.
             connect_timeout_s: in place of the pool's.
             attempt_timeout_s: in place of the pool's.
+            is_expected: False for an answer that belongs to another request: its connection is not used again.
 
         Raises:
             HttpFailure: no usable answer; a redirect, too.
@@ -350,10 +417,10 @@ class HttpPool:
         wire = self._wire(method, target, headers or {}, body)
         attempt = _Attempt(method, wire, TimeBudget(limit_s), min(connect_s, limit_s))
         token = _attempt.set(attempt)
-        response: BaseHTTPResponse | None = None
+        response: _HeldResponse | None = None
         try:
             response = self._open(method)
-            answer = self._read(response)
+            answer = self._read(response, attempt, is_expected)
         except (urllib3_errors.HTTPError, http.client.HTTPException, OSError) as error:
             if isinstance(error, urllib3_errors.ClosedPoolError) and self._closed:
                 raise ConcurrencyError("this client was closed by another thread") from error
@@ -426,8 +493,8 @@ class HttpPool:
         head = "\r\n".join([f"{method} {target} HTTP/1.1", self._common_head, *own_lines, "", ""])
         return head.encode() + (body or b"")
 
-    def _open(self, method: str) -> BaseHTTPResponse:
-        return self._pool_of_this_process().urlopen(
+    def _open(self, method: str) -> _HeldResponse:
+        response = self._pool_of_this_process().urlopen(
             method,
             "/",  # all that urllib3 gets to know, and to log: RPC providers put keys into path and query
             headers=_NO_HEADERS,
@@ -437,10 +504,14 @@ class HttpPool:
             preload_content=False,
             decode_content=False,
         )
+        assert isinstance(response, _HeldResponse)  # of our own connections
+        return response
 
-    def _read(self, response: BaseHTTPResponse) -> HttpAnswer:
-        """The whole answer; its connection goes back to the pool only when that went well."""
-        complete = False
+    def _read(
+        self, response: _HeldResponse, attempt: _Attempt, is_expected: Callable[[HttpAnswer], bool] | None
+    ) -> HttpAnswer:
+        """The whole answer; its connection goes back to the pool only when nothing else came on it."""
+        reusable = False
         try:
             if 300 <= response.status < 400:
                 raise HttpFailure("redirect", self._redirect_problem(response), sent=True, status=response.status)
@@ -450,15 +521,20 @@ class HttpPool:
                 if len(body) > self._max_body_bytes:
                     problem = f"{self._endpoint.shown}: an answer of more than {self._max_body_bytes} bytes"
                     raise HttpFailure("oversize", problem, sent=True, status=response.status)
-            complete = True
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return HttpAnswer(response.status, headers, bytes(body))
+            answer = HttpAnswer(response.status, headers, self._decoded(bytes(body), headers, response.status))
+            reusable = is_expected is None or is_expected(answer)
+            return answer
         finally:
-            if not complete:
-                response.close()  # the rest of the answer is still on the wire: nobody may reuse the connection
-            response.release_conn()
+            response.give_back(reusable=reusable and not attempt.left_over)
 
-    def _redirect_problem(self, response: BaseHTTPResponse) -> str:
+    def _decoded(self, body: bytes, headers: Mapping[str, str], status: int) -> bytes:
+        try:
+            return decoded_body(body, headers.get("content-encoding", ""), self._max_body_bytes)
+        except BodyError as error:
+            raise HttpFailure("read", f"{self._endpoint.shown}: {error}", sent=True, status=status) from None
+
+    def _redirect_problem(self, response: HTTPResponse) -> str:
         # Only the host is told: a redirect's path and query come from whoever answers, and may quote ours.
         try:
             host = urlsplit(response.headers.get("location") or "").hostname
@@ -471,7 +547,7 @@ class HttpPool:
         )
 
     def _failure(
-        self, error: Exception, attempt: _Attempt, limit_s: float, response: BaseHTTPResponse | None
+        self, error: Exception, attempt: _Attempt, limit_s: float, response: HTTPResponse | None
     ) -> HttpFailure:
         problem = f"{self._endpoint.shown}: {describe(error)}"
         if isinstance(error, TimeoutError | urllib3_errors.TimeoutError) and attempt.budget.expired():

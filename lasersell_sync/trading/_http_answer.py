@@ -5,12 +5,14 @@ Apart from ``_http``, so that those who ask need not load urllib3 before they do
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import attrs
 
-from lasersell_sync.retry import parse_retry_after_s
+from lasersell_sync.network.http_body import text_of
+from lasersell_sync.retry import parse_http_date_s, parse_retry_after_s
 
 Stage: TypeAlias = Literal["send", "read", "redirect", "oversize"]
 
@@ -22,7 +24,7 @@ class HttpAnswer:
     Attributes:
         status: the HTTP status; 3xx never comes here.
         headers: names in lower case.
-        body: all of it, at most the pool's limit.
+        body: all of it, without its content encoding, at most the pool's limit.
     """
 
     status: int
@@ -31,13 +33,19 @@ class HttpAnswer:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8; what is not UTF-8 shows as U+FFFD."""
-        return self.body.decode("utf-8", errors="replace")
+        """The body as UTF-8, without a byte order mark; what is not UTF-8 shows as U+FFFD."""
+        return text_of(self.body)
 
     @property
     def retry_after_s(self) -> float | None:
         """Seconds that ``Retry-After`` asks to wait; None without a readable one."""
         return parse_retry_after_s(self.headers.get("retry-after", ""))
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the server's, by its ``Date``; None without one."""
+        server_s = parse_http_date_s(self.headers.get("date", ""))
+        return None if server_s is None else time.time() - server_s
 
 
 class HttpFailure(Exception):

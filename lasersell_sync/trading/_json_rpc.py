@@ -10,6 +10,8 @@ import itertools
 import json
 import os
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lasersell_sync import _log
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 2.0
 _ATTEMPT_TIMEOUT_S = 10.0
+
+logger = _log.logger("trading")
+
+#: A transaction lives for 60 to 90 s; a target that wants to be left alone for longer is asked once in between.
+LONGEST_HOLD_S = 30.0
 
 _ids = itertools.count(1)
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -49,6 +56,12 @@ class RpcClient:
         self._endpoint = endpoint
         self._route = route or Route()
         self._api_key = api_key
+        #: Monotonic seconds until which the endpoint wants no request (HTTP 429 with ``Retry-After``).
+        self._held_until = 0.0
+
+    def held_for_s(self) -> float:
+        """Seconds until the endpoint may be asked again; 0 unless it limited our rate and named a time."""
+        return max(0.0, self._held_until - time.monotonic())
 
     def call(self, method: str, params: list[Any], *, budget: TimeBudget, secrets: tuple[str, ...] = ()) -> Any:
         """One attempt; returns ``result``, None when there is none.
@@ -61,6 +74,7 @@ class RpcClient:
 
         Raises:
             TxSubmitError: ``request_send``, ``response_read``, ``http_status``, ``decode_response``, ``rpc_error``.
+                While the endpoint is held (``held_for_s``) nothing is sent, and this is its ``http_status`` 429 again.
         """
         return self._call(method, _to_json(params), budget, secrets)
 
@@ -78,9 +92,26 @@ class RpcClient:
         return self._call("sendTransaction", f'["{tx_b64}",{options_json}]', budget, (tx_b64,))
 
     def _call(self, method: str, params_json: str, budget: TimeBudget, secrets: tuple[str, ...]) -> Any:
+        held_s = self.held_for_s()
+        if held_s:
+            raise TxSubmitError(
+                "http_status",
+                f"HTTP 429: not asked, the target accepts no request for another {held_s:.1f} s (Retry-After)",
+                target=self.label,
+                status=429,
+                retry_after_s=held_s,
+            )
         request_id = next(_ids)
         body = f'{{"jsonrpc":"2.0","id":{request_id},"method":"{method}","params":{params_json}}}'.encode()
-        return self._result(self._request("POST", self._endpoint.target, body, budget), request_id, secrets)
+        parsed: Any = None
+
+        def is_expected(answer: HttpAnswer) -> bool:
+            nonlocal parsed
+            parsed = _parsed(answer)
+            return _is_of(parsed, request_id, answer)
+
+        answer = self._request("POST", self._endpoint.target, body, budget, is_expected)
+        return self._result(answer, parsed, request_id, secrets)
 
     def warm(self, path: str | None, *, budget: TimeBudget) -> None:
         """Opens a connection and leaves it ready; any answer but a redirect will do.
@@ -98,7 +129,14 @@ class RpcClient:
             body = _to_json({"jsonrpc": "2.0", "id": next(_ids), "method": "getHealth"}).encode()
             self._request("POST", self._endpoint.target, body, budget)
 
-    def _request(self, method: str, target: str, body: bytes | None, budget: TimeBudget) -> HttpAnswer:
+    def _request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        budget: TimeBudget,
+        is_expected: Callable[[HttpAnswer], bool] | None = None,
+    ) -> HttpAnswer:
         headers = {}
         if body is not None:
             headers["content-type"] = "application/json"
@@ -107,7 +145,9 @@ class RpcClient:
         pool = _connections().pool_to(self._endpoint, self._route)
         limit_s = max(budget.remaining_s() or 0.0, 0.001)  # the first pool of a process takes a while: it loads urllib3
         try:
-            return pool.request(method, target, headers=headers, body=body, attempt_timeout_s=limit_s)
+            return pool.request(
+                method, target, headers=headers, body=body, attempt_timeout_s=limit_s, is_expected=is_expected
+            )
         except HttpFailure as failure:
             raise self._failed(failure) from failure.__cause__
 
@@ -121,24 +161,26 @@ class RpcClient:
             status=failure.status,
         )
 
-    def _result(self, answer: HttpAnswer, request_id: int, secrets: tuple[str, ...]) -> Any:
+    def _result(self, answer: HttpAnswer, parsed: Any, request_id: int, secrets: tuple[str, ...]) -> Any:
         # A node may quote the request: transaction, URL and key.
         hidden = (*secrets, *self._endpoint.secrets, self._api_key)
         body = _log.shorten(_log.scrub(answer.text, *hidden))
-        try:
-            parsed = json.loads(answer.body.decode("utf-8"))
-        except (ValueError, RecursionError):
-            parsed = None
         error = parsed.get("error") if isinstance(parsed, dict) else None
         words = _log.shorten(_log.scrub(_error_words(error), *hidden), 500)
         if not 200 <= answer.status < 300:
             detail = f"HTTP {answer.status}: {words or body or 'no words from the server'}"
-            raise TxSubmitError("http_status", detail, target=self.label, status=answer.status, body=body)
+            asked_s = answer.retry_after_s
+            if answer.status == 429 and asked_s:
+                hold_s = min(asked_s, LONGEST_HOLD_S)
+                self._held_until = time.monotonic() + hold_s
+                logger.warning("%s limits our rate (HTTP 429): nothing is sent there for %.1f s", self.label, hold_s)
+            raise TxSubmitError(
+                "http_status", detail, target=self.label, status=answer.status, body=body, retry_after_s=asked_s
+            )
         if not isinstance(parsed, dict):
             problem = "the answer is not a JSON object"
             raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
-        # A node that could not read the request answers with an error and a null id.
-        if parsed.get("id") != request_id and not (error is not None and parsed.get("id") is None):
+        if not _is_of(parsed, request_id, answer):
             problem = "the answer belongs to another request (its id differs)"
             raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
         if error is not None:
@@ -146,6 +188,27 @@ class RpcClient:
             code = code if isinstance(code, int) else None
             raise TxSubmitError("rpc_error", words, target=self.label, status=answer.status, body=body, code=code)
         return parsed.get("result")
+
+
+def _parsed(answer: HttpAnswer) -> Any:
+    """The body as JSON; None when it is none."""
+    try:
+        return json.loads(answer.body.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_of(parsed: Any, request_id: int, answer: HttpAnswer) -> bool:
+    """Whether this answers our request; what does not may be another one's, and so may what follows it."""
+    if not isinstance(parsed, dict):
+        # A box on the way answers errors in HTML; as an answer of the node's it is nothing we asked for.
+        return not 200 <= answer.status < 300
+    answered = parsed.get("id")
+    if answered is None:
+        # A node that could not read the request answers with an error and a null id.
+        return parsed.get("error") is not None or not 200 <= answer.status < 300
+    # Some nodes make a text of it. (True is 1 to Python, and no id to anybody.)
+    return answered in (request_id, str(request_id)) and not isinstance(answered, bool)
 
 
 def client_for(target: SendTarget) -> RpcClient:

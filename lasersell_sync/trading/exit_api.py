@@ -46,6 +46,8 @@ LOCAL_EXIT_API_BASE_URL: Final = "http://localhost:8080"
 
 _SELL = "/v1/sell"
 _BUY = "/v1/buy"
+#: Between two machines that keep time; a ``Date`` has whole seconds.
+_CLOCKS_AGREE_S = 10.0
 _REGISTER = "/v1/wallets/register"
 _WALLETS = "/v1/wallets"
 _ACCOUNT = "/v1/account"
@@ -281,7 +283,13 @@ class ExitApiClient:
         payload: dict[str, object] = attrs.asdict(proof)
         if label is not None:
             payload["label"] = label
-        _require_done("registered", proof.wallet_pubkey, *self._post(_REGISTER, payload))
+        try:
+            answer, snippet = self._post(_REGISTER, payload)
+        except ExitApiError as error:
+            if "expired" in error.detail.lower():
+                error.detail += f" ({_clock_remedy(error.clock_offset_s)})"
+            raise
+        _require_done("registered", proof.wallet_pubkey, answer, snippet)
 
     def remove_wallet(self, wallet_pubkey: str) -> None:
         """Takes a wallet off this key: a stream may not name it any more until it is registered again.
@@ -443,7 +451,9 @@ class ExitApiClient:
 
         def attempt() -> tuple[dict[str, Any], str]:
             try:
-                answer = pool.request(method, _path(endpoint, path), headers=headers, body=body)
+                answer = pool.request(
+                    method, _path(endpoint, path), headers=headers, body=body, is_expected=_is_of_the_api
+                )
             except HttpFailure as failure:
                 raise self._failed(failure) from failure.__cause__
             return self._understood(answer)
@@ -468,6 +478,7 @@ class ExitApiClient:
                 body=snippet,
                 body_status=self._shown(_first_text(parsed, ("status",))) or None,
                 retry_after_s=answer.retry_after_s,
+                clock_offset_s=answer.clock_offset_s,
             )
         if parsed is None:
             raise ExitApiError("parse", "the answer is not a JSON object", status=answer.status, body=snippet)
@@ -496,13 +507,28 @@ def _is_not_indexed(error: Exception) -> bool:
     return isinstance(error, ExitApiError) and error.is_not_indexed()
 
 
+def _clock_remedy(offset_s: float | None) -> str:
+    """What to do about a proof that the server calls expired."""
+    if offset_s is None:
+        return "the server's clock decides: set this machine's clock, and make the proof anew"
+    if abs(offset_s) < _CLOCKS_AGREE_S:
+        return "this machine's clock agrees with the server's: make the proof anew, it is good for five minutes"
+    way = "ahead of" if offset_s > 0 else "behind"
+    return f"this machine's clock is {abs(offset_s):.0f} s {way} the server's: set it, and make the proof anew"
+
+
+def _is_of_the_api(answer: HttpAnswer) -> bool:
+    """A success that is no JSON object comes from something else on the way: its connection is not used again."""
+    return not 200 <= answer.status < 300 or _json_object(answer.body) is not None
+
+
 def _path(endpoint: Endpoint, path: str) -> str:
     return endpoint.target.rstrip("/") + path
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        parsed = json.loads(body.decode("utf-8"))
+        parsed = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None

@@ -90,9 +90,13 @@ class SendLane:
         answer: Answer | None = Answer.UNCERTAIN
         problem = ""
         try:
-            tx_b64 = self._pending.bytes_of(tracked)
+            tx_b64, held_s = self._pending.bytes_of(tracked), self._client.held_for_s()
             if tx_b64 is None:
                 answer = None
+            elif held_s:
+                # It said when to come again, and refuses until then; the other targets are not waited for.
+                answer, problem = None, f"{self._client.label}: rate limited for another {held_s:.1f} s (Retry-After)"
+                log.debug("%s: %s is not sent for another %.1f s", self._client.label, tracked.signature, held_s)
             else:
                 answer, problem = self._send(tracked.signature, tx_b64)
         except Exception as error:  # noqa: BLE001 - a copy that may have left must not be forgotten

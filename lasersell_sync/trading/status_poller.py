@@ -70,6 +70,8 @@ class StatusPoller:
         self._asked_at: dict[str, float] = {}
         #: Rounds in which nothing was answered, since the last in which something was.
         self._failures = 0
+        #: Which question the next round begins with.
+        self._first_question = 0
         #: What failed in the last round: told once.
         self._complaint = ""
         #: Monotonic seconds.
@@ -120,14 +122,20 @@ class StatusPoller:
         # Each question for itself: a node that tells no heights may still tell that a transaction has landed, and is
         # asked for that as often as any other.
         problem: Exception | None = None
-        for ask in (self._ask_about_blockhashes, self._ask_for_the_tip, self._ask_for_statuses):
+        questions = (self._ask_about_blockhashes, self._ask_for_the_tip, self._ask_for_statuses)
+        first, self._first_question = self._first_question, 0
+        for number in range(first, first + len(questions)):
             if self._pending.closed:
                 return
             try:
-                if ask(under_way):
+                if questions[number % len(questions)](under_way):
                     self._failures = 0
             except (TxSubmitError, ConcurrencyError) as error:
                 problem = error
+                if isinstance(error, TxSubmitError) and error.status == 429:
+                    # The node wants to be left alone. The next round begins with what this one leaves out.
+                    self._first_question = (number + 1) % len(questions)
+                    break
         if problem is not None:
             raise problem
 

@@ -47,7 +47,7 @@ def still_stage(tmp_path: Path) -> Iterator[Stage]:
 SENSELESS: dict[str, dict[str, Any]] = {
     "an error": {"error_code": -32005, "error_message": "Node is behind by 42 slots"},
     "HTTP 500": {"status": 500},
-    "HTTP 429": {"status": 429, "retry_after_s": 60},
+    "HTTP 429": {"status": 429, "retry_after_s": 0},
     "HTML": {"status": 200, "body": "<html><h1>502 Bad Gateway</h1></html>"},
     "half a JSON text": {"body": '{"jsonrpc":"2.0","result":'},
     "another's answer": {"body": '{"jsonrpc":"2.0","result":null,"id":0}'},

@@ -29,7 +29,7 @@ LAYERS = [
 #: The same, inside a package.
 INNER_LAYERS = {
     "network": [
-        ["endpoints", "tcp", "tls"],
+        ["endpoints", "http_body", "tcp", "tls"],
         ["proxy"],
         ["tunnel"],
     ],

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 import tenacity
 
 from lasersell_sync.exceptions import ConfigurationError, ExitApiError
-from lasersell_sync.retry import RetryPolicy, equal_jitter_s, full_jitter_s, reconnect_retrying
+from lasersell_sync.retry import (
+    RetryPolicy,
+    equal_jitter_s,
+    full_jitter_s,
+    parse_http_date_s,
+    parse_retry_after_s,
+    reconnect_retrying,
+)
 
 
 class Flaky:
@@ -276,3 +285,57 @@ def test_each_error_decides_its_own_wait():
     retrying = reconnecting(sleep=pauses.append, wait_s=lambda error: 9.0 if isinstance(error, TimeoutError) else 1.0)
     retrying(Flaky(OSError(), TimeoutError(), OSError()))
     assert pauses == [1.0, 9.0, 1.0]
+
+
+# ── Retry-After ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])
+def in_time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+#: 2026-11-08 08:49:37 GMT.
+DATE_S = 1_794_127_777
+DATES = [
+    "Sun, 08 Nov 2026 08:49:37 GMT",  # IMF-fixdate
+    "Sunday, 08-Nov-26 08:49:37 GMT",  # RFC 850
+    "Sun Nov  8 08:49:37 2026",  # asctime
+    "Sun, 08 Nov 2026 08:49:37 -0000",
+    "Sun, 08 Nov 2026 08:49:37 +0000",
+    "Sun, 08 Nov 2026 09:49:37 +0100",
+    "Sun, 08 Nov 2026 08:49:37.25 GMT",
+    " Sun, 08 Nov 2026 08:49:37 GMT ",
+]
+
+
+@pytest.mark.usefixtures("in_time_zone")
+@pytest.mark.parametrize("value", DATES)
+def test_http_date_in_every_form_is_gmt_whatever_the_machines_zone(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date without a zone is not this machine's time of day."""
+    assert parse_http_date_s(value) == DATE_S
+    monkeypatch.setattr("lasersell_sync.retry.time.time", lambda: DATE_S - 30.0)
+    assert parse_retry_after_s(value) == 30.0
+    monkeypatch.setattr("lasersell_sync.retry.time.time", lambda: DATE_S + 30.0)
+    assert parse_retry_after_s(value) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("7", 7.0), (" 7 ", 7.0), ("1.5", 1.5), ("0.25", 0.25), ("2.", 2.0), ("9" * 300, 1e9), ("1e3", None)],
+)
+def test_retry_after_number_may_have_a_fraction_and_is_finite(value: str, seconds: float | None) -> None:
+    """Whole seconds are the rule; some servers send fractions."""
+    assert parse_retry_after_s(value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", "-1", "٣", "nan", "inf", "1,5", "9" * 400, "Sun, 99 Nov 2026 08:49:37 GMT"]
+)
+def test_retry_after_that_is_no_time_is_none(value: str) -> None:
+    """It asks for nothing that could be obeyed."""
+    assert parse_retry_after_s(value) is None

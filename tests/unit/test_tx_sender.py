@@ -1233,3 +1233,41 @@ def test_neither_keys_nor_the_transaction_are_ever_shown(make_node: Any, make_se
     for secret in (secret_key, url_key, tx.b64):
         assert secret not in text
     assert text.count("redacted") > 5
+
+
+# ── a target that asks to wait ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_target_that_limits_the_rate_gets_no_copy_before_its_time(make_node: Any, make_sender: Any) -> None:
+    """Nothing of the transaction is lost with that: the next copy goes when the target's time is over."""
+    held, times = threading.Event(), []
+    limited, other, tx = make_node(), make_node(), SignedTransfer()
+
+    def limit(_: object) -> Answer:
+        times.append(time.monotonic())
+        held.set()
+        return Answer(429, b"slow down", {"retry-after": "1.5"})
+
+    limited.say["sendTransaction"] = limit
+    sender = make_sender(limited, other, rebroadcast_s=0.1)
+    pending = sender.submit(tx.b64)
+    assert held.wait(PATIENCE_S)
+    del limited.say["sendTransaction"]
+    until(lambda: len(other.sent) >= 3)  # the other target is not held
+    assert len(limited.sent) == 1
+    until(lambda: len(limited.sent) == 2)
+    assert time.monotonic() - times[0] >= 1.5
+    assert len(times) == 1
+    limited.land(tx.signature)
+    other.land(tx.signature)
+    assert outcome(pending) is CONFIRMED
+
+
+def test_node_that_limits_the_rate_of_one_question_is_asked_the_others(node: SolanaNode, make_sender: Any) -> None:
+    """A limit that one kind of question runs into again and again must not hide that the transaction landed."""
+    tx = SignedTransfer()
+    node.say["isBlockhashValid"] = lambda _: Answer(429, b"slow down", {"retry-after": "0.05"})
+    pending = make_sender(node).submit(tx.b64)
+    until(lambda: node.count("isBlockhashValid") >= 2)
+    node.land(tx.signature)
+    assert outcome(pending) is CONFIRMED
