@@ -52,6 +52,11 @@ class ProcessGuard:
         self._forks = _forks
         self._pid = os.getpid()
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this is a forked child of the process that made the object."""
+        return self._forks != _forks
+
     def check(self) -> None:
         """Raise in a forked child.
 

@@ -7,19 +7,19 @@ whoever reads the file.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.exits import WHOLE, ExitKey
+from lasersell_sync.autosell.journal_file import IN_MEMORY, TORN_REMEDY, JournalFile, connect, explain
+from lasersell_sync.autosell.journal_writer import JournalWriter, Work
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.openings import Opening, is_same_opening
 from lasersell_sync.processes import ProcessGuard
@@ -32,14 +32,12 @@ __all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Step"]
 
 log = logger("autosell.journal")
 
+T = TypeVar("T")
+
 #: "LSJ1": tells a journal from any other SQLite file.
 _APPLICATION_ID: Final = 0x4C534A31
 _SCHEMA_VERSION: Final = 1
-_PRIVATE_MODE = 0o600
-_IN_MEMORY = ":memory:"
 _DAY_MS = 24 * 3600 * 1000
-#: How long a look at a busy file waits: another process reads, and nobody but us writes.
-_BUSY_S = 5.0
 
 _INTEGER_MAX: Final = 2**63 - 1
 
@@ -183,8 +181,11 @@ class Journal:
     """The record of one ``AutoSeller``'s exits.
 
     What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only
-    on its way there, before the method returns; it outlives a loss of power. One process at a time may write: the file
-    ``<path>.lock`` is locked meanwhile. Others may read: ``Journal(path, read_only=True)``, ``lasersell-sync journal``.
+    on its way there, before the method returns; it outlives a loss of power. What several threads write at the same time is
+    committed together. One process at a time may write: the file is locked by what it is, so every link to it is the
+    same journal, and a forked child does not keep the lock. Others may read: ``Journal(path, read_only=True)``,
+    ``lasersell-sync journal``. A file that is deleted while it is in use is written anew and logged; while another
+    file is in its place, nothing is written and nothing is sold (``JournalError``, ``replaced``).
 
     Args:
         path: the file; made if it is missing (mode 0600), its folder is not. ``":memory:"`` keeps it for as long as
@@ -195,7 +196,7 @@ class Journal:
     Raises:
         JournalError: from every method; ``kind`` tells what is wrong with the file.
 
-    Threads: any.
+    Threads: any. Its own, ``lasersell-journal``, commits what comes while another thread commits.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, keep_days: int = 90) -> None:
@@ -203,12 +204,12 @@ class Journal:
         self._guard = ProcessGuard("journal")
         # Guards the connection: one statement or transaction at a time.
         self._lock = threading.Lock()
-        self._file_lock = None if read_only or self._path == _IN_MEMORY else _lock_file(self._path)
-        self._is_durable = True
+        self._writer = JournalWriter(self._for_writing, self._lock)
+        self._file = None if read_only or self._path == IN_MEMORY else JournalFile(self._path)
         self._connection: sqlite3.Connection | None = None
         try:
             with self._errors():
-                self._connection = _connect(self._path, read_only=read_only)
+                self._connection = connect(self._path, read_only=read_only)
                 self._check_schema(make=not read_only)
                 if not read_only:
                     self._prune(keep_days)
@@ -222,14 +223,22 @@ class Journal:
         return self._path
 
     def close(self) -> None:
-        """Close the file and let another process have it. Idempotent."""
+        """Write what waits, close the file, and let another process have it. Idempotent.
+
+        In a forked child it only lets go of descriptors: the file is the parent's.
+        """
+        if self._guard.is_child:
+            _abandoned.append(self._connection)
+        else:
+            self._writer.close()
         with self._lock:
             connection, self._connection = self._connection, None
-            if connection is not None:
+            if connection is not None and not self._guard.is_child:
                 connection.close()
-            if self._file_lock is not None:
-                os.close(self._file_lock)
-                self._file_lock = None
+            # Last: SQLite's own locks go with any descriptor of the file.
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -253,8 +262,9 @@ class Journal:
         Returns:
             The generation, which rises with each opening that is not the one known before (``is_same_opening``).
         """
-        opened_at_ms, slot = _fitting(opened_at_ms), _fitting(slot)
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> int:
+            moment, seen_at = _fitting(opened_at_ms), _fitting(slot)
             row = db.execute(
                 "SELECT generation, entry_quote_units, opened_at_ms, is_closed, slot FROM openings"
                 " WHERE wallet = ? AND token_account = ?",
@@ -262,39 +272,47 @@ class Journal:
             ).fetchone()
             generation = 0
             if row is not None:
-                generation, entry, moment, was_closed, seen = row
+                generation, entry, known_moment, was_closed, known_slot = row
                 part_landed, exit_under_way = _sales_of(db, wallet, token_account, generation)
                 if is_same_opening(
-                    Opening(int(entry), moment),
-                    Opening(entry_quote_units, opened_at_ms),
+                    Opening(int(entry), known_moment),
+                    Opening(entry_quote_units, moment),
                     was_closed=bool(was_closed),
                     part_landed=part_landed,
                     exit_under_way=exit_under_way,
                 ):
-                    opened_at_ms = moment if opened_at_ms is None else opened_at_ms
-                    slot = max((one for one in (seen, slot) if one is not None), default=None)
+                    moment = known_moment if moment is None else moment
+                    seen_at = max((one for one in (known_slot, seen_at) if one is not None), default=None)
                     generation -= 1
             return _set_opening(
-                db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=opened_at_ms, slot=slot
+                db, wallet, token_account, mint, entry_quote_units, generation + 1, opened_at_ms=moment, slot=seen_at
             )
+
+        return self._write(write, durable=False)
 
     def closed(self, wallet: str, token_account: str) -> None:
         """A position was closed; the next opening of its token account is another one."""
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE openings SET is_closed = 1 WHERE wallet = ? AND token_account = ? AND NOT is_closed",
                 (wallet, token_account),
             )
 
+        self._write(write, durable=False)
+
     def next_generation(self, key: ExitKey) -> int:
         """An opening that was not announced: tokens are there again after all of them were sold."""
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> int:
             row = db.execute(
                 "SELECT generation, entry_quote_units FROM openings WHERE wallet = ? AND token_account = ?",
                 (key.wallet, key.token_account),
             ).fetchone()
             known, entry = (key.generation, "0") if row is None else (row[0], row[1])
             return _set_opening(db, key.wallet, key.token_account, key.mint, entry, max(known, key.generation) + 1)
+
+        return self._write(write, durable=False)
 
     def generation(self, wallet: str, token_account: str) -> int:
         """Of this token account now; 0 when no position of it was ever announced."""
@@ -315,7 +333,8 @@ class Journal:
 
         That is one that is not finished, one that is sold, and one whose end is unknown: it may be sold.
         """
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> ExitRecord:
             known = self._find(db, key)
             if known is not None and (not known.is_finished or known.outcome in _NOT_AGAIN):
                 return known
@@ -334,9 +353,12 @@ class Journal:
             _add_step(db, record.id, "received", f"{reason}, {tokens} tokens")
             return record
 
+        return self._write(write, durable=False)
+
     def signed(self, exit_id: int, *, signature: str, blockhash: str) -> None:
         """A transaction of this exit was signed and is about to be sent."""
-        with self._transaction(durable=True) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
             db.execute(
                 "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
@@ -346,34 +368,48 @@ class Journal:
             _set_state(db, exit_id, SIGNED)
             _add_step(db, exit_id, "signed", signature)
 
+        self._write(write, durable=True)
+
     def settled(self, exit_id: int, signature: str, outcome: SellOutcome, *, slot: int | None, detail: str) -> None:
-        """It is proven what became of a transaction."""
-        with self._transaction(durable=True) as db:
+        """It is proven what became of a transaction; on the disk with the next write that must be."""
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE attempts SET outcome = ?, slot = ? WHERE signature = ?", (outcome.value, slot, signature)
             )
             _add_step(db, exit_id, outcome.value, f"{signature} {detail}".rstrip())
 
+        self._write(write, durable=False)
+
     def asking(self, exit_id: int, *, slippage_bps: int) -> None:
         """A fresh transaction of this exit is about to be asked for."""
-        with self._transaction(durable=True) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             _set_state(db, exit_id, ASKING)
             _add_step(db, exit_id, "asking", f"{slippage_bps} bps")
 
+        self._write(write, durable=True)
+
     def finished(self, exit_id: int, outcome: SellOutcome, *, detail: str) -> None:
         """Nothing more is done for this exit; its outcome is about to be reported."""
-        with self._transaction(durable=True) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE exits SET state = ?, outcome = ?, detail = ?, is_reported = 0, changed_ms = ? WHERE id = ?",
                 (FINISHED, outcome.value, detail, _now_ms(), exit_id),
             )
             _add_step(db, exit_id, "finished", f"{outcome.value} {detail}".rstrip())
 
+        self._write(write, durable=True)
+
     def reported(self, exit_id: int) -> None:
         """The user's callbacks were told the outcome."""
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute("UPDATE exits SET is_reported = 1 WHERE id = ?", (exit_id,))
             _add_step(db, exit_id, "reported", "")
+
+        self._write(write, durable=False)
 
     def find(self, key: ExitKey) -> ExitRecord | None:
         """The exit of this identity, or None."""
@@ -405,7 +441,8 @@ class Journal:
 
     def buying(self, *, signature: str, wallet: str, mint: str, watched_wallet: str, blockhash: str) -> bool:
         """A purchase was signed and is about to be sent; False when this very one was known before."""
-        with self._transaction(durable=True) as db:
+
+        def write(db: sqlite3.Connection) -> bool:
             cursor = db.execute(
                 "INSERT INTO buys (signature, wallet, mint, watched_wallet, blockhash, signed_ms, is_reported)"
                 " VALUES (?,?,?,?,?,?,0) ON CONFLICT (signature) DO NOTHING",
@@ -413,15 +450,23 @@ class Journal:
             )
             return cursor.rowcount == 1
 
+        return self._write(write, durable=True)
+
     def bought(self, signature: str, outcome: SellOutcome, *, slot: int | None) -> None:
         """It is proven what became of a purchase; the server is about to be told."""
-        with self._transaction(durable=True) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute("UPDATE buys SET outcome = ?, slot = ? WHERE signature = ?", (outcome.value, slot, signature))
+
+        self._write(write, durable=True)
 
     def buy_reported(self, signature: str) -> None:
         """Server and user were told."""
-        with self._transaction(durable=False) as db:
+
+        def write(db: sqlite3.Connection) -> None:
             db.execute("UPDATE buys SET is_reported = 1 WHERE signature = ?", (signature,))
+
+        self._write(write, durable=False)
 
     def buys(self, *, to_do: bool = False) -> list[BuyRecord]:
         """All purchases, or those of which nobody was told yet; oldest first."""
@@ -462,18 +507,21 @@ class Journal:
         with self._lock, self._errors():
             yield self._open()
 
-    @contextlib.contextmanager
-    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """All or nothing; ``durable``: on the disk, with all that was written before, when this ends."""
+    def _write(self, work: Work[T], *, durable: bool) -> T:
+        """All or nothing; ``durable``: on the disk, with all that was written before, when this returns."""
         self._guard.check()
-        with self._lock, self._errors():
-            db = self._open()
-            if durable is not self._is_durable:
-                # In write-ahead mode, NORMAL survives the death of the process but not of the machine.
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._is_durable = durable
-            with _immediate(db):
-                yield db
+        with self._errors():
+            return self._writer.run(work, durable=durable)
+
+    def _for_writing(self) -> sqlite3.Connection:
+        """The connection, once its file is known to be in its place. The lock is held."""
+        db = self._open()
+        if self._file is not None and not self._file.check():
+            log.warning("%s was deleted while it is in use: it is written anew from what is still open", self._path)
+            anew = self._file.write_anew(db)
+            db.close()
+            self._connection = db = anew
+        return db
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -485,11 +533,11 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            kind, problem = _explain(error)
+            kind, problem = explain(error)
             raise JournalError(kind, self._path, problem) from error
         except (ValueError, TypeError) as error:
             # Damage that SQLite does not see, because it has no checksums: a value that no journal holds.
-            raise JournalError("torn", self._path, f"the file is damaged ({error}): {_TORN_REMEDY}") from error
+            raise JournalError("torn", self._path, f"the file is damaged ({error}): {TORN_REMEDY}") from error
 
     def _check_schema(self, *, make: bool) -> None:
         db = self._open()
@@ -511,7 +559,7 @@ class Journal:
             )
         problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
-            raise JournalError("torn", self._path, f"the file is damaged ({problem}): {_TORN_REMEDY}")
+            raise JournalError("torn", self._path, f"the file is damaged ({problem}): {TORN_REMEDY}")
 
     def _prune(self, keep_days: int) -> None:
         before_ms = _now_ms() - keep_days * _DAY_MS
@@ -520,71 +568,8 @@ class Journal:
             db.execute("DELETE FROM buys WHERE is_reported AND signed_ms < ?", (before_ms,))
 
 
-_TORN_REMEDY = (
-    "move it and its -wal file away, look on the chain what was sold, then begin with a new one. Nothing was changed"
-)
-
-#: By SQLite's primary result code (sqlite.org/rescode.html).
-_PROBLEMS: dict[int, tuple[str, str]] = {
-    5: ("locked", "another process holds the file: close it, or wait"),
-    6: ("locked", "another process holds the file: close it, or wait"),
-    8: ("read_only", "the file, or its folder, cannot be written: give it to this user, or give another path"),
-    10: ("failed", "the disk cannot be read or written"),
-    11: ("torn", f"the file is damaged: {_TORN_REMEDY}"),
-    13: ("full", "no room is left on the disk: make some; nothing was sold without being recorded"),
-    14: ("missing", "the file cannot be opened: its folder must exist and be this user's"),
-    26: ("foreign", "not a journal of lasersell_sync, or a damaged one: give another path"),
-}
-
-
-def _explain(error: sqlite3.Error) -> tuple[str, str]:
-    # Python 3.10 does not tell the code.
-    code = getattr(error, "sqlite_errorcode", None)
-    kind, problem = _PROBLEMS.get(0 if code is None else code & 0xFF, ("failed", "the file cannot be used"))
-    return kind, f"{problem} ({error})"
-
-
-def _lock_file(path: str) -> int:
-    """The descriptor of the lock file, locked for as long as it is open; a killed process lets go of it."""
-    lock_path = f"{path}.lock"
-    try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_MODE)
-    except FileNotFoundError:
-        raise JournalError("missing", path, f"there is no folder {Path(path).parent}: make it") from None
-    except OSError as error:
-        words = (error.strerror or "it cannot be opened").lower()
-        raise JournalError("read_only", path, f"its lock file {lock_path} cannot be written: {words}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise JournalError(
-            "locked",
-            path,
-            "another process sells with this journal, and two would sell twice: stop it, or use another path",
-        ) from error
-    return descriptor
-
-
-def _connect(path: str, *, read_only: bool) -> sqlite3.Connection:
-    if read_only:
-        if not Path(path).exists():
-            raise JournalError("missing", path, "there is no such file")
-        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    if path != _IN_MEMORY:
-        # Made before SQLite does, which asks the umask what others may read; its -wal and -shm files take after it.
-        with contextlib.suppress(FileExistsError, PermissionError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_MODE))
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+#: Of forked children: SQLite would write to the parent's file when one is closed, also by the garbage collector.
+_abandoned: list[sqlite3.Connection | None] = []
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ INNER_LAYERS = {
     ],
     "autosell": [
         ["exits", "policy", "lines"],
+        ["journal_file", "journal_writer"],
         ["journal", "reports"],
         ["tools", "legs", "held_tokens"],
         ["sale"],

@@ -167,7 +167,7 @@ def test_old_records_go_and_unfinished_ones_stay(path: Path):
 def test_one_process_writes_and_others_read(journal: Journal, path: Path):
     """A second writer is refused by name; a reader sees what is there while it is written."""
     exit_id = begin(journal)
-    with pytest.raises(JournalError, match="another process sells with this journal") as caught:
+    with pytest.raises(JournalError, match="this process sells with this journal already") as caught:
         Journal(path)
     assert caught.value.kind == "locked"
     program = """

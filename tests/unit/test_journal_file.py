@@ -1,0 +1,240 @@
+"""One journal is one file, whatever it is called, and one process sells with it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.exceptions import JournalError
+
+LIMIT_S = 60
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sales.journal"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with Journal(path) as opened:
+        yield opened
+
+
+def begin(journal: Journal, part: str = "whole") -> int:
+    return journal.received(ExitKey("Wallet", "Account", "Mint", part, 1), position_id=7, reason="", tokens=1).id
+
+
+def parts(path: Path) -> list[str]:
+    with Journal(path, read_only=True) as journal:
+        return [record.key.part for record in journal.exits()]
+
+
+def open_elsewhere(path: Path) -> str:
+    """What another process gets: ``opened``, or the kind of its error."""
+    program = """
+        import sys
+        from lasersell_sync.autosell import Journal
+        from lasersell_sync.exceptions import JournalError
+        try:
+            Journal(sys.argv[1]).close()
+            print("opened")
+        except JournalError as error:
+            print(error.kind)
+    """
+    asked = [sys.executable, "-c", textwrap.dedent(program), str(path)]
+    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout.strip()
+
+
+def symbolic_link(path: Path) -> Path:
+    link = path.parent / "by another name"
+    link.symlink_to(path)
+    return link
+
+
+def hard_link(path: Path) -> Path:
+    folder = path.parent / "elsewhere"
+    folder.mkdir()
+    os.link(path, folder / "hard")
+    return folder / "hard"
+
+
+@pytest.mark.parametrize("other_name", [lambda path: path, symbolic_link, hard_link])
+def test_lock_same_file_by_any_name_is_refused(
+    journal: Journal, path: Path, other_name: Callable[[Path], Path]
+) -> None:
+    begin(journal)
+    name = other_name(path)
+    assert open_elsewhere(name) == "locked"
+    with pytest.raises(JournalError, match="this process sells with this journal already") as caught:
+        Journal(name)
+    assert caught.value.kind == "locked"
+    assert open_elsewhere(name) == "locked", "the refused one dropped the lock of the first"
+    journal.close()
+    assert open_elsewhere(name) == "opened"
+    Journal(name).close()
+
+
+def test_lock_symbolic_link_to_a_journal_that_is_not_there_yet(path: Path) -> None:
+    link = symbolic_link(path)
+    with Journal(link) as journal:
+        begin(journal)
+        assert open_elsewhere(path) == "locked"
+    assert parts(path) == ["whole"]
+
+
+def test_lock_file_opened_and_closed_by_user_code_stays_locked(journal: Journal, path: Path) -> None:
+    """POSIX drops a process's record locks on a file with any one descriptor of it, and a backup does just that."""
+    link = hard_link(path)
+    path.read_bytes()
+    Path(f"{path}.lock").read_bytes()
+    begin(journal)
+    assert open_elsewhere(path) == "locked"
+    assert open_elsewhere(link) == "locked"
+
+
+@pytest.mark.parametrize("fork", ["os.fork", "libc.fork"])
+def test_lock_killed_seller_with_a_living_forked_child_is_free(path: Path, fork: str) -> None:
+    """Prefork servers and multiprocessing leave such children; uWSGI's run no hooks."""
+    program = """
+        import ctypes, os, sys, time
+        from lasersell_sync.autosell import Journal
+        journal = Journal(sys.argv[1])
+        pid = os.fork() if sys.argv[2] == "os.fork" else ctypes.CDLL(None).fork()
+        if pid == 0:
+            time.sleep(120)
+            os._exit(0)
+        print(pid, flush=True)
+        time.sleep(120)
+    """
+    asked = [sys.executable, "-c", textwrap.dedent(program), str(path), fork]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) as seller:
+        assert seller.stdout is not None
+        child = int(seller.stdout.readline())
+        assert open_elsewhere(path) == "locked"
+        seller.kill()
+        seller.wait(LIMIT_S)
+        try:
+            assert open_elsewhere(path) == "opened"
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_forked_child_close_is_silent_and_leaves_the_parent_its_journal(journal: Journal, path: Path) -> None:
+    begin(journal)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            journal.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    begin(journal, "level 1")
+    assert open_elsewhere(path) == "locked"
+    assert parts(path) == ["whole", "level 1"]
+
+
+def test_forked_child_opens_a_journal_of_its_own_after_the_parent_closed(path: Path) -> None:
+    """The table of open journals is inherited, and must not refuse what is free."""
+    journal = Journal(path)
+    reader, writer = os.pipe()
+    pid = ctypes.CDLL(None).fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(writer)
+            os.read(reader, 1)
+            Journal(path).close()
+            status = 0
+        finally:
+            os._exit(status)
+    journal.close()
+    os.close(writer)
+    os.close(reader)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_journal_deleted_under_a_running_seller_is_written_anew_and_locked(
+    journal: Journal, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exit_id = begin(journal)
+    for leftover in path.parent.glob("sales.journal*"):
+        leftover.unlink()
+    with caplog.at_level(logging.WARNING):
+        journal.signed(exit_id, signature="sig", blockhash="hash")
+    assert "was deleted while it is in use" in caplog.text
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert open_elsewhere(path) == "locked"
+    with Journal(path, read_only=True) as reader:
+        (record,) = reader.unfinished()
+        assert (record.state, record.attempts[0].signature) == ("signed", "sig")
+    begin(journal, "level 1")
+    journal.close()
+    with Journal(path) as successor:
+        assert [record.key.part for record in successor.unfinished()] == ["whole", "level 1"]
+
+
+def test_journal_only_its_file_deleted_ignores_what_sqlite_left_beside(journal: Journal, path: Path) -> None:
+    begin(journal)
+    path.unlink()
+    begin(journal, "level 1")
+    journal.close()
+    assert parts(path) == ["whole", "level 1"]
+
+
+def test_journal_another_file_in_its_place_stops_sales_until_it_is_moved(journal: Journal, path: Path) -> None:
+    exit_id = begin(journal)
+    path.rename(path.parent / "moved")
+    path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(JournalError, match="another file is in the journal's place") as caught:
+            journal.signed(exit_id, signature="sig", blockhash="hash")
+        assert caught.value.kind == "replaced"
+    assert path.read_bytes() == b"", "nobody else's file is written"
+    path.unlink()
+    journal.signed(exit_id, signature="sig", blockhash="hash")
+    with Journal(path, read_only=True) as reader:
+        assert reader.unfinished()[0].attempts[0].signature == "sig"
+
+
+def test_journal_folder_deleted_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "sales.journal"
+    with Journal(path) as journal:
+        exit_id = begin(journal)
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        with pytest.raises(JournalError) as caught:
+            journal.signed(exit_id, signature="sig", blockhash="hash")
+        assert caught.value.kind == "missing"
+        folder.mkdir()
+        journal.signed(exit_id, signature="sig", blockhash="hash")
+        assert parts(path) == ["whole"]
+
+
+def test_lock_file_deleted_is_made_again(journal: Journal, path: Path) -> None:
+    Path(f"{path}.lock").unlink()
+    begin(journal)
+    assert Path(f"{path}.lock").exists()
+    assert open_elsewhere(path) == "locked"
+
+
+def test_journal_in_memory_has_no_file(caplog: Any) -> None:
+    with Journal(":memory:") as one, Journal(":memory:") as other:
+        assert begin(one) == begin(other)
