@@ -40,10 +40,23 @@ _MOST_LINES = 20
 )
 @click.option(
     "--tier",
-    type=click.IntRange(0, 2),
+    type=click.IntRange(0, 3),
     default=2,
     show_default=True,
-    help="Limits of the API key: 0 Personal, 1 Professional, 2 Advanced.",
+    help="Limits and routing fee of the API key: 0 Personal, 1 Professional, 2 Advanced, 3 Enterprise.",
+)
+@click.option(
+    "--router/--no-router",
+    default=False,
+    show_default=True,
+    help="Trade through the LaserSell Router, which takes the tier's routing fee; without it directly and without fee.",
+)
+@click.option(
+    "--session-policy",
+    type=click.Choice(["refuse", "replace"]),
+    default="refuse",
+    show_default=True,
+    help="What a second session on one key meets: session_limit, or it replaces the first (session_replaced).",
 )
 @click.option("--api-key", default="sandbox-key", show_default=True, help="The API key that clients must send.")
 @click.option(
@@ -64,6 +77,8 @@ def sandbox(
     seed: int,
     speed: float,
     tier: int,
+    router: bool,
+    session_policy: str,
     api_key: str,
     session_policy: str,
     host: str | None,
@@ -89,6 +104,8 @@ def sandbox(
             seed=seed,
             speed=speed,
             tier=tier,
+            router=router,
+            session_policy=session_policy,
             api_key=api_key,
             session_policy=session_policy,
             host=host,

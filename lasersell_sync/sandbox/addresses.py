@@ -18,6 +18,7 @@ RAYDIUM_CPMM_PROGRAM = Pubkey.from_string("CPMMoo8L3F4NbTegBCKVNunggL7H1ZpdTHKxQ
 RAYDIUM_LAUNCHPAD_PROGRAM = Pubkey.from_string("LanMV9sAd7wArD4vJFi2qDdfnVhFxYSUg6eADduJ3uj")
 METEORA_DBC_PROGRAM = Pubkey.from_string("dbcij3LWUppWqq96dh6gJWwBifmcGfLSB5D4DuSMaqN")
 METEORA_DAMM_V2_PROGRAM = Pubkey.from_string("cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG")
+LASERSELL_ROUTER_PROGRAM = Pubkey.from_string("77Fvqi4CFY8AumYEDWbXPwcHf2Hujod6FECSitxPtfon")
 #: Called by the two pump markets through other programs only; it appears in their account lists.
 PUMP_FEES_PROGRAM = Pubkey.from_string("pfeeUxB6jkeY1Hxd7CsFCAjcbHA9rWtchMGdZ6VojVZ")
 

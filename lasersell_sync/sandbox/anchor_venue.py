@@ -7,13 +7,16 @@ and the least they may bring: all programs have instructions of both kinds, and 
 
 from __future__ import annotations
 
+import struct
+
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.instructions import close_token_account, create_token_account, sync_native, transfer
 from lasersell_sync.sandbox.ledger import Ledger, token_address
-from lasersell_sync.sandbox.listings import Call, Listing, derived_address
+from lasersell_sync.sandbox.listings import EVENT_TAG, Call, Listing, derived_address, event_tag
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill, Reserves, price_lamports
+from lasersell_sync.sandbox.program_ledger import ProgramLedger
 from lasersell_sync.sandbox.runtime import Anchor, Invocation, ProgramError, Swap, check_anchor_accounts, custom
 
 
@@ -31,6 +34,8 @@ class AnchorVenue:
     #: where a purchase and a sale name the traded token and the user
     mint_indexes: tuple[int, int]
     user_index: int
+    #: what its events of a purchase and of a sale are called; None: it calls itself for none
+    event_names: tuple[str, str] | None = None
     #: the program's own error numbers
     halted_code: int
     zero_code: int
@@ -83,6 +88,9 @@ class AnchorVenue:
         del listing
         return True
 
+    def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
+        """What a program asks another one before it trades; most ask nothing."""
+
     # -- instructions
 
     def buy_instructions(self, listing: Listing, user: Pubkey, tokens: int, max_lamports: int) -> list[Instruction]:
@@ -113,6 +121,9 @@ class AnchorVenue:
 
     def execute(self, invocation: Invocation, listings: dict[Pubkey, Listing]) -> None:
         """Run one swap. Raises ``ProgramError``."""
+        if invocation.data.startswith(EVENT_TAG):
+            self._take_event(invocation)
+            return
         buying = self.buy_call.matches(invocation.data)
         if not buying and not self.sell_call.matches(invocation.data):
             raise custom(Anchor.INSTRUCTION_FALLBACK_NOT_FOUND)
@@ -132,8 +143,31 @@ class AnchorVenue:
         check_anchor_accounts(invocation.accounts, wanted)
         if listing.halted:
             raise custom(self.halted_code)
+        self.ask_fees(invocation, listing, numbers[0])
         trade = self.buy if buying else self.sell
-        invocation.swaps.append(trade(invocation.ledger, listing, user, *numbers))
+        swap = trade(ProgramLedger(invocation), listing, user, *numbers)
+        invocation.swaps.append(swap)
+        self._emit(invocation, swap)
+
+    # -- events, which these programs write by calling themselves
+
+    def _emit(self, invocation: Invocation, swap: Swap) -> None:
+        authority = AccountMeta(self.event_authority, is_signer=True, is_writable=False)
+        if self.event_names and any(meta.pubkey == authority.pubkey for meta in invocation.accounts):
+            name = self.event_names[0 if swap.side == "buy" else 1]
+            told = struct.pack("<QQ?", swap.tokens, swap.lamports, swap.side == "buy")
+            data = EVENT_TAG + event_tag(name) + bytes(swap.mint) + told + bytes(swap.trader)
+            invocation.call(Instruction(self.program, data, [authority]), signed_for=[authority.pubkey])
+
+    def _take_event(self, invocation: Invocation) -> None:
+        """Nothing happens; the call stands in the transaction's record for those who read it."""
+        if invocation.address(0, signer=True) != self.event_authority:
+            raise custom(Anchor.CONSTRAINT_SEEDS)
+
+    @property
+    def event_authority(self) -> Pubkey:
+        """The address that signs for a program's events."""
+        return self.derived(b"__event_authority")
 
     def moved(self, listing: Listing) -> ProgramError:
         """The answer to a trade in a token that is not, or not any more, on this market."""

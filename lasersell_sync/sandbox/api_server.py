@@ -134,6 +134,7 @@ class ApiServer:
             slippage_bps=trade.slippage_bps,
             delivery=trade.delivery,
             partner_fee=trade.partner_fee,
+            key_id=key_id,
         )
         return self._ok(order)
 
@@ -149,6 +150,7 @@ class ApiServer:
             slippage_bps=trade.slippage_bps,
             delivery=trade.delivery,
             partner_fee=trade.partner_fee,
+            key_id=key_id,
         )
         return self._ok(order)
 

@@ -16,6 +16,8 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
+    LASERSELL_ROUTER_PROGRAM,
+    PUMP_FEES_PROGRAM,
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
@@ -25,6 +27,7 @@ from lasersell_sync.sandbox.instructions import (
     TOKEN_TRANSFER,
     TOKEN_TRANSFER_CHECKED,
 )
+from lasersell_sync.sandbox.listings import EVENT_TAG
 from lasersell_sync.sandbox.transactions import BudgetHeader
 
 DEFAULT_UNITS_PER_INSTRUCTION = 200_000
@@ -44,8 +47,10 @@ _TOKEN_UNITS = {
     TOKEN_SYNC_NATIVE: 3_045,
     TOKEN_CLOSE_ACCOUNT: 2_916,
 }
-_ASSOCIATED_TOKEN_UNITS = 22_000
-_MARKET_UNITS = 60_000
+_ASSOCIATED_TOKEN_UNITS = 15_000
+_MARKET_UNITS = 40_000
+_ROUTER_UNITS = 12_000
+_EVENT_UNITS, _FEES_UNITS = 2_000, 3_000
 
 
 class InvalidBudget(ValueError):
@@ -116,4 +121,10 @@ def units_used(program: Pubkey, data: bytes) -> int:
         return BUILTIN_PROGRAMS[program]
     if program == TOKEN_PROGRAM:
         return _TOKEN_UNITS.get(data[0] if data else -1, 1_000)
-    return _ASSOCIATED_TOKEN_UNITS if program == ASSOCIATED_TOKEN_PROGRAM else _MARKET_UNITS
+    if program == ASSOCIATED_TOKEN_PROGRAM:
+        return _ASSOCIATED_TOKEN_UNITS
+    if program == LASERSELL_ROUTER_PROGRAM:
+        return _ROUTER_UNITS
+    if program == PUMP_FEES_PROGRAM:
+        return _FEES_UNITS
+    return _EVENT_UNITS if data.startswith(EVENT_TAG) else _MARKET_UNITS

@@ -13,7 +13,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from solders.pubkey import Pubkey
@@ -21,9 +21,10 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.account_data import AccountInfo, account_info
-from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TIP_ACCOUNTS
+from lasersell_sync.sandbox.addresses import LASERSELL_ROUTER_PROGRAM, SYSTEM_PROGRAM, TIP_ACCOUNTS
 from lasersell_sync.sandbox.budget import InvalidBudget
 from lasersell_sync.sandbox.execution import (
+    InnerCall,
     LoadError,
     Processor,
     Run,
@@ -38,7 +39,7 @@ from lasersell_sync.sandbox.runtime import ProgramError, Swap
 from lasersell_sync.sandbox.signature_history import SignatureHistory
 from lasersell_sync.sandbox.simulation import Simulation, Simulator
 from lasersell_sync.sandbox.slots import SlotClock, commitment_after
-from lasersell_sync.sandbox.summaries import summarise
+from lasersell_sync.sandbox.summaries import is_market, summarise
 from lasersell_sync.sandbox.transactions import Transaction, of_solders
 
 _log = logging.getLogger("lasersell_sync.sandbox.chain")
@@ -90,6 +91,7 @@ class Execution:
     token_changes: TokenChanges
     logs: tuple[str, ...]
     units_used: int = 0
+    inner: dict[int, list[InnerCall]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +351,7 @@ class Chain:
             err=execution.err,
             fee_lamports=execution.fee_lamports,
             fee_payer=str(transaction.payer),
-            instructions=tuple(summarise(program, data) for program, data in programs_and_data(transaction)),
+            instructions=_summaries(transaction, execution.inner),
             tip_lamports=0 if execution.err is not None else tip_lamports(transaction),
             units_used=execution.units_used,
             swaps=execution.swaps,
@@ -371,9 +373,9 @@ class Chain:
             raise
         if run.err is not None:
             self._ledger.rollback()
-            return Execution(run.err, fee_lamports, (), {}, tuple(run.logs), run.units_used)
+            return Execution(run.err, fee_lamports, (), {}, tuple(run.logs), run.units_used, run.inner)
         changes = self._ledger.commit()
-        return Execution(None, fee_lamports, tuple(run.swaps), changes, tuple(run.logs), run.units_used)
+        return Execution(None, fee_lamports, tuple(run.swaps), changes, tuple(run.logs), run.units_used, run.inner)
 
     def fee_lamports(self, transaction: Transaction) -> int:
         """What a transaction costs, however it ends. Raises ``InvalidBudget``."""
@@ -443,6 +445,16 @@ class Chain:
     def records(self) -> list[TransactionRecord]:
         """Every landed transaction, oldest first."""
         return list(self._landed.values())
+
+
+def _summaries(transaction: Transaction, inner: dict[int, list[InnerCall]]) -> tuple[str, ...]:
+    """One line for each instruction; for one of the Router, which market it has called and how."""
+    lines = []
+    for index, (program, data) in enumerate(programs_and_data(transaction)):
+        called = [summarise(call.program, call.data) for call in inner.get(index, ()) if is_market(call.program)]
+        routed = program == LASERSELL_ROUTER_PROGRAM
+        lines.append(f"lasersell_router {called[0] if called else 'failed'}" if routed else summarise(program, data))
+    return tuple(lines)
 
 
 _ALL_TIP_ACCOUNTS = frozenset(account for accounts in TIP_ACCOUNTS.values() for account in accounts)

@@ -47,6 +47,7 @@ class ControlServer:
             "api": _api,
             "transactions": _transactions,
             "chain": _chain,
+            "router": lambda faults, fields: faults.router(fields.optional_text("theft")),
             "clear": lambda faults, _fields: faults.clear(),
             "skip-slots": lambda _faults, fields: sandbox.skip_slots(fields.integer("slots")),
             "price": self._price,

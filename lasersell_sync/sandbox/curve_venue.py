@@ -88,10 +88,13 @@ class CurveVenue(AnchorVenue):
         """From the curve to a trader."""
         ledger.move_tokens(self.vaults(listing)[1], token_address(trader, listing.quote.mint), amount)
 
-    def pay_fees(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
-        """From a trader to whoever earns them: here they wait in the vault, outside the curve's own reserves."""
-        fees = fill.protocol_fee_lamports + fill.creator_fee_lamports
-        ledger.move_tokens(token_address(trader, listing.quote.mint), self.vaults(listing)[1], fees)
+    def pay_buy(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
+        """A purchase's price and fees; here both go to the vault, where fees wait outside the curve's own reserves."""
+        self.take_quote(ledger, listing, trader, fill.total_lamports)
+
+    def pay_sale(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
+        """A sale's proceeds to the trader; here its fees stay in the vault."""
+        self.give_quote(ledger, listing, trader, fill.total_lamports)
 
     # -- trading
 
@@ -123,8 +126,7 @@ class CurveVenue(AnchorVenue):
         if fill.total_lamports > max_lamports:
             raise custom(self.slippage_code)
         try:
-            self.take_quote(ledger, listing, trader, fill.raw_lamports)
-            self.pay_fees(ledger, listing, trader, fill)
+            self.pay_buy(ledger, listing, trader, fill)
         except InsufficientFunds as error:
             raise custom(1) from error  # the answer to the transfer inside
         ledger.move_tokens(self.vaults(listing)[0], base, tokens)
@@ -146,8 +148,7 @@ class CurveVenue(AnchorVenue):
             raise custom(self.short_code) from error
         if fill.total_lamports < min_lamports or fill.raw_lamports > curve.real_lamports:
             raise custom(self.sell_slippage_code)
-        self.give_quote(ledger, listing, trader, fill.raw_lamports)
-        self.pay_fees(ledger, listing, trader, fill)
+        self.pay_sale(ledger, listing, trader, fill)
         self._move_curve(ledger, listing, curve, tokens=tokens, lamports=-fill.raw_lamports)
         return self.done(ledger, listing, "sell", trader, fill)
 

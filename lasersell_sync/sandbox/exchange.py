@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeVar
 
@@ -43,6 +43,11 @@ from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.pools import Reserves
 from lasersell_sync.sandbox.positions import PositionRecord
 from lasersell_sync.sandbox.programs import Programs
+from lasersell_sync.sandbox.router import Router
+from lasersell_sync.sandbox.router_orders import RoutedOrders
+from lasersell_sync.sandbox.router_shapes import seeded_shape
+from lasersell_sync.sandbox.router_thefts import RouterTheft
+from lasersell_sync.sandbox.routing_fees import NO_ROUTING_FEE, RoutingFee
 from lasersell_sync.sandbox.scenario import DEFAULT_SCENARIO, Action, Scenario, load_scenario
 from lasersell_sync.sandbox.sessions import Frame, Outbox, Session, SessionRecord, session_record
 from lasersell_sync.sandbox.slots import SlotClock
@@ -80,6 +85,10 @@ class ExchangeSettings:
     #: the tier of each API key, in the order of the keys; the last one is every further key's
     tiers: tuple[int, ...] = (2,)
     policies: Policies = field(default_factory=Policies)
+    #: trades go through the Router, or else to the markets directly and without routing fee
+    router: bool = False
+    #: which of the Router's shapes; None: the seed chooses
+    router_shape: int | None = None
     requests_per_min: int | None = None
     initial_lamports: int = 10 * 10**9
     initial_usd1_units: int = 10_000 * 10**6
@@ -126,12 +135,15 @@ class Exchange:
         self._faucet = seeded_keypair(settings.seed, "faucet")
         self._ledger.credit(self._faucet.pubkey(), _FAUCET_LAMPORTS)
         self._airdrops = 0
+        shape = seeded_shape(settings.seed, settings.router_shape)
+        self._router = Router(shape, self._market.listings)
+        self._router.open(self._ledger, self._faucet.pubkey())
         # A scenario's blockhashes are part of its story; without one, no other run's transaction may land in this one.
         salt = f"lasersell-sandbox:{settings.seed}:{settings.scenario.name}".encode()
         self._slots = SlotClock(self._clock.now_s, salt=salt if scripted else None)
         self._chain = Chain(
             self._ledger,
-            Programs(self._market.venues, self._market.listings),
+            Programs(self._market.venues, self._market.listings, self._router),
             self._slots,
             now_s=self._clock.now_s,
             now_ms=self._clock.now_ms,
@@ -139,7 +151,8 @@ class Exchange:
             loss_probability=settings.loss_probability,
             seed=settings.seed,
         )
-        self._orders = OrderDesk(self._market, self._slots)
+        routed = RoutedOrders(self._ledger, self._router) if settings.router else None
+        self._orders = OrderDesk(self._market, self._slots, routed)
         self._tiers = self._tiers_by_key()
         self._rest_limiter = RateLimiter(settings.requests_per_min)
         self._desk = StreamDesk(
@@ -177,7 +190,8 @@ class Exchange:
             key_id = self.keys.match(api_key)
             assert key_id is not None
             tier = self._settings.tiers[number] if number < len(self._settings.tiers) else tier
-            tiers[key_id] = TIERS[tier]
+            known = TIERS[tier]
+            tiers[key_id] = known if self._settings.router else replace(known, routing_fee=NO_ROUTING_FEE)
         return tiers
 
     # -- time
@@ -468,6 +482,7 @@ class Exchange:
         slippage_bps: int,
         delivery: Delivery,
         partner_fee: PartnerFee | None,
+        key_id: str | None = None,
     ) -> UnsignedTransaction:
         """An unsigned buy. Raises ``OrderRejected``."""
         with self._lock:
@@ -478,6 +493,7 @@ class Exchange:
                 slippage_bps=slippage_bps,
                 delivery=delivery,
                 partner_fee=partner_fee,
+                routing_fee=self._routing_fee(key_id),
             )
 
     def build_sell(
@@ -489,6 +505,7 @@ class Exchange:
         slippage_bps: int,
         delivery: Delivery,
         partner_fee: PartnerFee | None,
+        key_id: str | None = None,
     ) -> UnsignedTransaction:
         """An unsigned sale; 0 tokens means all there are. Raises ``OrderRejected``."""
         with self._lock:
@@ -502,7 +519,13 @@ class Exchange:
                 slippage_bps=slippage_bps,
                 delivery=delivery,
                 partner_fee=partner_fee,
+                routing_fee=self._routing_fee(key_id),
             )
+
+    def _routing_fee(self, key_id: str | None) -> RoutingFee:
+        """What the tier of a key pays; without a key, that of the first."""
+        tier = next(iter(self._tiers.values())) if key_id is None else self._tiers[key_id]
+        return tier.routing_fee
 
     # -- JSON-RPC
 
@@ -537,6 +560,16 @@ class Exchange:
             self._date()
             order(self._chain)
             self._happened()
+
+    def compromise_router(self, theft: str | None) -> None:
+        """Let the Router steal in one way from now on; None: no more."""
+        with self._lock:
+            self._router.theft = None if theft is None else RouterTheft(theft)
+
+    @property
+    def router_theft(self) -> str | None:
+        """How the Router steals; None: it is honest."""
+        return None if self._router.theft is None else self._router.theft.kind
 
     def airdrop(self, wallet: Pubkey, amount_lamports: int) -> Signature:
         """A transfer from the faucet; lands like any other transaction. Raises ``TransactionRefused``."""

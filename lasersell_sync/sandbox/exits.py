@@ -11,6 +11,7 @@ from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.orders import OrderDesk
 from lasersell_sync.sandbox.pools import max_sell_tokens, sell_fill
 from lasersell_sync.sandbox.positions import Position
+from lasersell_sync.sandbox.routing_fees import NO_ROUTING_FEE, RoutingFee
 from lasersell_sync.sandbox.sessions import Session
 from lasersell_sync.sandbox.strategies import LADDER_LEVEL, Exit, Watch
 
@@ -39,9 +40,10 @@ class ExitDesk:
             return
         listing, tokens, entry = self._listing(position), position.holding.tokens, position.entry_lamports
         reserves = self._market.reserves(listing)
-        profit = sell_fill(reserves, self._market.venue(listing).fees, tokens).total_lamports - entry
+        gross = sell_fill(reserves, self._market.venue(listing).fees, tokens).total_lamports
         absorbed = max_sell_tokens(reserves, GUARD_SLIPPAGE_BPS)
         for session in sessions:
+            profit = gross - session.tier.routing_fee.of(gross, listing.quote) - entry
             watch, exits = position.watches[session.key_id].observe(entry, profit, tokens=tokens, absorbed=absorbed)
             self._act(session, position, watch, exits)
 
@@ -76,7 +78,12 @@ class ExitDesk:
         holding, listing = position.holding, self._listing(position)
         tokens = holding.tokens if due.sell_tokens is None else due.sell_tokens
         order = self._orders.sell(
-            listing, holding.wallet, tokens=tokens, slippage_bps=slippage_bps, delivery=session.delivery
+            listing,
+            holding.wallet,
+            tokens=tokens,
+            slippage_bps=slippage_bps,
+            delivery=session.delivery,
+            routing_fee=session.tier.routing_fee,
         )
         message = wire.exit_signal_with_tx(
             session_id=session.session_id,
@@ -85,7 +92,7 @@ class ExitDesk:
             mint=holding.mint,
             token_account=holding.token_account,
             position_tokens=holding.tokens,
-            profit_lamports=self.proceeds(listing, holding.tokens) - position.entry_lamports,
+            profit_lamports=self.proceeds(listing, holding.tokens, session.tier.routing_fee) - position.entry_lamports,
             reason=due.reason,
             triggered_at_ms=self._now_ms(),
             market_context=self._market.venue(listing).market_context(listing, holding.wallet),
@@ -97,9 +104,10 @@ class ExitDesk:
         _log.info("session %d: exit of position %d: %s", session.session_id, position.position_id, due.reason)
         session.outbox.post([message])
 
-    def proceeds(self, listing: Listing, tokens: int) -> int:
-        """What selling so many tokens would return now, after fees, in quote units."""
-        return sell_fill(self._market.reserves(listing), self._market.venue(listing).fees, tokens).total_lamports
+    def proceeds(self, listing: Listing, tokens: int, fee: RoutingFee = NO_ROUTING_FEE) -> int:
+        """What selling so many tokens would return now, after all fees, in quote units; a least fee may exceed it."""
+        gross = sell_fill(self._market.reserves(listing), self._market.venue(listing).fees, tokens).total_lamports
+        return gross - fee.of(gross, listing.quote)
 
     def _listing(self, position: Position) -> Listing:
         return self._market.listings[position.holding.mint]

@@ -19,6 +19,7 @@ from lasersell_sync.sandbox.chain import Chain, Fate
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.http_server import Application, DisturbedResponse
 from lasersell_sync.sandbox.link import LinkConditions
+from lasersell_sync.sandbox.router_thefts import ROUTER_THEFTS
 from lasersell_sync.sandbox.sessions import Frame
 from lasersell_sync.sandbox.stream_server import StreamServer, framed
 
@@ -347,6 +348,16 @@ class Faults:
 
         self._exchange.instruct_chain(order)
 
+    def router(self, theft: str | None) -> None:
+        """Let the Router be compromised: besides its work it steals in one way, in every trade, until told otherwise.
+
+        Args:
+            theft: One of ``ROUTER_THEFTS``; None: it is honest again.
+        """
+        if theft is not None and theft not in ROUTER_THEFTS:
+            raise ValueError(f"theft must be one of {', '.join(ROUTER_THEFTS)}, or None, not {theft!r}")
+        self._exchange.compromise_router(theft)
+
     # -- all of them
 
     @property
@@ -364,6 +375,7 @@ class Faults:
             "latency_ms": self.conditions.latency_s * 1000,
             "bytes_per_s": self.conditions.bytes_per_s,
             "rpc_lag_slots": self.lag_slots,
+            "router_theft": self._exchange.router_theft,
         }
 
     def clear(self) -> None:
@@ -372,6 +384,7 @@ class Faults:
             self._plan.planned.clear()
         self.conditions.latency_s, self.conditions.bytes_per_s = 0.0, None
         self.lag_slots = 0
+        self._exchange.compromise_router(None)
         self._stream().set_muted(muted=False)
 
         def order(chain: Chain) -> None:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox import wire
+from lasersell_sync.sandbox.currencies import Currency
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.pools import (
     FeeSchedule,
@@ -43,6 +44,7 @@ class _Quote:
     fees: FeeSchedule
     price_lamports: int
     market_cap_lamports: int
+    currency: Currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class _Lines(Generic[T]):
     With 20,000 positions told ten times a second, writing each message from scratch would cost a whole core.
     """
 
-    def __init__(self, look: Callable[[Pubkey], T], write: Callable[[Position, T, bool], str]) -> None:
+    def __init__(self, look: Callable[[Pubkey], T], write: Callable[[Position, T, Session], str]) -> None:
         self._look: Callable[[Pubkey], T] = look
-        self._write: Callable[[Position, T, bool], str] = write
+        self._write: Callable[[Position, T, Session], str] = write
         self._seen: dict[Pubkey, T] = {}
         self._sheets: dict[int, dict[int, _Line[T]]] = {}
 
@@ -85,7 +87,7 @@ class _Lines(Generic[T]):
                 line = sheet.get(position_id)
                 written_from = None if line is None else line[:4]
                 if line is None or written_from != (state, holding.tokens, position.entry_lamports, watched):
-                    head, _, tail = self._write(position, state, watched).partition(_NO_TIME)
+                    head, _, tail = self._write(position, state, session).partition(_NO_TIME)
                     line = (state, holding.tokens, position.entry_lamports, watched, head + _TIME, tail)
                     sheet[position_id] = line
                 frames.append(line[4] + now + line[5])
@@ -143,7 +145,8 @@ class Feed:
         listing = self._market.listings[mint]
         reserves = self._market.reserves(listing)
         cap = market_cap_lamports(reserves, self._market.supply(listing))
-        return _Quote(reserves, self._market.venue(listing).fees, price_lamports(reserves, listing.decimals), cap)
+        price = price_lamports(reserves, listing.decimals)
+        return _Quote(reserves, self._market.venue(listing).fees, price, cap, listing.quote)
 
     def _depth(self, mint: Pubkey) -> _Depth:
         """Reserves, and how the pool's money changed since the last snapshot."""
@@ -200,26 +203,28 @@ class Feed:
         )
 
 
-def _pnl_update(position: Position, quote: _Quote, watched: bool) -> str:  # noqa: FBT001 (one call, in `_Lines`)
-    proceeds = sell_fill(quote.reserves, quote.fees, position.holding.tokens).total_lamports
+def _pnl_update(position: Position, quote: _Quote, session: Session) -> str:
+    """Net of what the session's tier pays for a sale."""
+    gross = sell_fill(quote.reserves, quote.fees, position.holding.tokens).total_lamports
+    net = gross - session.tier.routing_fee.of(gross, quote.currency)
     return wire.pnl_update(
         position_id=position.position_id,
-        profit_lamports=proceeds - position.entry_lamports,
-        proceeds_lamports=proceeds,
+        profit_lamports=net - position.entry_lamports,
+        proceeds_lamports=max(0, net),
         server_time_ms=0,
         price_lamports=quote.price_lamports,
         market_cap_lamports=quote.market_cap_lamports,
-        watched=watched,
+        watched=session.watched(position),
     )
 
 
-def _liquidity_snapshot(position: Position, depth: _Depth, watched: bool) -> str:  # noqa: FBT001 (one call, in `_Lines`)
+def _liquidity_snapshot(position: Position, depth: _Depth, session: Session) -> str:
     return wire.liquidity_snapshot(
         position_id=position.position_id,
         bands=[_band(depth.reserves, bps, position.holding.tokens) for bps in BANDS_BPS],
         trend=depth.trend,
         server_time_ms=0,
-        watched=watched,
+        watched=session.watched(position),
     )
 
 

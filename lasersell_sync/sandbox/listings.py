@@ -20,6 +20,8 @@ from lasersell_sync.sandbox.ledger import Ledger
 from lasersell_sync.sandbox.pools import FeeSchedule, Reserves
 from lasersell_sync.sandbox.runtime import Invocation, Swap
 
+#: What an Anchor program's call of itself begins with when it writes an event.
+EVENT_TAG = bytes.fromhex("e445a52e51cb9a1d")
 _ARGUMENTS = struct.Struct("<QQ")
 
 
@@ -126,6 +128,12 @@ class Venue(Protocol):
 def discriminator(name: str) -> bytes:
     """The first 8 bytes of an Anchor instruction."""
     return hashlib.sha256(f"global:{name}".encode()).digest()[:8]
+
+
+@lru_cache(maxsize=64)
+def event_tag(name: str) -> bytes:
+    """The 8 bytes that an Anchor event begins with."""
+    return hashlib.sha256(f"event:{name}".encode()).digest()[:8]
 
 
 @lru_cache(maxsize=65_536)

@@ -26,6 +26,7 @@ class MeteoraVenue(AnchorVenue):
 
     buy_call = Call("swap2", tail=EXACT_OUT)
     sell_call = Call("swap")
+    event_names = ("EvtSwap2", "EvtSwap2")
 
     def config(self, listing: Listing) -> Pubkey:
         """The configuration that the listing's pool is derived from."""

@@ -133,7 +133,12 @@ class MirrorDesk:
         amount = plan.amount or 0
         try:
             order = self._orders.buy(
-                listing, buyer, budget_lamports=amount, slippage_bps=slippage_bps, delivery=session.delivery
+                listing,
+                buyer,
+                budget_lamports=amount,
+                slippage_bps=slippage_bps,
+                delivery=session.delivery,
+                routing_fee=session.tier.routing_fee,
             )
         except OrderRejected:
             return "amount_too_small"

@@ -16,6 +16,8 @@ from lasersell_sync.sandbox.instructions import compute_budget, transfer
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.pools import BPS, sell_fill, tokens_for_budget
+from lasersell_sync.sandbox.router_orders import RoutedOrders
+from lasersell_sync.sandbox.routing_fees import NO_ROUTING_FEE, RoutingFee
 from lasersell_sync.sandbox.slots import SlotClock
 
 DEFAULT_TIP_LAMPORTS = 1_000
@@ -72,9 +74,11 @@ class OrderDesk:
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, market: Market, slots: SlotClock) -> None:
+    def __init__(self, market: Market, slots: SlotClock, routed: RoutedOrders | None = None) -> None:
         self._market = market
         self._slots = slots
+        #: None: trades go to the markets directly
+        self._routed = routed
 
     def buy(
         self,
@@ -85,17 +89,25 @@ class OrderDesk:
         slippage_bps: int,
         delivery: Delivery,
         partner_fee: PartnerFee | None = None,
+        routing_fee: RoutingFee = NO_ROUTING_FEE,
     ) -> UnsignedTransaction:
         """As many tokens as the budget buys now, fees included; slippage raises what they may cost when it lands.
 
         Raises ``OrderRejected`` if the budget buys nothing.
         """
         venue = self._market.venue(listing)
-        tokens = tokens_for_budget(self._market.reserves(listing), venue.fees, budget_lamports)
+        market_lamports = budget_lamports
+        if self._routed is not None:
+            market_lamports = routing_fee.budget_without(budget_lamports, listing.quote)
+        tokens = tokens_for_budget(self._market.reserves(listing), venue.fees, market_lamports)
         if tokens == 0:
             raise OrderRejected("amount is too small to buy anything")
-        limit_lamports = min(_U64_MAX, budget_lamports * (BPS + slippage_bps) // BPS)
+        limit_lamports = min(_U64_MAX, market_lamports * (BPS + slippage_bps) // BPS)
         instructions = venue.buy_instructions(listing, user, tokens, limit_lamports)
+        if self._routed is not None:
+            instructions = self._routed.route(
+                listing, user, instructions, buying=True, tokens=tokens, limit=limit_lamports, fee=routing_fee
+            )
         if partner_fee is not None:
             instructions += partner_fee.instructions(user, budget_lamports)
         return self._unsigned(listing, user, instructions, delivery)
@@ -109,12 +121,17 @@ class OrderDesk:
         slippage_bps: int,
         delivery: Delivery,
         partner_fee: PartnerFee | None = None,
+        routing_fee: RoutingFee = NO_ROUTING_FEE,
     ) -> UnsignedTransaction:
         """Sell ``tokens``; slippage lowers what they may bring when it lands."""
         venue = self._market.venue(listing)
         net_lamports = sell_fill(self._market.reserves(listing), venue.fees, tokens).total_lamports
         limit_lamports = net_lamports * (BPS - slippage_bps) // BPS
         instructions = venue.sell_instructions(listing, user, tokens, limit_lamports)
+        if self._routed is not None:
+            instructions = self._routed.route(
+                listing, user, instructions, buying=False, tokens=tokens, limit=limit_lamports, fee=routing_fee
+            )
         if partner_fee is not None:
             instructions += partner_fee.instructions(user, net_lamports)
         return self._unsigned(listing, user, instructions, delivery)
@@ -123,8 +140,11 @@ class OrderDesk:
         self, listing: Listing, user: Pubkey, instructions: list[Instruction], delivery: Delivery
     ) -> UnsignedTransaction:
         blockhash, _ = self._slots.latest_blockhash()
-        everything = [*compute_budget(), *instructions, *delivery.instructions(user)]
-        message = MessageV0.try_compile(user, everything, [], blockhash)
-        unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        tx_b64 = base64.b64encode(bytes(unsigned)).decode("ascii")
+        delivered = [*instructions, *delivery.instructions(user)]
+        if self._routed is not None:
+            raw = self._routed.unsigned(listing, user, delivered, blockhash)
+        else:
+            message = MessageV0.try_compile(user, [*compute_budget(), *delivered], [], blockhash)
+            raw = bytes(VersionedTransaction.populate(message, [Signature.default()]))
+        tx_b64 = base64.b64encode(raw).decode("ascii")
         return UnsignedTransaction(tx_b64, listing, self._market.venue(listing).pool(listing))

@@ -199,7 +199,7 @@ class PositionDesk:
     def _tokens_left(self, landing: Landing, holding: Holding, left: int) -> None:
         swaps, address = landing.execution.swaps, holding.token_account
         if holding.position is not None:
-            returned = sum(swap.lamports for swap in swaps if swap.side == "sell" and swap.token_account == address)
+            returned = sum(swap.net_lamports for swap in swaps if swap.side == "sell" and swap.token_account == address)
             holding.position.returned_units += returned
         if left:
             self.book.shrink(holding, left)
@@ -208,7 +208,7 @@ class PositionDesk:
 
     def _tokens_arrived(self, landing: Landing, address: Pubkey, account: TokenAccount, gained: int) -> None:
         swaps = landing.execution.swaps
-        costs = [swap.lamports for swap in swaps if swap.side == "buy" and swap.token_account == address]
+        costs = [swap.net_lamports for swap in swaps if swap.side == "buy" and swap.token_account == address]
         told = self._roster.owners(account.owner) or self._roster.spectators(account.owner)
         if costs:
             cost_lamports: int | None = sum(costs)

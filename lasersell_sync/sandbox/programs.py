@@ -10,18 +10,20 @@ from lasersell_sync.sandbox import associated_token_program, pump_fees, system_p
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
+    LASERSELL_ROUTER_PROGRAM,
     PUMP_FEES_PROGRAM,
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
 from lasersell_sync.sandbox.listings import Listing, Venue
+from lasersell_sync.sandbox.router import Router
 from lasersell_sync.sandbox.runtime import Invocation
 
 
 class Programs:
     """Every program the ledger knows. Stateless; safe wherever the ledger is."""
 
-    def __init__(self, venues: Iterable[Venue], listings: dict[Pubkey, Listing]) -> None:
+    def __init__(self, venues: Iterable[Venue], listings: dict[Pubkey, Listing], router: Router) -> None:
         self._listings = listings
         self._table: dict[Pubkey, Callable[[Invocation], None]] = {
             SYSTEM_PROGRAM: system_program.execute,
@@ -29,6 +31,7 @@ class Programs:
             TOKEN_PROGRAM: token_program.execute,
             ASSOCIATED_TOKEN_PROGRAM: associated_token_program.execute,
             PUMP_FEES_PROGRAM: pump_fees.execute,
+            LASERSELL_ROUTER_PROGRAM: router.execute,
         }
         for venue in venues:
             self._table[venue.program] = self._market(venue)

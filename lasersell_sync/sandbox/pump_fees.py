@@ -9,9 +9,12 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.addresses import PUMP_FEES_PROGRAM
 from lasersell_sync.sandbox.listings import derived_address, discriminator, readonly
+from lasersell_sync.sandbox.pools import Reserves, market_cap_lamports
 from lasersell_sync.sandbox.runtime import Anchor, Invocation, custom
 
-#: whether it is a pool of the pump creator, the market cap and the size of the trade in lamports
+#: Every token of pump.fun has as many, in smallest units.
+_SUPPLY = 1_000_000_000 * 10**6
+#: whether it is a pool of the pump creator, the market cap (u128) and the size of the trade in lamports
 _GET_FEES = struct.Struct("<?QQQ")
 
 
@@ -25,6 +28,13 @@ def get_fees(program: Pubkey, *, is_pump_pool: bool, market_cap_lamports: int, t
     cap_low, cap_high = market_cap_lamports % 2**64, market_cap_lamports // 2**64
     data = discriminator("get_fees") + _GET_FEES.pack(is_pump_pool, cap_low, cap_high, min(trade_lamports, 2**64 - 1))
     return Instruction(PUMP_FEES_PROGRAM, data, [readonly(fee_config(program)), readonly(program)])
+
+
+def ask_pump_fees(invocation: Invocation, program: Pubkey, reserves: Reserves, tokens: int) -> None:
+    """Let a pump program that is at work ask what its trade of so many tokens costs. Raises ``ProgramError``."""
+    worth = reserves.lamports * tokens // reserves.tokens
+    cap = market_cap_lamports(reserves, _SUPPLY)
+    invocation.call(get_fees(program, is_pump_pool=True, market_cap_lamports=cap, trade_lamports=worth))
 
 
 def execute(invocation: Invocation) -> None:

@@ -18,8 +18,10 @@ from lasersell_sync.sandbox.addresses import (
 )
 from lasersell_sync.sandbox.curve_venue import CurveVenue
 from lasersell_sync.sandbox.ledger import Ledger, token_address
-from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
+from lasersell_sync.sandbox.listings import Call, Listing, readonly, signer, writable
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill
+from lasersell_sync.sandbox.pump_fees import ask_pump_fees, fee_config
+from lasersell_sync.sandbox.runtime import Invocation
 
 TOO_MUCH_SOL_REQUIRED = 6002
 TOO_LITTLE_SOL_RECEIVED = 6003
@@ -41,6 +43,7 @@ class PumpFun(CurveVenue):
     graduates_to = "pump_swap"
     buy_call = Call("buy")
     sell_call = Call("sell")
+    event_names = ("TradeEvent", "TradeEvent")
     mint_indexes = (2, 2)
     user_index = 6
     halted_code = HALTED
@@ -86,10 +89,23 @@ class PumpFun(CurveVenue):
         """Lamports from the curve."""
         ledger.move_lamports(self.pool(listing), trader, amount)
 
-    def pay_fees(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
-        """To the protocol and the token's creator."""
-        ledger.move_lamports(trader, PUMP_FUN_FEE_RECIPIENT, fill.protocol_fee_lamports)
-        ledger.move_lamports(trader, self._creator_vault(listing), fill.creator_fee_lamports)
+    def pay_buy(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
+        """The price to the curve, the fees to the protocol and the token's creator."""
+        self.take_quote(ledger, listing, trader, fill.raw_lamports)
+        self._pay_fees(ledger, listing, trader, fill)
+
+    def pay_sale(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
+        """Everything out of the curve: proceeds to the trader, fees to the protocol and the token's creator."""
+        self.give_quote(ledger, listing, trader, fill.total_lamports)
+        self._pay_fees(ledger, listing, self.pool(listing), fill)
+
+    def _pay_fees(self, ledger: Ledger, listing: Listing, payer: Pubkey, fill: Fill) -> None:
+        ledger.move_lamports(payer, PUMP_FUN_FEE_RECIPIENT, fill.protocol_fee_lamports)
+        ledger.move_lamports(payer, self._creator_vault(listing), fill.creator_fee_lamports)
+
+    def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
+        """Its fees come from the fee program."""
+        ask_pump_fees(invocation, PUMP_FUN_PROGRAM, self.reserves(invocation.ledger, listing), tokens)
 
     # -- accounts
 
@@ -109,8 +125,7 @@ class PumpFun(CurveVenue):
         return [readonly(self.derived(b"__event_authority")), readonly(PUMP_FUN_PROGRAM)]
 
     def _fee_accounts(self) -> list[AccountMeta]:
-        fee_config = derived_address(PUMP_FEES_PROGRAM, b"fee_config", bytes(PUMP_FUN_PROGRAM))
-        return [readonly(fee_config), readonly(PUMP_FEES_PROGRAM)]
+        return [readonly(fee_config(PUMP_FUN_PROGRAM)), readonly(PUMP_FEES_PROGRAM)]
 
     def _creator_vault(self, listing: Listing) -> Pubkey:
         return self.derived(b"creator-vault", bytes(listing.creator))

@@ -21,9 +21,11 @@ from lasersell_sync.sandbox.addresses import (
 )
 from lasersell_sync.sandbox.anchor_venue import open_account
 from lasersell_sync.sandbox.ledger import Ledger, token_address
-from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
+from lasersell_sync.sandbox.listings import Call, Listing, readonly, signer, writable
 from lasersell_sync.sandbox.pool_venue import PoolVenue
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill
+from lasersell_sync.sandbox.pump_fees import ask_pump_fees, fee_config
+from lasersell_sync.sandbox.runtime import Invocation
 
 ZERO_BASE_AMOUNT = 6001
 TOO_LITTLE_POOL_TOKEN_LIQUIDITY = 6003
@@ -40,6 +42,7 @@ class PumpSwap(PoolVenue):
     fees = FeeSchedule(lp_bps=20, protocol_bps=5, creator_bps=5)
     buy_call = Call("buy")
     sell_call = Call("sell")
+    event_names = ("BuyEvent", "SellEvent")
     mint_indexes = (3, 3)
     user_index = 1
     halted_code = DISABLED
@@ -86,6 +89,10 @@ class PumpSwap(PoolVenue):
     def _creator_authority(self, listing: Listing) -> Pubkey:
         return self.derived(b"creator_vault", bytes(listing.creator))
 
+    def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
+        """Its fees come from the fee program."""
+        ask_pump_fees(invocation, PUMP_SWAP_PROGRAM, self.reserves(invocation.ledger, listing), tokens)
+
     # -- accounts
 
     def _global_config(self) -> Pubkey:
@@ -116,8 +123,7 @@ class PumpSwap(PoolVenue):
         ]
 
     def _fee_accounts(self) -> list[AccountMeta]:
-        fee_config = derived_address(PUMP_FEES_PROGRAM, b"fee_config", bytes(PUMP_SWAP_PROGRAM))
-        return [readonly(fee_config), readonly(PUMP_FEES_PROGRAM)]
+        return [readonly(fee_config(PUMP_SWAP_PROGRAM)), readonly(PUMP_FEES_PROGRAM)]
 
     def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         """Of ``buy``."""

@@ -33,6 +33,7 @@ class RaydiumLaunchpad(CurveVenue):
     graduates_to = "raydium_cpmm"
     buy_call = Call("buy_exact_out", tail=_NO_SHARE_FEE)
     sell_call = Call("sell_exact_in", tail=_NO_SHARE_FEE)
+    event_names = ("TradeEvent", "TradeEvent")
     mint_indexes = (9, 9)
     user_index = 0
     halted_code = NOT_APPROVED

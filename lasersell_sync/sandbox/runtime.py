@@ -40,7 +40,10 @@ def custom(code: int) -> ProgramError:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """One executed trade: ``lamports`` is what the trader paid in all, or got in all; the price is the one after it."""
+    """One executed trade: ``lamports`` is what the market took in all, or paid in all; the price is the one after it.
+
+    ``routing_fee`` is what the Router took on top of a purchase, or out of a sale.
+    """
 
     mint: Pubkey
     side: str
@@ -49,6 +52,12 @@ class Swap:
     tokens: int
     lamports: int
     price_lamports: int
+    routing_fee: int = 0
+
+    @property
+    def net_lamports(self) -> int:
+        """What the trader paid in all, or kept of a sale; a fee above the proceeds makes it negative."""
+        return self.lamports + self.routing_fee if self.side == "buy" else self.lamports - self.routing_fee
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from lasersell_sync.sandbox.http_server import HttpService
 from lasersell_sync.sandbox.pacemaker import Pacemaker
 from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.positions import PositionRecord
+from lasersell_sync.sandbox.router_shapes import SHAPES
 from lasersell_sync.sandbox.rpc_server import RpcServer
 from lasersell_sync.sandbox.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
 from lasersell_sync.sandbox.script import Script
@@ -81,7 +82,8 @@ class Sandbox:
         seed: Chooses mints, pools and price stories.
         api_key: The API key that clients must send.
         api_keys: More keys that are accepted; a mapping gives each its tier.
-        tier: 0 (Personal), 1 (Professional) or 2 (Advanced): the limits of PROTOCOL.md §8, for every key without one.
+        tier: 0 (Personal), 1 (Professional), 2 (Advanced) or 3 (Enterprise): the limits and routing fees of PROTOCOL.md
+            §8, for every key without one.
         stream_port: WebSocket port; 0 picks a free one, here and below.
         api_port: REST port.
         rpc_port: Solana JSON-RPC port.
@@ -95,6 +97,9 @@ class Sandbox:
         start_time_ms: The Unix time at which virtual time begins; None: now, or a scenario's own date.
         session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
             ``"replace"`` (the first one is closed); None: as in ``policies``.
+        router: Trades go through the LaserSell Router, which takes the tier's routing fee; False: to the markets
+            directly, and without that fee.
+        router_shape: Which of the Router's shapes (0 to 7); None: the seed chooses. See docs/sandbox.md.
         policies: How the service behaves where its documentation is silent; see ``Policies``.
         requests_per_min: REST requests, and stream messages, a key may send in a minute; None: any number.
         initial_lamports: Play money of a wallet when it is first registered.
@@ -125,6 +130,8 @@ class Sandbox:
         clock: str = "flowing",
         start_time_ms: int | None = None,
         session_policy: str | None = None,
+        router: bool = False,
+        router_shape: int | None = None,
         policies: Policies | None = None,
         requests_per_min: int | None = None,
         initial_lamports: int = 10 * 10**9,
@@ -137,6 +144,9 @@ class Sandbox:
             _check_integer("start_time_ms", start_time_ms, least=0, most=2**53)
         if requests_per_min is not None:
             _check_integer("requests_per_min", requests_per_min, least=1, most=10**9)
+        _check_bool("router", router)
+        if router_shape is not None:
+            _check_integer("router_shape", router_shape, least=0, most=len(SHAPES) - 1)
         _check_integer("initial_usd1_units", initial_usd1_units, least=0, most=_U64_MAX // 10**6)
         ports = {"stream_port": stream_port, "api_port": api_port, "rpc_port": rpc_port}
         for name, port in ports.items():
@@ -160,6 +170,8 @@ class Sandbox:
             scenario=scenario if isinstance(scenario, Scenario) else load_scenario(scenario),
             tiers=_checked_tiers(tier, api_keys),
             policies=_checked_policies(policies, session_policy),
+            router=router,
+            router_shape=router_shape,
             requests_per_min=requests_per_min,
             initial_lamports=initial_lamports,
             initial_usd1_units=initial_usd1_units,
@@ -459,6 +471,11 @@ class Sandbox:
 def _check_integer(name: str, value: int, *, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")  # noqa: TRY004 (as documented)
 
 
 def _check_host(host: str | None) -> None:

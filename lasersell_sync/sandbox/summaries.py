@@ -30,6 +30,11 @@ _BUDGET_NAMES = {1: "heap_frame", 2: "unit_limit", 3: "unit_price", 4: "data_siz
 _MARKETS = {venue.program: venue for venue in VENUES.values()}
 
 
+def is_market(program: Pubkey) -> bool:
+    """Whether a program is a market's."""
+    return program in _MARKETS
+
+
 def summarise(program: Pubkey, data: bytes) -> str:
     """E.g. ``pump_fun.buy tokens=5 limit_lamports=7`` or ``system.transfer lamports=1000``."""
     if program in _MARKETS:

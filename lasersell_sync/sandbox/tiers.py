@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from lasersell_sync.sandbox.routing_fees import RoutingFee
+
 HIGH_LANE_CAPACITY = 256
 RATE_WINDOW_S = 60.0
 
@@ -22,6 +24,7 @@ class Tier:
     inactivity_s: float | None
     liquidity_snapshots: bool
     partner_fees: bool
+    routing_fee: RoutingFee
     max_sessions_per_key: int = 1
 
     def stream_limits(self, pnl_flush_ms: int) -> dict[str, int]:
@@ -43,13 +46,61 @@ class Tier:
             "max_positions_per_wallet": self.max_positions_per_wallet,
             "max_positions_per_session": self.max_positions_per_session,
         }
-        return {"tier": self.number, "tier_name": self.name, "limits": limits}
+        name = f"tier_{self.number}" if self.number else "free"
+        return {"tier": self.number, "tier_name": name, "limits": limits}
 
 
+_LEAST_LAMPORTS = 10_000_000
 TIERS = (
-    Tier(0, "Personal", 1, 2, 2, 2, inactivity_s=45 * 60, liquidity_snapshots=False, partner_fees=False),
-    Tier(1, "Professional", 5, 10, 100, 500, inactivity_s=None, liquidity_snapshots=True, partner_fees=False),
-    Tier(2, "Advanced", 200, 25, 100, 20_000, inactivity_s=None, liquidity_snapshots=True, partner_fees=True),
+    Tier(
+        0,
+        "Personal",
+        1,
+        2,
+        2,
+        2,
+        inactivity_s=45 * 60,
+        liquidity_snapshots=False,
+        partner_fees=False,
+        routing_fee=RoutingFee(200, _LEAST_LAMPORTS),
+    ),
+    Tier(
+        1,
+        "Professional",
+        5,
+        10,
+        100,
+        500,
+        inactivity_s=None,
+        liquidity_snapshots=True,
+        partner_fees=False,
+        routing_fee=RoutingFee(90, _LEAST_LAMPORTS),
+    ),
+    Tier(
+        2,
+        "Advanced",
+        200,
+        25,
+        100,
+        20_000,
+        inactivity_s=None,
+        liquidity_snapshots=True,
+        partner_fees=True,
+        routing_fee=RoutingFee(50, 0),
+    ),
+    # Enterprise: limits by contract; here above all others, and with another fee, so that nobody counts on tier 2's.
+    Tier(
+        3,
+        "Enterprise",
+        1_000,
+        100,
+        1_000,
+        100_000,
+        inactivity_s=None,
+        liquidity_snapshots=True,
+        partner_fees=True,
+        routing_fee=RoutingFee(30, 0),
+    ),
 )
 
 

@@ -123,7 +123,7 @@ def test_a_port_in_use_is_told_in_one_line(option: str, service: str):
         ("--stream-port", "65536"),
         ("--speed", "0"),
         ("--speed", "nan"),
-        ("--tier", "3"),
+        ("--tier", "4"),
         ("--scenario", "no-such-story"),
         ("--session-policy", "share"),
         ("--seed", "x"),

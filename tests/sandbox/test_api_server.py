@@ -44,7 +44,7 @@ def test_the_account_is_advanced(trader: Trader) -> None:
     answer = trader.http.get(trader.sandbox.api_url + "/v1/account", headers=trader.headers, timeout=5)
     assert answer.json() == {
         "tier": 2,
-        "tier_name": "Advanced",
+        "tier_name": "tier_2",
         "limits": {"max_wallets": 200, "max_positions_per_wallet": 100, "max_positions_per_session": 20_000},
     }
 

@@ -403,13 +403,13 @@ def test_a_node_that_lags_tells_the_past(make_sandbox: Any, make_trader: Any) ->
     def status() -> Any:
         return trader.rpc("getSignatureStatuses", [signature])["result"]
 
-    assert status() == {"context": {"apiVersion": "2.3.0", "slot": slot - 200}, "value": [None]}
+    assert status() == {"context": {"apiVersion": "4.3.0", "slot": slot - 200}, "value": [None]}
     sandbox.skip_slots(199)
     assert status()["value"] == [None]
     assert valid(blockhash)["value"] is False
     sandbox.skip_slots(1)
     assert status()["value"][0]["confirmationStatus"] == "processed"
-    assert valid(blockhash) == {"context": {"apiVersion": "2.3.0", "slot": slot}, "value": True}
+    assert valid(blockhash) == {"context": {"apiVersion": "4.3.0", "slot": slot}, "value": True}
     sandbox.faults.clear()
     assert status()["value"][0]["confirmationStatus"] == "finalized"
     assert valid(blockhash)["value"] is False

@@ -166,7 +166,7 @@ def test_ready_line_is_all_a_script_needs(sandbox: Sandbox) -> None:
         ("session_policy", "share"),
         ("initial_lamports", -1),
         ("initial_usd1_units", -1),
-        ("tier", 3),
+        ("tier", 4),
         ("tier", "2"),
         ("scenario", "no-such-story"),
         ("clock", "sundial"),
