@@ -59,13 +59,6 @@ _MOST_LINES = 20
     help="What a second session on one key meets: session_limit, or it replaces the first (session_replaced).",
 )
 @click.option("--api-key", default="sandbox-key", show_default=True, help="The API key that clients must send.")
-@click.option(
-    "--session-policy",
-    type=click.Choice(["refuse", "replace"]),
-    default="refuse",
-    show_default=True,
-    help="A second session on the key gets session_limit, or ends the first with session_replaced.",
-)
 @click.option("--host", default=None, help="An IP address to listen on instead of loopback; 0.0.0.0: all there are.")
 @click.option("--web", is_flag=True, help="Show everything live in a browser, with buttons for the faults.")
 @click.option("--web-port", type=_PORT, default=8083, show_default=True, help="The page of --web; 0: a free one.")
@@ -80,7 +73,6 @@ def sandbox(
     router: bool,
     session_policy: str,
     api_key: str,
-    session_policy: str,
     host: str | None,
     web: bool,
     web_port: int,
@@ -107,7 +99,6 @@ def sandbox(
             router=router,
             session_policy=session_policy,
             api_key=api_key,
-            session_policy=session_policy,
             host=host,
         )
     except ValueError as error:
