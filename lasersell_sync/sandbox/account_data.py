@@ -13,12 +13,12 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.budget import BUILTIN_PROGRAMS
-from lasersell_sync.sandbox.ledger import RENT_TOKEN_ACCOUNT_LAMPORTS, Ledger, Mint, TokenAccount
+from lasersell_sync.sandbox.ledger import TOKEN_ACCOUNT_BYTES, Ledger, Mint, TokenAccount
 from lasersell_sync.sandbox.lookup_tables import LOOKUP_TABLE_PROGRAM
 
 _NATIVE_LOADER = Pubkey.from_string("NativeLoader1111111111111111111111111111111")
 _PROGRAM_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
-_RENT_MINT_LAMPORTS = 1_461_600
+_MINT_BYTES = 82
 _PROGRAM_LAMPORTS = 1_141_440
 
 
@@ -42,17 +42,24 @@ def account_info(ledger: Ledger, address: Pubkey, *, program: bool) -> AccountIn
         return AccountInfo(max(lamports, _PROGRAM_LAMPORTS), loader, b"", executable=True)
     token, mint = ledger.token_account(address), ledger.mint(address)
     if token is not None:
-        return AccountInfo(lamports, TOKEN_PROGRAM, token_account_bytes(token), token=token)
+        return AccountInfo(
+            lamports,
+            TOKEN_PROGRAM,
+            token_account_bytes(token, reserve_lamports=ledger.rent_lamports(TOKEN_ACCOUNT_BYTES)),
+            token=token,
+        )
     if mint is not None:
-        return AccountInfo(max(lamports, _RENT_MINT_LAMPORTS), TOKEN_PROGRAM, _mint_bytes(mint), mint=mint)
+        return AccountInfo(
+            max(lamports, ledger.rent_lamports(_MINT_BYTES)), TOKEN_PROGRAM, _mint_bytes(mint), mint=mint
+        )
     table = ledger.lookup_table(address)
     if table is not None:
         return AccountInfo(lamports, LOOKUP_TABLE_PROGRAM, table.data)
     return AccountInfo(lamports, SYSTEM_PROGRAM, b"") if lamports else None
 
 
-def token_account_bytes(account: TokenAccount) -> bytes:
-    """The 165 bytes of an initialized account."""
+def token_account_bytes(account: TokenAccount, *, reserve_lamports: int) -> bytes:
+    """The 165 bytes of an initialized account; one of wrapped SOL names the lamports that are no tokens."""
     native = account.mint == WRAPPED_SOL_MINT
     return struct.pack(
         "<32s32sQ36sB4sQQ36s",
@@ -62,7 +69,7 @@ def token_account_bytes(account: TokenAccount) -> bytes:
         _optional_key(account.delegate),
         1,
         struct.pack("<I", 1 if native else 0),
-        RENT_TOKEN_ACCOUNT_LAMPORTS if native else 0,
+        reserve_lamports if native else 0,
         account.delegated_amount,
         _optional_key(account.close_authority),
     )

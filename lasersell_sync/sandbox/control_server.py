@@ -49,7 +49,9 @@ class ControlServer:
             "chain": _chain,
             "router": lambda faults, fields: faults.router(fields.optional_text("theft")),
             "clear": lambda faults, _fields: faults.clear(),
-            "skip-slots": lambda _faults, fields: sandbox.skip_slots(fields.integer("slots")),
+            "skip-slots": lambda _faults, fields: sandbox.skip_slots(
+                fields.integer("slots"), empty=fields.flag("empty", default=False)
+            ),
             "price": self._price,
             "exit": lambda _faults, fields: sandbox.force_exit(fields.integer("position_id"), fields.text("reason")),
         }

@@ -33,7 +33,7 @@ from lasersell_sync.sandbox.clock import STORY_START_MS, VirtualClock
 from lasersell_sync.sandbox.director import Director
 from lasersell_sync.sandbox.instructions import transfer
 from lasersell_sync.sandbox.kept_messages import KeptMessages
-from lasersell_sync.sandbox.ledger import Ledger, Mint, TokenAccount, token_address
+from lasersell_sync.sandbox.ledger import RENT_LAMPORTS_PER_BYTE, Ledger, Mint, TokenAccount, token_address
 from lasersell_sync.sandbox.listings import Listing, Venue
 from lasersell_sync.sandbox.lookup_tables import LookupTable
 from lasersell_sync.sandbox.market import Market, seeded_keypair
@@ -89,6 +89,8 @@ class ExchangeSettings:
     router: bool = False
     #: which of the Router's shapes; None: the seed chooses
     router_shape: int | None = None
+    slot_ms: int = 200
+    rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE
     requests_per_min: int | None = None
     initial_lamports: int = 10 * 10**9
     initial_usd1_units: int = 10_000 * 10**6
@@ -130,7 +132,7 @@ class Exchange:
         self.keys = KeyRing(settings.api_keys)
         #: hear what sessions are told; added to before the first session connects
         self.listeners: list[Listener] = []
-        self._ledger = Ledger()
+        self._ledger = Ledger(rent_lamports_per_byte=settings.rent_lamports_per_byte)
         self._market = Market(self._ledger, seed=settings.seed, scenario=settings.scenario)
         self._faucet = seeded_keypair(settings.seed, "faucet")
         self._ledger.credit(self._faucet.pubkey(), _FAUCET_LAMPORTS)
@@ -140,7 +142,7 @@ class Exchange:
         self._router.open(self._ledger, self._faucet.pubkey())
         # A scenario's blockhashes are part of its story; without one, no other run's transaction may land in this one.
         salt = f"lasersell-sandbox:{settings.seed}:{settings.scenario.name}".encode()
-        self._slots = SlotClock(self._clock.now_s, salt=salt if scripted else None)
+        self._slots = SlotClock(self._clock.now_s, salt=salt if scripted else None, slot_s=settings.slot_ms / 1000)
         self._chain = Chain(
             self._ledger,
             Programs(self._market.venues, self._market.listings, self._router),
@@ -612,11 +614,14 @@ class Exchange:
             self._date()
             return self._slots.block_height()
 
-    def skip_slots(self, slots: int) -> None:
-        """Let the chain's time jump ahead (blockhashes age, transactions become final)."""
+    def skip_slots(self, slots: int, *, empty: bool = False) -> None:
+        """Let the chain's time jump ahead (transactions become final); unless they are empty, blockhashes age."""
         with self._lock:
             self._date()
-            self._slots.skip(slots)
+            if empty:
+                self._slots.skip_empty(slots)
+            else:
+                self._slots.skip(slots)
             self._happened()
 
     def signature_status(self, signature: Signature) -> dict[str, object] | None:

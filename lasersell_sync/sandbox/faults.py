@@ -323,7 +323,7 @@ class Faults:
         """Decide what becomes of the next transactions that are accepted.
 
         Args:
-            fate: ``"late"``: each lands after ``landing_delay_ms``, if its blockhash lives that long (150 slots, 60 s).
+            fate: ``"late"``: each lands after ``landing_delay_ms``, if its blockhash (150 blocks, 30 s) lives.
                 ``"lost"``: each gets lost, on the node's own retries too; sent again, the same bytes may land.
                 ``"never"``: each never lands, however often its bytes are sent again.
             landing_delay_ms: In virtual time.

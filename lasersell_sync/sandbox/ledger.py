@@ -17,9 +17,8 @@ from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.lookup_tables import LookupTable
 
 TOKEN_ACCOUNT_BYTES = 165
-#: What a classic token account (165 bytes) must hold to be exempt from rent; comes back when it is closed.
-RENT_TOKEN_ACCOUNT_LAMPORTS = 2_039_280
-RENT_LAMPORTS_PER_BYTE = 6_960
+#: What a byte costs to be exempt from rent, since September 2026: 1 488 440 lamports for a token account.
+RENT_LAMPORTS_PER_BYTE = 5_080
 #: An account of no bytes takes so many.
 _ACCOUNT_OVERHEAD_BYTES = 128
 
@@ -79,7 +78,8 @@ class Ledger:
     Threads: none of its own; not thread-safe, the exchange's lock guards it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE) -> None:
+        self._rent_lamports_per_byte = rent_lamports_per_byte
         self._lamports: dict[Pubkey, int] = {}
         self._tokens: dict[Pubkey, TokenAccount] = {}
         self._mints: dict[Pubkey, Mint] = {}
@@ -158,7 +158,7 @@ class Ledger:
 
     def rent_lamports(self, size: int) -> int:
         """What an account with so many bytes of data must hold to be exempt from rent."""
-        return (_ACCOUNT_OVERHEAD_BYTES + size) * RENT_LAMPORTS_PER_BYTE
+        return (_ACCOUNT_OVERHEAD_BYTES + size) * self._rent_lamports_per_byte
 
     # -- tokens
 
@@ -180,7 +180,7 @@ class Ledger:
 
     def open_token_account(self, address: Pubkey, *, mint: Pubkey, owner: Pubkey, payer: Pubkey) -> None:
         """Create an empty token account, its rent paid by ``payer``. Raises ``InsufficientFunds``."""
-        self.move_lamports(payer, address, RENT_TOKEN_ACCOUNT_LAMPORTS)
+        self.move_lamports(payer, address, self.rent_lamports(TOKEN_ACCOUNT_BYTES))
         self._put(self._tokens, address, TokenAccount(mint, owner, 0))
 
     def put_token_account(self, address: Pubkey, account: TokenAccount) -> None:
@@ -224,7 +224,7 @@ class Ledger:
     def sync_native(self, address: Pubkey) -> None:
         """Make a wrapped-SOL account's token amount equal to its lamports above rent."""
         account = self._tokens[address]
-        amount = max(0, self.lamports(address) - RENT_TOKEN_ACCOUNT_LAMPORTS)
+        amount = max(0, self.lamports(address) - self.rent_lamports(TOKEN_ACCOUNT_BYTES))
         self._put(self._tokens, address, replace(account, amount=amount))
 
     # -- market accounts

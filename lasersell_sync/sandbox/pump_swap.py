@@ -21,7 +21,7 @@ from lasersell_sync.sandbox.addresses import (
 )
 from lasersell_sync.sandbox.anchor_venue import open_account
 from lasersell_sync.sandbox.ledger import Ledger, token_address
-from lasersell_sync.sandbox.listings import Call, Listing, readonly, signer, writable
+from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
 from lasersell_sync.sandbox.pool_venue import PoolVenue
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill
 from lasersell_sync.sandbox.pump_fees import ask_pump_fees, fee_config

@@ -24,6 +24,7 @@ from lasersell_sync.sandbox.control_server import ControlServer, mounted
 from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
 from lasersell_sync.sandbox.faults import Faults
 from lasersell_sync.sandbox.http_server import HttpService
+from lasersell_sync.sandbox.ledger import RENT_LAMPORTS_PER_BYTE
 from lasersell_sync.sandbox.pacemaker import Pacemaker
 from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.positions import PositionRecord
@@ -97,6 +98,9 @@ class Sandbox:
         start_time_ms: The Unix time at which virtual time begins; None: now, or a scenario's own date.
         session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
             ``"replace"`` (the first one is closed); None: as in ``policies``.
+        slot_ms: How long a slot takes, from 20 to 10000; virtual time. 200 today, 400 until SIMD-0525.
+        rent_lamports_per_byte: What a byte of an account's data costs to be exempt from rent, 128 more bytes each
+            account included: 5080 since September 2026, 6960 before.
         router: Trades go through the LaserSell Router, which takes the tier's routing fee; False: to the markets
             directly, and without that fee.
         router_shape: Which of the Router's shapes (0 to 7); None: the seed chooses. See docs/sandbox.md.
@@ -130,6 +134,8 @@ class Sandbox:
         clock: str = "flowing",
         start_time_ms: int | None = None,
         session_policy: str | None = None,
+        slot_ms: int = 200,
+        rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE,
         router: bool = False,
         router_shape: int | None = None,
         policies: Policies | None = None,
@@ -144,6 +150,8 @@ class Sandbox:
             _check_integer("start_time_ms", start_time_ms, least=0, most=2**53)
         if requests_per_min is not None:
             _check_integer("requests_per_min", requests_per_min, least=1, most=10**9)
+        _check_integer("slot_ms", slot_ms, least=20, most=10_000)
+        _check_integer("rent_lamports_per_byte", rent_lamports_per_byte, least=0, most=10**6)
         _check_bool("router", router)
         if router_shape is not None:
             _check_integer("router_shape", router_shape, least=0, most=len(SHAPES) - 1)
@@ -170,6 +178,8 @@ class Sandbox:
             scenario=scenario if isinstance(scenario, Scenario) else load_scenario(scenario),
             tiers=_checked_tiers(tier, api_keys),
             policies=_checked_policies(policies, session_policy),
+            slot_ms=slot_ms,
+            rent_lamports_per_byte=rent_lamports_per_byte,
             router=router,
             router_shape=router_shape,
             requests_per_min=requests_per_min,
@@ -435,10 +445,18 @@ class Sandbox:
             raise ValueError("multiplier must be a number above 0 and below a million")
         self._exchange.multiply_price(_address(mint, "mint"), Fraction(multiplier).limit_denominator(10**9))
 
-    def skip_slots(self, slots: int) -> None:
-        """Let the chain's time jump ahead: blockhashes age, landed transactions become final. Raises ValueError."""
-        _check_integer("slots", slots, least=0, most=10**9)
-        self._exchange.skip_slots(slots)
+    def skip_slots(self, slots: int, *, empty: bool = False) -> None:
+        """Let the chain's time jump ahead: landed transactions become final, and blockhashes age.
+
+        Args:
+            slots: From 0 to 10^9.
+            empty: No block was made in them: blockhashes, which expire by blocks, do not age. At most 10^6 slots then.
+
+        Raises ValueError.
+        """
+        _check_integer("slots", slots, least=0, most=10**6 if empty else 10**9)
+        _check_bool("empty", empty)
+        self._exchange.skip_slots(slots, empty=empty)
 
     def drop_connections(self, code: int | None = None) -> None:
         """End every stream connection: without a code by an abrupt TCP reset or end, with one by a close frame."""

@@ -44,7 +44,7 @@ from tests.support.solana_node import SolanaNode
 from tests.support.waiting import PATIENCE_S, until
 
 CONFIRMED, EXPIRED, UNKNOWN = SellOutcome.CONFIRMED, SellOutcome.EXPIRED, SellOutcome.UNKNOWN
-SLOT_S = 0.4
+SLOT_S = 0.2
 
 
 class Player:
@@ -178,16 +178,16 @@ def test_what_gets_lost_lands_with_a_later_copy(make_player: Any, make_sender: A
     assert player.sandbox.faults.pending["transactions"] == []
 
 
-def test_a_landing_59_seconds_late(make_player: Any, make_sender: Any) -> None:
+def test_a_landing_29_seconds_late(make_player: Any, make_sender: Any) -> None:
     """Accepted, answered with HTTP 500, and on the chain a moment before its blockhash dies."""
     player = make_player(clock="manual")
     sender = make_sender(player)
-    player.sandbox.faults.transactions("late", landing_delay_ms=59_000)
+    player.sandbox.faults.transactions("late", landing_delay_ms=29_000)
     player.sandbox.faults.rpc("sendTransaction", status=500)
     gift = player.gift()
     pending = sender.submit(gift.b64)
     first_look(player, sender)
-    for _ in range(58):
+    for _ in range(28):
         player.sandbox.advance(1)
     assert pending.result(0.2).outcome is UNKNOWN
     player.sandbox.advance(1.5)

@@ -66,7 +66,7 @@ def test_a_buy_spends_what_it_says(rig: Rig, market_type: str) -> None:
     assert record.err is None
     assert record.fee_lamports == FEE
     (holding,) = rig.exchange._desk.positions.book.holdings_of(wallet.pubkey())
-    rent = 2_039_280
+    rent = 1_488_440
     assert holding.entry_lamports is not None
     assert 10**9 - 10 < holding.entry_lamports <= 10**9
     assert before - rig.exchange.balance_lamports(wallet.pubkey()) == holding.entry_lamports + rent + FEE
@@ -226,11 +226,11 @@ def test_the_number_of_signatures_must_be_exact(rig: Rig) -> None:
 
 
 def test_blockhashes_expire(rig: Rig) -> None:
-    """A blockhash is good for 150 slots; then preflight says so, and without preflight the transaction never lands."""
+    """A blockhash is good for 150 blocks; then preflight says so, and without preflight the transaction never lands."""
     wallet = rig.wallet()
     early = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     late = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 6))
-    rig.exchange.skip_slots(149)
+    rig.exchange.skip_slots(147)
     assert rig.send(early).err is None
     rig.exchange.skip_slots(10)
     refusal = refused(rig, late)
@@ -241,6 +241,38 @@ def test_blockhashes_expire(rig: Rig) -> None:
     assert rig.send(late, skip_preflight=True) is None
     assert rig.exchange.signature_status(late.signatures[0]) is None
     assert rig.exchange.balance_lamports(wallet.pubkey()) == before
+
+
+def test_blockhash_slots_without_blocks_do_not_age_it(rig: Rig) -> None:
+    """A thousand slots without a block change no height; 151 blocks later the blockhash is dead all the same."""
+    wallet = rig.wallet()
+    transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
+    slot, height = rig.exchange.slot(), rig.exchange.block_height()
+    rig.exchange.skip_slots(1_000, empty=True)
+    assert (rig.exchange.slot(), rig.exchange.block_height()) == (slot + 1_000, height)
+    blockhash, last_height = rig.exchange.latest_blockhash()
+    assert (blockhash, last_height) == (transaction.message.recent_blockhash, height + 150)
+    assert rig.exchange.ask_chain(lambda chain: chain.slots.accepted(blockhash, slot + 1_000))
+    rig.exchange.skip_slots(140)
+    assert rig.exchange.accepts_blockhash(blockhash)
+    rig.exchange.skip_slots(400, empty=True)
+    assert rig.exchange.latest_blockhash()[0] != blockhash
+    assert rig.send(transaction).err is None
+    rig.exchange.skip_slots(20)
+    assert not rig.exchange.accepts_blockhash(blockhash)
+    assert not rig.exchange.ask_chain(lambda chain: chain.slots.accepted(blockhash, chain.slots.slot()))
+
+
+def test_slot_time_and_rent_are_those_that_were_asked_for() -> None:
+    """As the chain was before September 2026: 400 ms a slot, 2 039 280 lamports for a token account."""
+    rig = Rig(slot_ms=400, rent_lamports_per_byte=6_960)
+    wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
+    slot, before = rig.exchange.slot(), rig.exchange.balance_lamports(wallet.pubkey())
+    rig.advance(40.0)
+    assert rig.exchange.slot() == slot + 100
+    record = rig.buy(wallet, listing)
+    spent = before - rig.exchange.balance_lamports(wallet.pubkey())
+    assert spent == record.swaps[0].lamports + 2_039_280 + record.fee_lamports
 
 
 def test_a_foreign_blockhash_is_unknown(rig: Rig) -> None:
@@ -473,12 +505,12 @@ def order(rig: Rig, *fates: Fate) -> None:
 
 
 def test_a_late_landing_happens_when_it_was_ordered(rig: Rig) -> None:
-    """59 s later it lands, once; sending it again meanwhile changes nothing; the next one is on time."""
+    """29 s later it lands, once; sending it again meanwhile changes nothing; the next one is on time."""
     wallet, friend = rig.wallet(), Keypair().pubkey()
-    order(rig, Fate("late", landing_delay_s=59.0))
+    order(rig, Fate("late", landing_delay_s=29.0))
     late = rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, 5))
     signature = rig.exchange.send_transaction(late, skip_preflight=True)
-    rig.advance(58.9)
+    rig.advance(28.9)
     assert rig.exchange.send_transaction(late, skip_preflight=True) == signature
     assert rig.exchange.signature_status(signature) is None
     rig.advance(0.2)
@@ -488,9 +520,9 @@ def test_a_late_landing_happens_when_it_was_ordered(rig: Rig) -> None:
 
 
 def test_a_landing_too_late_never_happens(rig: Rig) -> None:
-    """The blockhash lives 150 slots, which is 60 s."""
+    """The blockhash lives 150 blocks, which is 30 s."""
     wallet = rig.wallet()
-    order(rig, Fate("late", landing_delay_s=61.0))
+    order(rig, Fate("late", landing_delay_s=31.0))
     rig.exchange.send_transaction(
         rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)), skip_preflight=True
     )

@@ -6,9 +6,11 @@ import pytest
 from solders.keypair import Keypair
 
 from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.ledger import RENT_TOKEN_ACCOUNT_LAMPORTS, InsufficientFunds, Ledger, token_address
+from lasersell_sync.sandbox.ledger import InsufficientFunds, Ledger, token_address
 
 ALICE, BOB, MINT = (Keypair.from_seed(bytes([number]) * 32).pubkey() for number in (1, 2, 3))
+
+RENT = 1_488_440
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_wrapped_sol_is_lamports(ledger: Ledger) -> None:
     ledger.move_lamports(ALICE, source, 5_000)
     ledger.sync_native(source)
     ledger.move_tokens(source, target, 2_000)
-    assert ledger.lamports(target) == RENT_TOKEN_ACCOUNT_LAMPORTS + 2_000
+    assert ledger.lamports(target) == RENT + 2_000
     ledger.close_token_account(target, BOB)
-    assert ledger.lamports(BOB) == RENT_TOKEN_ACCOUNT_LAMPORTS + 2_000
+    assert ledger.lamports(BOB) == RENT + 2_000
     assert ledger.total_lamports() == total

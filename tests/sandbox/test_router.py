@@ -27,7 +27,7 @@ NUMBERS = range(len(SHAPES))
 MARKETS = [
     (market, quote) for market in VENUES for quote in ("SOL", "USD1") if not (quote == "USD1" and "pump" in market)
 ]
-RENT = 2_039_280
+RENT = 1_488_440
 NETWORK_FEE = 25_000
 
 

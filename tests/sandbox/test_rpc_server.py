@@ -316,8 +316,8 @@ def test_senders_want_their_tip(trader: Trader, path: str, send_mode: str) -> No
 
 def test_costs_can_be_asked_for(trader: Trader) -> None:
     """Rent by size, as the ledger takes it for a token account; a message's fee while its blockhash lives."""
-    assert trader.rpc("getMinimumBalanceForRentExemption", 165)["result"] == 2_039_280
-    assert trader.rpc("getMinimumBalanceForRentExemption", 0)["result"] == 890_880
+    assert trader.rpc("getMinimumBalanceForRentExemption", 165)["result"] == 1_488_440
+    assert trader.rpc("getMinimumBalanceForRentExemption", 0)["result"] == 650_240
     for size in (-1, "165", None, 2**40):
         assert trader.rpc("getMinimumBalanceForRentExemption", size)["error"]["code"] == -32602
     message = transfer_of(trader, 5, Keypair().pubkey()).message

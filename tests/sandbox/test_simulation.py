@@ -222,7 +222,7 @@ def test_performance_samples_show_the_slot_time(trader: Trader) -> None:
     """A minute's slots, newest sample first."""
     first, second = trader.rpc("getRecentPerformanceSamples", 2)["result"]
     slot_s = first["samplePeriodSecs"] / first["numSlots"]
-    assert slot_s == pytest.approx(0.4)
+    assert slot_s == pytest.approx(0.2)
     assert first["slot"] - second["slot"] == first["numSlots"]
     assert first["slot"] <= trader.rpc("getSlot")["result"]
     assert trader.rpc("getRecentPerformanceSamples", 721)["error"]["code"] == -32602

@@ -157,7 +157,7 @@ def check_small_questions() -> None:
     assert client.get_slot(Processed).value - finalized >= 32
     newer, older = (client.get_latest_blockhash(commitment).value for commitment in (Confirmed, Finalized))
     assert newer.last_valid_block_height > older.last_valid_block_height
-    assert client.get_minimum_balance_for_rent_exemption(165).value == 2_039_280
+    assert client.get_minimum_balance_for_rent_exemption(165).value == 1_488_440
     message = gift(registered_wallet(), Keypair().pubkey(), 5).message
     assert isinstance(message, MessageV0)
     assert client.get_fee_for_message(message, Processed).value == 5_000
