@@ -23,7 +23,6 @@ from lasersell_sync.exceptions import (
     ConcurrencyError,
     ConfigurationError,
     DecodeError,
-    ExitApiAuthenticationError,
     ExitApiError,
     ForkedProcessError,
     HandshakeError,
@@ -40,7 +39,6 @@ from lasersell_sync.exceptions import (
     TransportError,
     TxSubmitError,
     UnsafeTransactionError,
-    WaitTimeoutError,
     WalletNotRegisteredError,
 )
 from lasersell_sync.messages import (
@@ -243,7 +241,6 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "DecodeError",
-    "ExitApiAuthenticationError",
     "ExitApiError",
     "ForkedProcessError",
     "HandshakeError",
@@ -260,7 +257,6 @@ __all__ = [
     "TransportError",
     "TxSubmitError",
     "UnsafeTransactionError",
-    "WaitTimeoutError",
     "WalletNotRegisteredError",
     # messages
     "AutoBuyConfig",

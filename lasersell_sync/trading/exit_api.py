@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 
 from lasersell_sync import _log
-from lasersell_sync.exceptions import (
-    ConcurrencyError,
-    ConfigurationError,
-    ExitApiAuthenticationError,
-    ExitApiError,
-)
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, ExitApiError
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key
 from lasersell_sync.network.proxy import Proxy, to_proxy
@@ -57,7 +52,6 @@ _REGISTER = "/v1/wallets/register"
 _WALLETS = "/v1/wallets"
 _ACCOUNT = "/v1/account"
 _HEALTH = "/healthz"
-_UNAUTHORIZED = 401
 #: A health check tells what is now.
 _ONCE = RetryPolicy(max_attempts=1)
 
@@ -223,8 +217,7 @@ class ExitApiClient:
         """Builds an unsigned sale.
 
         Raises:
-            ExitApiError: ``transport``, ``http_status``, ``envelope_status`` or ``parse``, after the retries. For a
-                refused key (401) it is an ``AuthenticationError``, too.
+            ExitApiError: ``transport``, ``http_status``, ``envelope_status`` or ``parse``, after the retries.
             ConcurrencyError: the client is closed.
         """
         return _built(*self._post(_SELL, request.to_payload()))
@@ -309,8 +302,8 @@ class ExitApiClient:
             ExitApiError: as ``build_sell_tx``; ``parse`` also when the answer does not say that it is removed.
             ConcurrencyError: the client is closed.
         """
-        wallet = require_pubkey("wallet_pubkey", wallet_pubkey)
-        _require_done("removed", wallet, *self._ask("DELETE", _WALLETS, {"wallet_pubkey": wallet}))
+        payload = {"wallet_pubkey": require_pubkey("wallet_pubkey", wallet_pubkey)}
+        _require_done("removed", wallet_pubkey, *self._ask("DELETE", _WALLETS, payload))
 
     def account(self) -> Account:
         """The tier of this API key and what it allows.
@@ -478,8 +471,7 @@ class ExitApiClient:
         parsed = _json_object(answer.body)
         if not 200 <= answer.status < 300:
             detail = _first_text(parsed, ("error", "message", "reason"))
-            cls = ExitApiAuthenticationError if answer.status == _UNAUTHORIZED else ExitApiError
-            raise cls(
+            raise ExitApiError(
                 "http_status",
                 self._shown(detail) or snippet or "no words from the server",
                 status=answer.status,

@@ -20,13 +20,26 @@ from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.expiry import STATUS_CACHE_SLOTS, Tip
 
-__all__ = ["MAX_ACCOUNTS", "MAX_STATUSES", "AccountData", "Accounts", "Landing", "RpcNode", "Statuses", "Unreadable"]
+__all__ = [
+    "BEHIND",
+    "MAX_ACCOUNTS",
+    "MAX_STATUSES",
+    "AccountData",
+    "Accounts",
+    "Landing",
+    "RpcNode",
+    "SimulationAnswer",
+    "Statuses",
+    "Unreadable",
+]
 
 log = _log.logger("trading")
 
 #: ``getSignatureStatuses`` takes so many signatures, ``getMultipleAccounts`` so many addresses.
 MAX_STATUSES: Final = 256
 MAX_ACCOUNTS: Final = 100
+#: The JSON-RPC error of a node whose state is older than ``minContextSlot``.
+BEHIND: Final = -32016
 
 #: agave ``rpc-client-api/src/custom_error.rs``: JSON_RPC_SERVER_ERROR_TRANSACTION_HISTORY_NOT_AVAILABLE.
 NO_HISTORY_CODE: Final = -32011
@@ -78,10 +91,11 @@ class Statuses(NamedTuple):
 
 
 class AccountData(NamedTuple):
-    """An account's owner (base58) and bytes."""
+    """An account's owner (base58), bytes and lamports; None: the node did not say how many."""
 
     owner: str
     data: bytes
+    lamports: int | None = None
 
 
 class Accounts(NamedTuple):
@@ -94,6 +108,20 @@ class Accounts(NamedTuple):
 
     slot: int
     found: list[AccountData | None]
+
+
+class SimulationAnswer(NamedTuple):
+    """An answer of ``simulateTransaction``.
+
+    Attributes:
+        slot: of the state that the simulation began from.
+        value: the answer's value: an object.
+        accounts: those that were asked for, as they are afterwards; None where there is no such list.
+    """
+
+    slot: int
+    value: dict[str, Any]
+    accounts: list[AccountData | None] | None
 
 
 class RpcNode:
@@ -157,23 +185,69 @@ class RpcNode:
         params = [list(signatures), {"searchTransactionHistory": search_history}]
         return self._client.call("getSignatureStatuses", params, budget=budget)
 
-    def accounts(self, addresses: Sequence[str], *, budget: TimeBudget) -> Accounts:
-        """Up to ``MAX_ACCOUNTS`` accounts at commitment ``confirmed``."""
-        params = [list(addresses), {"encoding": "base64", "commitment": "confirmed"}]
-        slot, values = self._in_context(self._client.call("getMultipleAccounts", params, budget=budget))
+    def accounts(
+        self,
+        addresses: Sequence[str],
+        *,
+        budget: TimeBudget,
+        commitment: str = "confirmed",
+        min_context_slot: int | None = None,
+    ) -> Accounts:
+        """Up to ``MAX_ACCOUNTS`` accounts."""
+        options: dict[str, object] = {"encoding": "base64", "commitment": commitment}
+        if min_context_slot is not None:
+            options["minContextSlot"] = min_context_slot
+        answer = self._client.call("getMultipleAccounts", [list(addresses), options], budget=budget)
+        slot, values = self._in_context(answer)
         if not isinstance(values, list) or len(values) != len(addresses):
             raise self._senseless("getMultipleAccounts")
-        return Accounts(slot, [None if value is None else self._account(value) for value in values])
+        return Accounts(slot, self._accounts(values, "getMultipleAccounts"))
 
-    def _account(self, value: Any) -> AccountData:
+    def simulate(
+        self, tx_b64: str, watched: Sequence[str], *, budget: TimeBudget, min_context_slot: int | None = None
+    ) -> SimulationAnswer:
+        """What a transaction would do to the accounts that it may write to, from the newest state.
+
+        Args:
+            tx_b64: the transaction, signed or not; its blockhash does not count.
+            watched: accounts of the transaction.
+            budget: the whole attempt stays within what is left.
+            min_context_slot: a node whose state is older answers with the error ``BEHIND``.
+        """
+        options: dict[str, object] = {
+            "encoding": "base64", "commitment": "processed", "sigVerify": False, "replaceRecentBlockhash": True,
+            "innerInstructions": True, "accounts": {"encoding": "base64", "addresses": list(watched)},
+        }  # fmt: skip
+        if min_context_slot is not None:
+            options["minContextSlot"] = min_context_slot
+        answer = self._client.call("simulateTransaction", [tx_b64, options], budget=budget, secrets=(tx_b64,))
+        slot, value = self._in_context(answer)
+        if not _is_object(value) or "err" not in value:
+            raise self._senseless("simulateTransaction")
+        accounts = value.get("accounts")
+        read = self._accounts(accounts, "simulateTransaction") if isinstance(accounts, list) else None
+        return SimulationAnswer(slot, value, read)
+
+    def rent_lamports(self, data_bytes: int, *, budget: TimeBudget) -> int:
+        """What an account of so many bytes must hold."""
+        answer = self._client.call("getMinimumBalanceForRentExemption", [data_bytes], budget=budget)
+        if not _is_count(answer):
+            raise self._senseless("getMinimumBalanceForRentExemption")
+        return answer
+
+    def _accounts(self, values: list[Any], method: str) -> list[AccountData | None]:
+        return [None if value is None else self._account(value, method) for value in values]
+
+    def _account(self, value: Any, method: str) -> AccountData:
         if _is_object(value) and isinstance(value.get("owner"), str):
-            data = value.get("data")
+            data, lamports = value.get("data"), value.get("lamports")
             if isinstance(data, list) and len(data) == 2 and isinstance(data[0], str) and data[1] == "base64":
                 try:
-                    return AccountData(value["owner"], base64.b64decode(data[0], validate=True))
+                    raw = base64.b64decode(data[0], validate=True)
+                    return AccountData(value["owner"], raw, lamports if _is_count(lamports) else None)
                 except (binascii.Error, ValueError):
                     pass
-        raise self._senseless("getMultipleAccounts")
+        raise self._senseless(method)
 
     def warm(self, *, budget: TimeBudget) -> None:
         """Opens a connection and leaves it ready."""

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading.expiry import MAX_LAG_BLOCKS, READS_NEEDED
 from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS, AccountData, RpcNode
+from lasersell_sync.trading.token_accounts import read_token_account
 
 __all__ = ["AmountProof", "amount_of", "ask_proven_amount", "ask_token_amounts"]
 
 T = TypeVar("T")
-
-_TOKEN_PROGRAMS: Final = {
-    "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA",
-    "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb",
-}
-# The layout of an account of either program (spl-token ``state.rs``); Token-2022 puts extensions behind it, and says
-# in the first byte of them what it is. A multisig has another size.
-_ACCOUNT_BYTES: Final = 165
-_MULTISIG_BYTES: Final = 355
-_AMOUNT = slice(64, 72)
-_STATE_AT: Final = 108
-_IN_USE: Final = {1, 2}  # initialized, frozen
-_IS_ACCOUNT: Final = 2
 
 
 class AmountProof:
@@ -168,9 +156,5 @@ def _amount(address: str, account: AccountData | None, node: RpcNode) -> int:
 
 def amount_of(account: AccountData) -> int | None:
     """Atomic units; None when it is not a token account in use."""
-    data = account.data
-    if account.owner not in _TOKEN_PROGRAMS or len(data) < _ACCOUNT_BYTES or len(data) == _MULTISIG_BYTES:
-        return None
-    if len(data) > _ACCOUNT_BYTES and data[_ACCOUNT_BYTES] != _IS_ACCOUNT:
-        return None
-    return int.from_bytes(data[_AMOUNT], "little") if data[_STATE_AT] in _IN_USE else None
+    read = read_token_account(account.owner, account.data)
+    return None if read is None else read.amount

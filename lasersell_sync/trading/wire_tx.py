@@ -41,7 +41,6 @@ _PUBKEY_BYTES = 32
 _HEADER_BYTES = 3
 #: Behind the length of their list.
 _SIGNATURES_AT = 1
-_ONE_SIGNATURE = b"\x01"
 _VERSION_FLAG = 0x80
 _V0 = 0x80
 #: A legacy or version 0 transaction travels in one packet.
@@ -162,9 +161,14 @@ class Layout(NamedTuple):
         return raw[self.blockhash_at : self.blockhash_at + _PUBKEY_BYTES]
 
     def signed(self, raw: bytes, signature: bytes) -> bytes:
-        """The transaction with the signature of its only signer; no other byte changes."""
-        message = self.message(raw)
-        return message + signature if self.version == V1 else _ONE_SIGNATURE + signature + message
+        """The transaction with the signature of its fee payer; co-signers keep theirs, and no other byte changes."""
+        message, others = self.message(raw), self.required_signatures - 1
+        if others:
+            kept_at = self.signatures_at + SIGNATURE_BYTES
+            kept = raw[kept_at : kept_at + max(0, self.signature_count - 1) * SIGNATURE_BYTES]
+            signature += kept.ljust(others * SIGNATURE_BYTES, b"\0")
+        # Fewer than 128 fit into a packet, so that their number is one byte.
+        return message + signature if self.version == V1 else bytes((self.required_signatures,)) + signature + message
 
 
 def max_transaction_bytes(layout: Layout) -> int:

@@ -14,8 +14,7 @@ PACKAGE = ROOT / "lasersell_sync"
 #: Lowest first. A module imports only from lines above its own; names on one line do not import each other.
 LAYERS = [
     ["_version", "exceptions", "timeouts", "_log"],
-    ["pubkeys", "processes", "extras"],
-    ["messages"],
+    ["messages", "pubkeys", "processes", "extras"],
     ["network", "quotes"],
     ["strategy", "positions", "openings", "retry"],
     ["_pure", "_core"],
@@ -46,7 +45,7 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "expiry"],
+        ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "expiry", "token_accounts"],
         ["wire_tx"],
         ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
@@ -55,7 +54,7 @@ INNER_LAYERS = {
         ["guard.programs", "guard.market_pool", "guard.nodes", "guard.options", "keystore"],
         ["guard.expected"],
         ["guard.decoded", "guard.lookup_tables"],
-        ["guard.rules.rule"],
+        ["guard.rules.rule", "guard.inner_instructions"],
         [
             "guard.rules.signers",
             "guard.rules.programs",
@@ -65,9 +64,12 @@ INNER_LAYERS = {
             "guard.rules.accounts",
             "guard.rules.fees",
         ],
-        ["guard.rules.lamports", "guard.rules.tokens"],
-        ["guard.rules"],
-        ["guard.report"],
+        ["guard.rules.lamports", "guard.rules.tokens", "guard.rules.opaque"],
+        ["guard.rules", "guard.simulation", "guard.wallet_funds"],
+        ["guard.verdicts", "guard.money"],
+        ["guard.report", "guard.simulators", "guard.simulation_rules"],
+        ["guard.simulation_question"],
+        ["guard.simulating"],
         ["guard.signing_guard"],
         ["guard"],
         ["signer", "tips"],

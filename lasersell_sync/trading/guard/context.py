@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final
 
 import attrs
@@ -42,6 +43,9 @@ class TradeContext:
         is_announced: False: no link of the session announced the position, and the journal does not have it.
         position_tokens: the balance now, in the token's smallest units; default: as in the announcement.
         proceeds_units: the newest ``proceeds_units`` of a ``pnl_update``, which is at most 10 s old.
+        own_token_accounts: token accounts that the wallets of this session are known to own, base58: anything that
+            answers ``in``. A transaction of a program whose layout is not known must not name them.
+        min_context_slot: the slot in which the position was seen last; a simulation from an older state says nothing.
         slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
 
         never_sell: the mints that are never sold, 32 bytes each, in place of the guard's list.
@@ -56,6 +60,8 @@ class TradeContext:
     is_announced: bool | None = None
     position_tokens: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     proceeds_units: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    own_token_accounts: Container[str] = attrs.field(default=(), eq=False, repr=False)
+    min_context_slot: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
     never_sell: frozenset[bytes] | None = None
 

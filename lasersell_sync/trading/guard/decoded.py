@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,11 +19,12 @@ from lasersell_sync.trading.wire_tx_v1 import V1, TxConfig, v1_config
 
 if TYPE_CHECKING:
     from solders.message import MessageAddressTableLookup as Lookup
+    from solders.message import MessageHeader
     from solders.transaction import VersionedTransaction
 
     from lasersell_sync.trading.wire_tx import Layout as Places
 
-__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode", "lookup_counts"]
+__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode", "lookup_counts", "read_swap"]
 
 Account = bytes | None
 
@@ -181,11 +182,13 @@ class Decoded:
         swaps: of the markets' programs.
         spending: the most that they can take, by currency; what is paid in tokens is not in it.
         seeded: accounts that it creates by a seed.
+        opaque: instructions of programs whose layout nobody knows.
     """
 
     __slots__ = (
-        "blockhash", "by_kind", "config", "fee_payer", "has_gaps", "instructions", "keys", "seeded", "signers",
-        "spending", "swaps", "table_problems", "unknown_tables", "unlisted",
+        "_header", "_static_keys", "_written_in_tables", "blockhash", "by_kind", "config", "fee_payer", "has_gaps",
+        "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps", "table_problems", "unknown_tables",
+        "unlisted",
     )  # fmt: skip
 
     def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:
@@ -194,6 +197,11 @@ class Decoded:
         self.config = config
         self.fee_payer = keys[0]
         self.signers = signers
+        #: Asked only of a transaction with an opaque instruction: solders copies on the way out.
+        self._header: Callable[[], MessageHeader] = _no_header
+        self._static_keys = len(keys)
+        self._written_in_tables = 0
+        self.opaque: list[Instruction] = []
         self.unknown_tables: list[bytes] = []
         self.table_problems: Mapping[bytes, str] = _NO_PROBLEMS
         self.has_gaps = False
@@ -213,18 +221,32 @@ class Decoded:
                 table = tables.get(address, ())
                 found += [table[at] if at < len(table) else None for at in getattr(lookup, positions)]
         self.keys += tuple(found)
+        self._written_in_tables = sum(len(lookup.writable_indexes) for _, lookup in named)
         self.has_gaps = None in found
         self.unknown_tables = [address for address, _ in named if address not in tables]
+
+    @property
+    def writable_keys(self) -> tuple[Account, ...]:
+        """The accounts that any instruction may write to, in the order of ``keys``."""
+        header, keys, static = self._header(), self.keys, self._static_keys
+        written_signers = header.num_required_signatures - header.num_readonly_signed_accounts
+        others_end = static - header.num_readonly_unsigned_accounts
+        return (
+            *keys[:written_signers],
+            *keys[header.num_required_signatures : others_end],
+            *keys[static : static + self._written_in_tables],
+        )
 
     def add(self, instruction: Instruction, known: KnownPrograms) -> None:
         """The next instruction."""
         self.instructions.append(instruction)
         layout = instruction.layout
         if layout is None:
-            self.unlisted.append(instruction)
+            is_opaque = instruction.program is not None and instruction.program.is_opaque
+            (self.opaque if is_opaque else self.unlisted).append(instruction)
             return
         if layout.swap is not None:
-            self._add_swap(_swap(instruction, layout.swap, known), known)
+            self._add_swap(read_swap(instruction, layout.swap, known), known)
             return
         kind = layout.kind
         if kind in self.by_kind:
@@ -264,6 +286,7 @@ def decode(
         accounts, places.required_signatures, blockhash=places.blockhash(raw),
         config=v1_config(raw) if places.version == V1 else None,
     )  # fmt: skip
+    decoded._header = lambda: parsed.message.header
     compiled, end = instructions_of(raw, places)
     # Only version 0 has look-ups; their number ends the transaction when it is 0.
     if places.version == 0 and raw[end:] != b"\0":
@@ -287,13 +310,18 @@ def lookup_counts(parsed: VersionedTransaction) -> dict[bytes, int]:
     return counts
 
 
+def _no_header() -> MessageHeader:
+    raise AssertionError("a transaction that was not decoded")
+
+
 @functools.cache
 def _accounts(count: int) -> struct.Struct:
     """So many keys, one behind the other."""
     return struct.Struct(f"{PUBKEY_BYTES}s" * count)
 
 
-def _swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) -> Swap:
+def read_swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms) -> Swap:
+    """What an instruction of a market trades."""
     keys, places = instruction.keys, instruction.places
     user = keys[places[layout.user]]
     source = None if layout.source is None else keys[places[layout.source]]

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from enum import Enum
 
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.trading.send_targets import SendTargetRpc
 
-__all__ = ["GuardOptions"]
+__all__ = ["GuardOptions", "OpaqueMode", "opaque_mode"]
 
+_MAX_TIMEOUT_S = 60
 _U64_MAX = 2**64 - 1
 _BPS_MAX = 10_000
+
+
+class OpaqueMode(str, Enum):
+    """What becomes of a program whose layout nobody knows."""
+
+    SIMULATE = "simulate"
+    STATIC = "static"
+    REFUSE = "refuse"
+
+
+def opaque_mode(value: object) -> OpaqueMode:
+    """What an argument ``opaque`` means.
+
+    Raises:
+        ConfigurationError: none of the three.
+    """
+    try:
+        return OpaqueMode(value)
+    except ValueError:
+        shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ConfigurationError("opaque", f"{shown} is not 'simulate', 'static' or 'refuse'") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -32,13 +55,26 @@ class GuardOptions:
     never_sell: tuple[str, ...]
     allow: Mapping[str, Collection[str]]
     rpc: tuple[SendTargetRpc, ...]
+    service_programs: tuple[str, ...]
+    co_signers: tuple[str, ...]
+    opaque: OpaqueMode
+    simulation_timeout_s: float
+    max_unsimulated_lamports: int
 
     def __attrs_post_init__(self) -> None:
         for name in ("max_buy_lamports", "max_buy_usd1_units"):
             if getattr(self, name) is not None:
                 _require_amount(name, getattr(self, name))
-        for name in ("max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports"):
+        for name in (
+            "max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports",
+            "max_unsimulated_lamports",
+        ):  # fmt: skip
             _require_amount(name, getattr(self, name))
+        limit_s = self.simulation_timeout_s
+        if isinstance(limit_s, bool) or not isinstance(limit_s, (int, float)) or not 0 < limit_s <= _MAX_TIMEOUT_S:
+            raise ConfigurationError(
+                "simulation_timeout_s", f"a number of seconds above 0 and up to {_MAX_TIMEOUT_S} is needed"
+            )
         _require_amount("max_slippage_bps", self.max_slippage_bps, _BPS_MAX)
 
 

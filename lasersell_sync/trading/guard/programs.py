@@ -26,7 +26,16 @@ import attrs
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.trading.guard.addresses import from_text, require_address, to_text
 
-__all__ = ["SYSTEM_PROGRAM", "KnownPrograms", "Layout", "Program", "SwapLayout", "allow", "known_programs"]
+__all__ = [
+    "SYSTEM_PROGRAM",
+    "KnownPrograms",
+    "Layout",
+    "Program",
+    "SwapLayout",
+    "allow",
+    "known_programs",
+    "with_services",
+]
 
 SYSTEM_PROGRAM: Final = bytes(32)
 _ANCHOR_BYTES = 8
@@ -89,6 +98,8 @@ class Program:
         refused: names of others, by the same bytes.
         trusted: first bytes of instructions that a user allowed without saying what they do.
         is_complete: its list is Solana's own: what is not allowed there, no sale needs.
+        is_market: its instructions are swaps.
+        is_opaque: nobody knows the layout of its instructions; the rule ``opaque`` and a simulation judge it.
     """
 
     name: str
@@ -98,6 +109,8 @@ class Program:
     refused: Mapping[bytes, str]
     trusted: tuple[bytes, ...] = ()
     is_complete: bool = False
+    is_market: bool = False
+    is_opaque: bool = False
 
     def layout_of(self, data: bytes, accounts: int) -> Layout | None:
         """Which of the allowed instructions it is; None if it is none, or has too little data or accounts for it."""
@@ -117,6 +130,7 @@ class KnownPrograms:
         currencies: mints of SOL and USD1 and their names; what buys are paid with.
         wrapped_sol: the mint.
         tip_accounts: of all senders.
+        inner_programs: programs that markets call beside Solana's own.
     """
 
     programs: Mapping[bytes, Program]
@@ -124,6 +138,7 @@ class KnownPrograms:
     currencies: Mapping[bytes, str]
     wrapped_sol: bytes
     tip_accounts: frozenset[bytes]
+    inner_programs: frozenset[bytes]
 
 
 @functools.cache
@@ -139,6 +154,7 @@ def known_programs() -> KnownPrograms:
         currencies=currencies,
         wrapped_sol=from_text(data["currencies"]["SOL"]),
         tip_accounts=frozenset(from_text(tip) for tips in data["tip_accounts"].values() for tip in tips),
+        inner_programs=frozenset(map(from_text, data["called_by_markets"].values())),
     )
 
 
@@ -148,7 +164,7 @@ def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Progr
     entry = entries[family]
     if "swaps" in entry:
         swaps = {_anchor_prefix(swap): _swap(f"{name}.{swap}", fields) for swap, fields in entry["swaps"].items()}
-        return Program(name, address, _ANCHOR_BYTES, swaps, {})
+        return Program(name, address, _ANCHOR_BYTES, swaps, {}, is_market=True)
     allowed = {
         bytes.fromhex(prefix): _layout(family, instruction, fields)
         for instruction, fields in entry["allowed"].items()
@@ -225,3 +241,29 @@ def _trusted_prefix(instruction: str) -> bytes:
             "allow", f"{instruction!r} is not an instruction's name, its first bytes (0x04), or '*' for all"
         )
     return prefix
+
+
+#: PROTOCOL.md §10: every order of the service goes through it, and its layout is not public.
+_LASERSELL_ROUTER: Final = "77Fvqi4CFY8AumYEDWbXPwcHf2Hujod6FECSitxPtfon"
+
+
+def with_services(programs: Mapping[bytes, Program], others: Collection[str]) -> dict[bytes, Program]:
+    """The table with the programs whose layout nobody knows; what a user allowed of them does not count.
+
+    Args:
+        programs: the table.
+        others: addresses beside the LaserSell Router's.
+
+    Raises:
+        ConfigurationError: an address that is none, or one of a program whose layout is known.
+    """
+    table = dict(programs)
+    known = known_programs().programs
+    for name, text in [("lasersell_router", _LASERSELL_ROUTER), *((text, text) for text in others)]:
+        address = require_address("service_programs", text)
+        if address in known:
+            raise ConfigurationError(
+                "service_programs", f"{text} is {known[address].name}, whose layout is known. Remove this entry."
+            )
+        table[address] = Program(name, address, _ANCHOR_BYTES, {}, {}, is_opaque=True)
+    return table

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
-from lasersell_sync.exceptions import UnsafeTransactionError
+from lasersell_sync.exceptions import BrokenRule, UnsafeTransactionError
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules import Limits
+from lasersell_sync.trading.guard.verdicts import Verdicts
 from lasersell_sync.trading.wire_tx_v1 import TxConfig
 
-__all__ = ["GuardReport", "Verdict", "describe"]
+__all__ = ["GuardReport", "Verdict", "describe", "describe_simulation", "simulation_verdict"]
 
 
 @attrs.frozen
@@ -84,6 +85,23 @@ def _limits_of(config: TxConfig) -> str:
     return ", ".join(f"{value} {name}" for name, value in named.items() if value is not None) or "no limits set"
 
 
+def describe_simulation(simulation: Verdicts | None) -> Iterator[str]:
+    """One line a node."""
+    if simulation is None:
+        yield "  not simulated"
+        return
+    for finding in simulation.findings:
+        yield f"  simulated by {finding}"
+
+
+def simulation_verdict(broken: Sequence[BrokenRule]) -> Verdict:
+    """What the simulation shows, as a rule's verdict."""
+    error = UnsafeTransactionError.of(broken) if broken else None
+    return Verdict(
+        "simulation" if error is None else error.rule, "a simulation shows the trade and nothing else", error
+    )
+
+
 def _swap(swap: Swap, limits: Limits) -> str:
     def amount(units: int, mint: bytes | None) -> str:
         currency = limits.known.currencies.get(mint)  # type: ignore[arg-type]
@@ -98,6 +116,8 @@ def _swap(swap: Swap, limits: Limits) -> str:
 def _instruction(item: Instruction) -> str:
     if item.is_trusted:
         return ": allowed by you, not looked into"
+    if item.program is not None and item.program.is_opaque:
+        return f": a layout that is not known, {len(item.data)} bytes of data and {len(item.places)} accounts"
     if item.layout is None:
         return ": not on the list"
     if item.name == "system.transfer":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import attrs
 
@@ -19,13 +19,25 @@ from lasersell_sync.trading.guard.decoded import Decoded, decode, lookup_counts
 from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
 from lasersell_sync.trading.guard.lookup_tables import LookupTables
 from lasersell_sync.trading.guard.nodes import GuardNodes
-from lasersell_sync.trading.guard.options import GuardOptions
+from lasersell_sync.trading.guard.options import GuardOptions, OpaqueMode, opaque_mode
 from lasersell_sync.trading.guard.programs import allow as with_allowed
-from lasersell_sync.trading.guard.programs import known_programs
-from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe
+from lasersell_sync.trading.guard.programs import known_programs, with_services
+from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
+from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
+from lasersell_sync.trading.guard.simulators import Asking
+from lasersell_sync.trading.guard.verdicts import Verdicts
 from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
-from lasersell_sync.trading.wire_tx import UNSIGNED, Layout, decode_base64, max_transaction_bytes, parse, signed_bytes
+from lasersell_sync.trading.wire_tx import (
+    SIGNATURE_BYTES,
+    UNSIGNED,
+    Layout,
+    decode_base64,
+    encode_base64,
+    max_transaction_bytes,
+    parse,
+    signed_bytes,
+)
 
 __all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
@@ -52,12 +64,14 @@ class Judgement(NamedTuple):
         decoded: what it does.
         trade: what it was compared with.
         offences: every offence, with the rule that it breaks.
+        simulation: what nodes made of it; None: it was not simulated.
     """
 
     checked: CheckedTransaction
     decoded: Decoded
     trade: Expected
     offences: list[tuple[Rule, Offence]]
+    simulation: Verdicts | None = None
 
 
 class SigningGuard:
@@ -84,7 +98,16 @@ class SigningGuard:
             address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
             Solana's own programs take no addition: no sale needs what their lists refuse.
         rpc: Solana nodes, ``SendTargetRpc`` or URLs: one or several, which are asked at once. The guard reads look-up
-            tables from them. None: it asks nobody, and such transactions need ``add_lookup_table``.
+            tables from them, and has transactions of unknown layout simulated. None: it asks nobody; tables need
+            ``add_lookup_table``. ``AutoSeller`` fills in the nodes of its sender.
+        service_programs: programs, beside the LaserSell Router, whose instructions nobody knows the layout of, and
+            that trades may go through, base58.
+        opaque: what becomes of them. ``"simulate"``: the rule ``opaque``, and a node's simulation. ``"static"``: the
+            rule alone. ``"refuse"``: they are refused.
+        simulation_timeout_s: seconds after which a transaction is decided on by what nodes have answered, up to 60.
+        max_unsimulated_lamports: where no node can simulate, a sale is signed only while its wallet is known to hold
+            no more SOL and wrapped SOL than this. Purchases are refused.
+        co_signers: wallets that may sign beside ours, base58.
 
     Raises:
         ConfigurationError: an amount or address that is none.
@@ -116,6 +139,11 @@ class SigningGuard:
         never_sell: Iterable[str] = NEVER_SELL,
         allow: Mapping[str, Collection[str]] = types.MappingProxyType({}),
         rpc: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None = None,
+        service_programs: Iterable[str] = (),
+        opaque: Literal["simulate", "static", "refuse"] = "simulate",
+        simulation_timeout_s: float = 0.8,
+        max_unsimulated_lamports: int = 2_000_000_000,
+        co_signers: Iterable[str] = (),
     ) -> None:
         self._options = GuardOptions(
             max_buy_lamports=max_buy_lamports,
@@ -131,10 +159,18 @@ class SigningGuard:
             never_sell=_texts("never_sell", never_sell),
             allow=dict(allow),
             rpc=() if rpc is None else rpc_targets("rpc", rpc),
+            service_programs=_texts("service_programs", service_programs),
+            opaque=opaque_mode(opaque),
+            simulation_timeout_s=simulation_timeout_s,
+            max_unsimulated_lamports=max_unsimulated_lamports,
+            co_signers=_texts("co_signers", co_signers),
         )
         self._tables = LookupTables()
-        self._nodes = GuardNodes(self._options.rpc) if self._options.rpc else None
-        addresses = (partner, *self._options.own_accounts, *self._options.tip_accounts)
+        self._ask_nodes_of(self._options)
+        options = self._options
+        addresses = (
+            partner, *options.own_accounts, *options.tip_accounts, *options.service_programs, *options.co_signers
+        )  # fmt: skip
         if any(addresses) or allow or never_sell is not self.NEVER_SELL:
             _ = self._limits  # wrong addresses are told here; without any, nothing is loaded before the first check
 
@@ -144,7 +180,7 @@ class SigningGuard:
         tips = (require_address("tip_accounts", text) for text in options.tip_accounts)
         return Limits(
             known=known,
-            programs=with_allowed(known.programs, options.allow),
+            programs=with_services(with_allowed(known.programs, options.allow), options.service_programs),
             tip_accounts=known.tip_accounts.union(tips),
             own_accounts=frozenset(require_address("own_accounts", text) for text in options.own_accounts),
             partner=None if options.partner is None else require_address("partner", options.partner),
@@ -157,6 +193,8 @@ class SigningGuard:
             max_priority_fee_lamports=options.max_priority_fee_lamports,
             max_slippage_bps=options.max_slippage_bps,
             never_sell=frozenset(require_address("never_sell", text) for text in options.never_sell),
+            co_signers=frozenset(require_address("co_signers", text) for text in options.co_signers),
+            opaque=options.opaque,
         )
 
     @property
@@ -172,8 +210,16 @@ class SigningGuard:
         """
         other = copy.copy(self)
         other._options = attrs.evolve(self._options, rpc=rpc_targets("rpc", rpc))
-        other._nodes = GuardNodes(other._options.rpc)
+        other._ask_nodes_of(other._options)
         return other
+
+    def _ask_nodes_of(self, options: GuardOptions) -> None:
+        self._nodes = GuardNodes(options.rpc) if options.rpc else None
+        self._simulating = (
+            Simulating(options.rpc, options.simulation_timeout_s, options.max_unsimulated_lamports)
+            if options.rpc
+            else None
+        )
 
     def add_lookup_table(self, address: str, addresses: Iterable[str]) -> None:
         """Make a look-up table known, as you fetched it. Without this and without ``rpc``, what uses it is refused.
@@ -196,7 +242,7 @@ class SigningGuard:
         request: Request | None = None,
         context: TradeContext | None = None,
     ) -> CheckedTransaction:
-        """Apply every rule.
+        """Apply every rule, and have a node simulate what no rule can read.
 
         Args:
             transaction: the signal, or the transaction in standard base64.
@@ -208,8 +254,12 @@ class SigningGuard:
         Raises:
             UnsafeTransactionError: with every broken rule.
             ConfigurationError: arguments that are not what they should be.
+
+        Threads: any; blocks for a simulation, ``simulation_timeout_s`` at the most.
         """
         judgement = self.judge(transaction, wallet=wallet, request=request, context=context)
+        if self.needs_simulation(judgement):
+            judgement = self._simulated(judgement, self._start_simulation(judgement).wait())
         if judgement.offences:
             raise UnsafeTransactionError.of([broken_rule(*offence) for offence in judgement.offences])
         return judgement.checked
@@ -222,7 +272,7 @@ class SigningGuard:
         request: Request | None = None,
         context: TradeContext | None = None,
     ) -> Judgement:
-        """As ``check``, but returns the offences instead of raising the first.
+        """As ``check``, but without a simulation, and it returns the offences instead of raising them.
 
         Raises:
             UnsafeTransactionError: ``encoding``, or a signal that cannot be read: there is nothing to judge.
@@ -233,7 +283,62 @@ class SigningGuard:
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
         offences = [(rule, offence) for rule in RULES for offence in rule.offences(decoded, trade, limits)]
+        if not offences and self._simulating is None and _is_to_simulate(decoded, limits):
+            offences = without_nodes()
         return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)
+
+    # ── simulation ──
+
+    def needs_simulation(self, judgement: Judgement) -> bool:
+        """Whether a transaction that broke no rule is signed only after ``simulate``."""
+        return not judgement.offences and _is_to_simulate(judgement.decoded, self._limits)
+
+    def simulate(self, judgement: Judgement, then: Callable[[Judgement], None]) -> None:
+        """Has a transaction simulated by every node; returns at once.
+
+        Args:
+            judgement: one that ``needs_simulation``.
+            then: called once with the judgement and what the simulation adds to it, within ``simulation_timeout_s``, on
+                a thread of the guard's; it must be quick.
+        """
+        self._start_simulation(judgement, lambda verdicts: then(self._simulated(judgement, verdicts)))
+
+    def _start_simulation(self, judgement: Judgement, on_done: Callable[[Verdicts], None] | None = None) -> Asking:
+        assert self._simulating is not None  # the judgement says so
+        raw, layout = judgement.checked
+        # The node wants a place for every signature, and looks at none.
+        tx_b64 = encode_base64(layout.signed(raw, bytes(SIGNATURE_BYTES)))
+        return self._simulating.start(tx_b64, judgement.decoded, judgement.trade, self._limits, on_done)
+
+    def _simulated(self, judgement: Judgement, verdicts: Verdicts) -> Judgement:
+        assert self._simulating is not None
+        offences = self._simulating.offences(verdicts, judgement.trade)
+        return judgement._replace(offences=[*judgement.offences, *offences], simulation=verdicts)
+
+    def learn_funds(self, wallet: str, then: Callable[[], None] | None = None) -> None:
+        """Asks the nodes for a wallet's SOL and wrapped SOL, which decide on sales that none can simulate.
+
+        Args:
+            wallet: base58.
+            then: called after each node's answer, on a thread of the guard's.
+
+        Raises:
+            ConfigurationError: not an address.
+
+        Threads: any; returns at once.
+        """
+        address = require_address("wallet", wallet)
+        if self._simulating is not None:
+            self._simulating.learn_funds(address, self._limits, then)
+
+    def close(self) -> None:
+        """Ends the guard's idle threads; without this they end 2 s after the last simulation. It may be used again."""
+        if self._simulating is not None:
+            self._simulating.close()
+
+    def known_lamports(self, wallet: str) -> int | None:
+        """What the nodes said last of a wallet's SOL and wrapped SOL; None: nothing."""
+        return None if self._simulating is None else self._simulating.known_lamports(require_address("wallet", wallet))
 
     def explain(
         self,
@@ -243,7 +348,7 @@ class SigningGuard:
         request: Request | None = None,
         context: TradeContext | None = None,
     ) -> GuardReport:
-        """What the transaction does, and what each rule says; ``print`` it. Raises nothing about the transaction.
+        """What the transaction does, and what each rule and node says; ``print`` it. Raises nothing about it.
 
         Args:
             transaction: as for ``check``.
@@ -253,10 +358,12 @@ class SigningGuard:
 
         Raises:
             ConfigurationError: arguments that are not what they should be.
+
+        Threads: as ``check``.
         """
         text, source = _parts(transaction, request)
         try:
-            _, _, decoded = self._decode(text)
+            raw, layout, decoded = self._decode(text)
         except UnsafeTransactionError as error:
             return GuardReport((), (Verdict(*ENCODING, error),))
         try:
@@ -269,7 +376,19 @@ class SigningGuard:
         for rule in RULES:
             broken = [broken_rule(rule, offence) for offence in rule.offences(decoded, trade, self._limits)]
             verdicts.append(Verdict(rule.name, rule.demand, UnsafeTransactionError.of(broken) if broken else None))
-        return GuardReport(tuple(describe(decoded, trade, self._limits)), tuple(verdicts))
+        lines = list(describe(decoded, trade, self._limits))
+        if _is_to_simulate(decoded, self._limits):
+            judgement = Judgement(CheckedTransaction(raw, layout), decoded, trade, [])
+            simulated = None if any(verdict.error for verdict in verdicts) else self._explained(judgement)
+            lines += describe_simulation(None if simulated is None else simulated.simulation)
+            if simulated is not None:
+                verdicts.append(simulation_verdict([broken_rule(*offence) for offence in simulated.offences]))
+        return GuardReport(tuple(lines), tuple(verdicts))
+
+    def _explained(self, judgement: Judgement) -> Judgement:
+        if self._simulating is None:
+            return judgement._replace(offences=without_nodes())
+        return self._simulated(judgement, self._start_simulation(judgement).wait())
 
     def _decode(self, text: str) -> tuple[bytes, Layout, Decoded]:
         """Raises UnsafeTransactionError: not exactly one transaction."""
@@ -289,6 +408,10 @@ class SigningGuard:
             decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
             decoded.table_problems = problems
         return raw, layout, decoded
+
+
+def _is_to_simulate(decoded: Decoded, limits: Limits) -> bool:
+    return bool(decoded.opaque) and limits.opaque is OpaqueMode.SIMULATE
 
 
 def read_unsigned(transaction: Signal | BuildTxResponse | str, request: Request | None = None) -> CheckedTransaction:

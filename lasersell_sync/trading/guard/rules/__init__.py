@@ -13,6 +13,7 @@ from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
 from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH
 from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
 from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES, TOKEN_ACCOUNT_RENT_LAMPORTS
+from lasersell_sync.trading.guard.rules.opaque import OPAQUE_RULES
 from lasersell_sync.trading.guard.rules.price import PRICE_RULES
 from lasersell_sync.trading.guard.rules.programs import PROGRAM_RULES
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
@@ -28,6 +29,7 @@ ENCODING: Final = ("encoding", "the bytes are exactly one transaction, in its on
 RULES: Final[tuple[Rule, ...]] = (
     *SIGNER_RULES,
     *PROGRAM_RULES,
+    *OPAQUE_RULES,
     *TRADE_RULES,
     *PRICE_RULES,
     *IDENTITY_RULES,

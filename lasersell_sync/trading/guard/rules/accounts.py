@@ -8,7 +8,7 @@ from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, is_
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
-__all__ = ["ACCOUNT_RULES", "OURS", "is_own"]
+__all__ = ["ACCOUNT_RULES", "OURS", "fresh_accounts", "is_own"]
 
 
 @rule("own_account", "the market takes from and pays to our own accounts")
@@ -43,7 +43,7 @@ def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[
                 f"instruction {item.number} makes {shown(_owner_of_initialized(item))} an owner", item.account(0)
             )
     for created in tx.seeded:
-        if created.address not in _fresh_accounts(tx, trade, limits):
+        if created.address not in fresh_accounts(tx, trade, limits):
             yield Offence(
                 f"instruction {created.instruction.number} creates an account that does not become our wrapped SOL",
                 created.address,
@@ -68,10 +68,10 @@ def is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, acc
         return True
     if account in limits.own_accounts:
         return True
-    return mint == limits.known.wrapped_sol and account in _fresh_accounts(tx, trade, limits)
+    return mint == limits.known.wrapped_sol and account in fresh_accounts(tx, trade, limits)
 
 
-def _fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
+def fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
     """Accounts created by our seed and made our wrapped SOL in this transaction.
 
     Both, because an account that is created and not yet initialised can be made anybody's by anybody.

@@ -9,8 +9,9 @@ from lasersell_sync.trading.guard.decoded import Decoded, Instruction
 from lasersell_sync.trading.guard.expected import SELL, Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
-__all__ = ["FEE_RULES", "NO_BLOCKHASH", "ComputeBudget", "compute_budget"]
+__all__ = ["FEE_RULES", "NO_BLOCKHASH", "ComputeBudget", "compute_budget", "network_fee_lamports"]
 
+_SIGNATURE_LAMPORTS = 5_000
 _DEFAULT_UNITS = 200_000
 _MAX_UNITS = 1_400_000
 _MICROLAMPORTS = 1_000_000
@@ -109,6 +110,11 @@ def _blockhash(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
     # Text alone may come from an archive or a simulation, where the blockhash is often left out.
     if trade.wallet is not None and not any(tx.blockhash):
         yield Offence(NO_BLOCKHASH[1])
+
+
+def network_fee_lamports(tx: Decoded) -> int:
+    """What the network takes for a transaction: for each signature, and the priority fee."""
+    return _SIGNATURE_LAMPORTS * tx.signers + compute_budget(tx).priority_fee_lamports
 
 
 FEE_RULES = (_priority_fee, _compute_budget, _blockhash)

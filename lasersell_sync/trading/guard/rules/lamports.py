@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from lasersell_sync.trading.guard.decoded import Decoded, shown, transferred_lamports
-from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.expected import BUY, Expected
 from lasersell_sync.trading.guard.rules.accounts import is_own
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
@@ -45,13 +45,21 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]
         sums["own"] += created.lamports
         last["own"] = created.address
     creations = len(tx.by_kind.get("associated_token.create", ()))
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - tx.spending.get("SOL", 0)
+    spent = tx.spending.get("SOL", 0) + _opaque_budget(tx, trade, limits)
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - spent
     for bucket, cap in limits.max_lamports.items():
         if sums[bucket] > cap:
             yield Offence(
                 f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
                 f"if that is right: SigningGuard({_CAPS[bucket]}=...)", amount=sums[bucket],
             )  # fmt: skip
+
+
+def _opaque_budget(tx: Decoded, trade: Expected, limits: Limits) -> int:
+    """Lamports that a purchase of unknown layout may wrap first."""
+    if not tx.opaque or trade.side != BUY or trade.currency not in (None, "SOL"):
+        return 0
+    return min((cap for cap in (limits.max_buy["SOL"], trade.max_spend) if cap is not None), default=0)
 
 
 _CAPS = {"tip": "max_tip_lamports", "partner": "max_partner_fee_lamports", "own": "max_rent_lamports"}

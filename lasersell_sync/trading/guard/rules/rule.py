@@ -9,6 +9,7 @@ import attrs
 
 from lasersell_sync.trading.guard.decoded import Decoded
 from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.options import OpaqueMode
 from lasersell_sync.trading.guard.programs import KnownPrograms, Program
 
 __all__ = ["Limits", "Offence", "Rule", "rule"]
@@ -31,6 +32,8 @@ class Limits:
     max_priority_fee_lamports: int
     max_slippage_bps: int
     never_sell: frozenset[bytes]
+    co_signers: frozenset[bytes]
+    opaque: OpaqueMode
 
 
 class Offence(NamedTuple):

@@ -28,10 +28,16 @@ def _fee_payer(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
         )
 
 
-@rule("only_signer", "nobody else has to sign", is_kept_in_report_mode=True)
-def _only_signer(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
-    if tx.signers != 1:
-        yield Offence(f"{tx.signers} signatures are required", tx.keys[1])
+@rule("only_signer", "nobody else has to sign, but for co-signers that the user names", is_kept_in_report_mode=True)
+def _only_signer(tx: Decoded, _: Expected, limits: Limits) -> Iterator[Offence]:
+    if tx.signers == 1:
+        return
+    others = [key for key in tx.keys[1 : tx.signers] if key not in limits.co_signers]
+    if others:
+        yield Offence(
+            f"{tx.signers} signatures are required", others[0],
+            "if it is right that this one signs, too: SigningGuard(co_signers=[...])",
+        )  # fmt: skip
 
 
 SIGNER_RULES = (_wallet, _fee_payer, _only_signer)

@@ -13,7 +13,7 @@ __all__ = ["TRADE_RULES"]
 
 @rule("mint", "it trades the expected token, against SOL or USD1")
 def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    if not tx.swaps and not any(item.is_trusted for item in tx.unlisted):
+    if not tx.swaps and not tx.opaque and not any(item.is_trusted for item in tx.unlisted):
         yield Offence("no instruction of a market is in it: nothing is traded", trade.mint)
     if trade.mint is not None and trade.mint not in tx.keys:
         yield Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
@@ -35,7 +35,7 @@ def _side(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
         side = BUY if swap.is_purchase else SELL
         if side != trade.side:
             yield Offence(f"instruction {swap.instruction.number} is a {side}, not a {trade.side}", swap.got_mint)
-    if trade.side == BUY and not tx.swaps:
+    if trade.side == BUY and not tx.swaps and not tx.opaque:
         yield Offence("no instruction says what the purchase may cost", trade.mint)
 
 
@@ -53,6 +53,8 @@ def _amount(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
 
 @rule("spend", "what a purchase can cost is capped", is_kept_in_report_mode=True)
 def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    if tx.opaque and trade.side == BUY:
+        yield from _opaque_spend(trade, limits)
     for currency, most in tx.spending.items():
         unit, own_cap = _UNITS[currency], limits.max_buy[currency]
         remedy = f"set what a purchase may cost: SigningGuard(max_buy_{unit}=...)"
@@ -63,6 +65,16 @@ def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
         for cap, whose in ((own_cap, "the guard's cap"), (trade.max_spend, "the order with its slippage")):
             if cap is not None and most > cap:
                 yield Offence(f"it may spend {most} {unit}, {whose} is {cap}", trade.mint, remedy, most)
+
+
+def _opaque_spend(trade: Expected, limits: Limits) -> Iterator[Offence]:
+    """No instruction says what it costs: the simulation is held against the cap."""
+    currency = trade.currency or "SOL"
+    if currency not in limits.max_buy:
+        yield Offence(f"it would spend {currency}, which the guard does not know", trade.mint)
+    elif limits.max_buy[currency] is None and not trade.asked_by_user:
+        remedy = f"set what a purchase may cost: SigningGuard(max_buy_{_UNITS[currency]}=...)"
+        yield Offence("no instruction says what it may spend, and the guard was given no cap", trade.mint, remedy)
 
 
 _UNITS = {"SOL": "lamports", "USD1": "usd1_units"}
