@@ -26,6 +26,7 @@ DEPENDS = [
     "csrc/frames.pxi",
     "csrc/handles.pxi",
     "csrc/clocks.h",
+    "csrc/process_mark.h",
     "csrc/handover.pxi",
     "csrc/intake.pxi",
     "csrc/lanes.pxi",

@@ -86,8 +86,9 @@ cdef class Handover(Lanes):
 
     cdef object next_item(self, object lane, object block, object timeout):
         cdef double seconds = -1.0
-        if self.forks_then == forks and not self.producer_waits and self.has(lane):
+        if not self.producer_waits and self.is_of_this_process() and self.has(lane):
             return self.pop(lane)
+        note_fork()
         if self.guard is not None:
             # Before anything else: in a forked child nobody will ever put something in.
             self.guard()

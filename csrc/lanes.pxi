@@ -116,16 +116,22 @@ cdef void free_row(Row *row) noexcept:
 
 # ── the lanes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# In a forked child the threads that fill and empty the lanes are gone; comparing a number tells.
+# In a forked child the threads that fill and empty the lanes are gone; comparing a number tells, once the fork was noted.
+cdef extern from "process_mark.h":
+    bint ls_was_forked() noexcept
+    void ls_mark_process() noexcept
+
 cdef unsigned long forks = 0
 
+ls_mark_process()
 
-def _in_child():
+
+cdef void note_fork() noexcept:
+    """In a child: lanes that were made before belong to the parent."""
     global forks
-    forks += 1
-
-
-os.register_at_fork(after_in_child=_in_child)
+    if ls_was_forked():
+        forks += 1
+        ls_mark_process()
 
 
 cdef class Lanes:
@@ -164,7 +170,11 @@ cdef class Lanes:
         self.low_capacity = low_capacity
         self.high_capacity = high_capacity
         self.lossless = lossless
+        note_fork()
         self.forks_then = forks
+
+    cdef inline bint is_of_this_process(self) noexcept:
+        return self.forks_then == forks and not ls_was_forked()
 
     @classmethod
     def __class_getitem__(cls, _):
@@ -330,7 +340,7 @@ cdef class Lanes:
         """
         # What waits, at once; the rest is get_slowly's work.
         cdef Row *row
-        if self.quick and not self.producer_waits and self.forks_then == forks:
+        if self.quick and not self.producer_waits and self.is_of_this_process():
             if len(<object>self.high) > 0:
                 return self.high.popleft()
             row = self.first_row()

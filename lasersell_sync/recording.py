@@ -28,6 +28,7 @@ from lasersell_sync._version import __version__
 from lasersell_sync.codec import server_message_from_text, server_message_to_text
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, LaserSellError
 from lasersell_sync.messages import ServerMessage, StrategyConfig
+from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.session.dispatch import Dispatch
 from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.client import StreamClient
@@ -116,6 +117,7 @@ class Recorder:
         self.error: OSError | None = None
         # Guards the next three.
         self._lock = threading.Lock()
+        self._guard = ProcessGuard("recorder")
         self._connection: StreamConnection | None = None
         self._remove_tap = _nothing
         self._closed = False
@@ -164,6 +166,8 @@ class Recorder:
         Raises:
             OSError: the file could not be written to its end; ``error`` tells before ``close``.
         """
+        if self._guard.is_child:
+            return  # the file is the parent's
         with self._lock:
             self._remove_tap()
             if not self._closed:

@@ -195,12 +195,15 @@ class AutoSeller:
     def close(self, timeout: float | None = 5.0) -> None:
         """Follow nothing more. What may still land is reported ``UNKNOWN``; the journal knows how to go on.
 
-        Idempotent, from any thread, also from a callback.
+        Idempotent, from any thread, also from a callback. In a forked child it does nothing: the sales are the parent's.
 
         Args:
             timeout: seconds to wait for callbacks that run; one that still does is named in a warning and left behind.
         """
-        self._guard.check()
+        if self._guard.is_child:
+            if self._own_journal is not None:
+                self._own_journal.close()  # of a child: its copies of the descriptors
+            return
         with self._lock:
             if self._is_closed:
                 return

@@ -228,12 +228,16 @@ class Journal:
         In a forked child it only lets go of descriptors: the file is the parent's.
         """
         if self._guard.is_child:
+            # Without the lock: a thread of the parent's may hold it.
             _abandoned.append(self._connection)
-        else:
-            self._writer.close()
+            self._connection, file, self._file = None, self._file, None
+            if file is not None:
+                file.close()
+            return
+        self._writer.close()
         with self._lock:
             connection, self._connection = self._connection, None
-            if connection is not None and not self._guard.is_child:
+            if connection is not None:
                 connection.close()
             # Last: SQLite's own locks go with any descriptor of the file.
             if self._file is not None:

@@ -116,7 +116,7 @@ class StreamSession:
         """End the session; or, with a handle, stop tracking that position (nothing is sold).
 
         Idempotent, from any thread, also from a handler. The socket is down in under a second; what had arrived can
-        still be consumed.
+        still be consumed. In a forked child it closes the child's copies of the descriptors, and nothing else.
 
         Args:
             handle: a position to stop tracking instead.
@@ -125,7 +125,9 @@ class StreamSession:
         if handle is not None:
             self.sender().close_position(handle)
             return
-        self._guard.check()
+        if self._guard.is_child:
+            self._connection.let_go()
+            return
         self._state.deadlines.stop()
         budget = TimeBudget(timeout)
         self._connection.close(timeout)

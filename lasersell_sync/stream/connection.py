@@ -136,7 +136,12 @@ class StreamConnection:
 
     def stop_soon(self) -> None:
         """Begin to end, without waiting; ``close`` does the rest."""
-        self._reader.stop()
+        if not self._guard.is_child:
+            self._reader.stop()
+
+    def let_go(self) -> None:
+        """In a forked child: close its copies of the descriptors. The connection is the parent's and goes on there."""
+        self._reader.let_go()
 
     def attach(self, make_sink: Callable[[], Sink]) -> None:
         """Hand everything, what waits in the lanes included, to a sink (``StreamSession.from_connection``).
@@ -164,12 +169,15 @@ class StreamConnection:
     def close(self, timeout: float | None = 5.0) -> None:
         """End the session for good; idempotent, from any thread, also from a handler.
 
-        The socket is down in under a second, whatever the server does. What had arrived can still be read.
+        The socket is down in under a second, whatever the server does. What had arrived can still be read. In a forked
+        child it closes the child's copies of the descriptors, and nothing else.
 
         Args:
             timeout: seconds to wait for the reader thread to end.
         """
-        self._guard.check()
+        if self._guard.is_child:
+            self.let_go()
+            return
         unregister(*self._identity, self)
         reader = self._reader
         reader.stop()

@@ -7,13 +7,13 @@ cell that is run twice above all, wants the new one: the old one is closed first
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
 from typing import Final, Protocol
 
 from lasersell_sync._log import logger
+from lasersell_sync.processes import after_fork, notice_fork
 
 __all__ = ["register", "unregister"]
 
@@ -28,11 +28,14 @@ class _Closable(Protocol):
 
     def stop_soon(self) -> None: ...
 
+    def let_go(self) -> None: ...
+
 
 _Identity = tuple[str, str]
 
 # Guards the table. Not held while a connection is closed, which may take a second.
-_lock = threading.Lock()
+# Taken again by the same thread when a signal handler closes the connection that it interrupted.
+_lock = threading.RLock()
 _open: weakref.WeakValueDictionary[_Identity, _Closable] = weakref.WeakValueDictionary()
 _exit_hooked = False
 
@@ -40,6 +43,7 @@ _exit_hooked = False
 def register(url: str, api_key: str, connection: _Closable) -> None:
     """Make this the process's connection for a key and endpoint; an older one is closed."""
     global _exit_hooked  # noqa: PLW0603 - one hook for the process
+    notice_fork()
     with _lock:
         older = _open.get((url, api_key))
         _open[url, api_key] = connection
@@ -55,11 +59,12 @@ def unregister(url: str, api_key: str, connection: _Closable) -> None:
     """Forget a connection that has ended; a newer one of the same key stays."""
     with _lock:
         if _open.get((url, api_key)) is connection:
-            del _open[url, api_key]
+            _open.pop((url, api_key), None)
 
 
 def _close_all() -> None:
     """At exit: say goodbye to the server while sockets and threads still work."""
+    notice_fork()
     with _lock:
         connections = list(_open.values())
         _open.clear()
@@ -71,11 +76,14 @@ def _close_all() -> None:
 
 
 def _in_child() -> None:
-    """A forked child has none of its parent's connections, and must not say goodbye in the parent's name."""
-    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that does not exist here
-    _lock = threading.Lock()
-    _open.clear()
+    """A forked child has none of its parent's connections, and must not say goodbye in the parent's name.
+
+    It closes its copies of their descriptors: with them it would keep a link open that its parent has lost.
+    """
+    global _lock, _open
+    inherited, _lock, _open = list(_open.values()), threading.RLock(), weakref.WeakValueDictionary()
+    for connection in inherited:
+        connection.let_go()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+after_fork(_in_child)

@@ -144,6 +144,13 @@ class Reader:
         if link is not None:
             link.close()
 
+    def let_go(self) -> None:
+        """In a forked child: close its copies of the descriptors; waits for nothing."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.let_go()
+        self.wake_up.let_go()
+
     def is_current_thread(self) -> bool:
         """True on the reader thread itself (an inline handler)."""
         return threading.current_thread() is self._thread

@@ -92,10 +92,14 @@ class WakeUp:
     def close(self) -> None:
         """Give the descriptors back."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._read_fd)
-                os.close(self._write_fd)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """As ``close``, without the lock: in a forked child a thread of the parent's may hold it."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._read_fd)
+            os.close(self._write_fd)
 
 
 class Waiter:
@@ -214,6 +218,13 @@ class Link:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
             self._sock.close()
+
+    def let_go(self) -> None:
+        """In a forked child: close its copy of the descriptor, and leave the connection to the parent.
+
+        Nothing is shut down and no lock is taken: a thread of the parent's may hold it.
+        """
+        self._sock.close()
 
 
 def open_link(

@@ -191,6 +191,7 @@ WALL_CLOCK_IS_NEEDED = {
     "autosell/legs.py": "a leg's name is of its time, so that no other process makes the same",
     "recording.py": "a recording tells when it was made",
     "retry.py": "Retry-After may be a date",
+    "trading/_http_answer.py": "how far this machine's clock is off, by an answer's Date",
     "stream/serving.py": "clock_offset_ms tells how far our wall clock is off",
     "stream/writer.py": "the application ping tells our wall clock",
     "trading/tx.py": "a proof of ownership holds the time of its making",

@@ -441,14 +441,14 @@ def _start_in_child(seller: AutoSeller, journal: ls.Journal, answers: Any) -> No
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_is_refused(stage: Stage, tmp_path):
-    """Two processes with one seller would sell twice."""
+    """Two processes with one seller would sell twice. Its close() is silent there: nothing of it is the child's."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     with ls.Journal(tmp_path / "sales.journal") as journal:
         seller = stage.seller(journal=journal)
         child = context.Process(target=_start_in_child, args=(seller, journal, answers))
         child.start()
-        assert [answers.get(timeout=PATIENCE_S) for _ in range(3)] == ["refused"] * 3
+        assert [answers.get(timeout=PATIENCE_S) for _ in range(3)] == ["refused", "accepted", "refused"]
         child.join(PATIENCE_S)
         seller.close()
 

@@ -914,13 +914,13 @@ def _in_child(connection: Any, sender: TxSender, pending: PendingTx) -> None:
         lambda: pending.result(0),
         pending.done,
         sender.warm,
-        sender.close,
     ):
         try:
             use()
             told.append("no error")
         except ForkedProcessError as error:
             told.append(type(error).__name__)
+    sender.close()  # silent: the transactions are the parent's
     connection.send(told)
     connection.close()
     os._exit(0)

@@ -25,7 +25,8 @@ def test_a_forked_child_is_refused_at_once_and_the_parent_goes_on() -> None:
     if child == 0:
         calls = [
             lambda: session.events.get(timeout=5), session.recv, session.positions, lambda: session.wait_for("pong", 5),
-            lambda: sender.ping(1), session.stats, session.health, session.start, session.run, session.close,
+            lambda: sender.ping(1), session.stats, session.health, session.start, session.run,
+            lambda: session.on("*", print) and session.start(),
         ]
         refused = 0
         started = time.monotonic()
