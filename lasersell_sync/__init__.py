@@ -23,6 +23,7 @@ from lasersell_sync.exceptions import (
     ConcurrencyError,
     ConfigurationError,
     DecodeError,
+    ExitApiAuthenticationError,
     ExitApiError,
     ForkedProcessError,
     HandshakeError,
@@ -39,6 +40,7 @@ from lasersell_sync.exceptions import (
     TransportError,
     TxSubmitError,
     UnsafeTransactionError,
+    WaitTimeoutError,
     WalletNotRegisteredError,
 )
 from lasersell_sync.messages import (
@@ -241,6 +243,7 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "DecodeError",
+    "ExitApiAuthenticationError",
     "ExitApiError",
     "ForkedProcessError",
     "HandshakeError",
@@ -257,6 +260,7 @@ __all__ = [
     "TransportError",
     "TxSubmitError",
     "UnsafeTransactionError",
+    "WaitTimeoutError",
     "WalletNotRegisteredError",
     # messages
     "AutoBuyConfig",

@@ -17,8 +17,10 @@
     │   ├── ProtocolError                    the peer broke RFC 6455 or the stream's own rules
     │   ├── ThreadDiedError                  a thread of the library died; the connection cannot be trusted
     │   ├── SendBufferFull                   the link takes no more bytes and 1 MiB waits already
-    │   └── StreamClosed (queue.ShutDown where it exists)
+    │   ├── StreamClosed (queue.ShutDown where it exists)
+    │   └── WaitTimeoutError (TimeoutError, queue.Empty)  what was waited for did not come in time
     ├── ExitApiError                         the REST API refused, failed, or could not be reached
+    │   └── ExitApiAuthenticationError (AuthenticationError)
     ├── TxSubmitError                        a transaction could not be decoded, signed, or submitted
     ├── UnsafeTransactionError               a transaction that must not be signed
     └── JournalError                         the record of sales cannot be read or written
@@ -39,6 +41,7 @@ __all__ = [
     "ConcurrencyError",
     "ConfigurationError",
     "DecodeError",
+    "ExitApiAuthenticationError",
     "ExitApiError",
     "ForkedProcessError",
     "HandshakeError",
@@ -55,6 +58,7 @@ __all__ = [
     "TransportError",
     "TxSubmitError",
     "UnsafeTransactionError",
+    "WaitTimeoutError",
     "WalletNotRegisteredError",
 ]
 
@@ -308,6 +312,24 @@ class StreamClosed(StreamError, _ShutDown):  # type: ignore[misc]
         return "the stream is closed"
 
 
+class WaitTimeoutError(StreamError, TimeoutError, queue.Empty):
+    """What was waited for did not come in time; ``except queue.Empty`` and ``except TimeoutError`` catch it, too.
+
+    Attributes:
+        wanted: what was waited for, in words.
+        timeout_s: seconds.
+        status: where the connection stood when the time was over.
+    """
+
+    def __init__(self, wanted: str, timeout_s: float, status: str) -> None:
+        self.wanted = wanted
+        self.timeout_s = timeout_s
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.wanted} did not come within {self.timeout_s:g} s; the connection is {self.status}"
+
+
 # ── trading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -357,6 +379,19 @@ class ExitApiError(LaserSellError):
     def is_not_indexed(self) -> bool:
         """True when the service has not seen the mint yet; it may have in a second or two."""
         return self.kind == "http_status" and self.status == 404 and self.body_status == "not_indexed"
+
+
+class ExitApiAuthenticationError(ExitApiError, AuthenticationError):
+    """The REST API refused the API key (HTTP 401); also an ``AuthenticationError``, as for the stream."""
+
+    def __init__(self, kind: str, detail: str, **more: Any) -> None:
+        super().__init__(kind, detail, **more)
+        # What an AuthenticationError of the stream carries.
+        self.message = detail
+        self.code = None
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.remedy})"
 
 
 class TxSubmitError(LaserSellError):

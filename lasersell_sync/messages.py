@@ -17,11 +17,14 @@ Threads: instances are immutable, any.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
+
+from lasersell_sync.pubkeys import pubkey_text, pubkey_texts
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -157,6 +160,8 @@ def _omitted(kind: str, *, default: Any, cls: type[WireValue] | None = None) -> 
     return _field(kind, required=False, default=default, omit_default=True, cls=cls)
 
 
+#: Kinds of fields in which a caller may write a solders Pubkey.
+_MAY_HOLD_PUBKEYS: Final = {"str", "str_list"}
 _SHOWN_CHARACTERS: Final = 64
 
 
@@ -211,19 +216,31 @@ class WireValue:
     #: Server values only: null for a field with a default reads as the default (a newer server may write it so).
     null_is_default: ClassVar[bool] = False
 
-    def __init__(self, **values: Any) -> None:
-        missing = []
+    def __init__(self, *positional: Any, **values: Any) -> None:
+        self._refuse_wrong_arguments(positional, values)
         for spec in self.wire_fields:
-            if spec.name in values:
-                object.__setattr__(self, spec.name, values.pop(spec.name))
-            elif spec.required:
-                missing.append(spec.name)
-            else:
-                object.__setattr__(self, spec.name, spec.default)
+            value = values.get(spec.name, spec.default)
+            if spec.kind in _MAY_HOLD_PUBKEYS:
+                value = pubkey_texts(pubkey_text(value))
+            object.__setattr__(self, spec.name, value)
+
+    def _refuse_wrong_arguments(self, positional: tuple[Any, ...], values: dict[str, Any]) -> None:
+        cls = type(self).__name__
+        names = self.wire_names
+        if positional:
+            # The values are not repeated: one may be a transaction, or a secret in the wrong place.
+            example = ", ".join(f"{name}=…" for name in names[: len(positional)])
+            raise TypeError(f"{cls}() takes its fields by name only. Write {cls}({example})")
+        missing = [spec.name for spec in self.wire_fields if spec.required and spec.name not in values]
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            near = difflib.get_close_matches(
+                unknown[0], [name for name in names if name not in values], n=1, cutoff=0.5
+            )
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise TypeError(f"{cls}() has no field {', '.join(unknown)}{hint} Its fields: {', '.join(names) or 'none'}")
         if missing:
-            raise TypeError(f"{type(self).__name__}() is missing {', '.join(missing)}")
-        if values:
-            raise TypeError(f"{type(self).__name__}() has no field {', '.join(values)}: {', '.join(self.wire_names)}")
+            raise TypeError(f"{cls}() is missing {', '.join(missing)}. Its fields: {', '.join(names)}")
 
     if not TYPE_CHECKING:  # checkers know from ``_wire`` that instances are frozen
 

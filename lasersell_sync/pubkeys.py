@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lasersell_sync.exceptions import ConfigurationError
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -11,6 +13,22 @@ _PUBKEY_BYTES = 32
 _MAX_CHARACTERS = 44
 _SIGNATURE_BYTES = 64
 _MAX_SIGNATURE_CHARACTERS = 88
+
+
+def pubkey_text(value: Any) -> Any:
+    """A ``solders.pubkey.Pubkey`` as its base58 text; any other value unchanged, for a check to name.
+
+    Recognised by its type's name, so that solders need not be loaded. No other class is turned into text: the text of
+    a ``Keypair`` is the secret key.
+    """
+    cls = type(value)
+    is_foreign_pubkey = cls.__name__ == "Pubkey" and cls.__module__.partition(".")[0] == "solders"
+    return str(value) if is_foreign_pubkey else value
+
+
+def pubkey_texts(values: Any) -> Any:
+    """The same for each item of a list or tuple; any other value unchanged."""
+    return type(values)(map(pubkey_text, values)) if type(values) in (list, tuple) else values
 
 
 def is_pubkey(text: object) -> bool:
@@ -43,11 +61,12 @@ def _is_base58_of(byte_count: int, text: object, max_characters: int) -> bool:
 
 
 def require_pubkey(field: str, text: object) -> str:
-    """``text`` as it is, or an error that names ``field``.
+    """``text`` as it is, a solders ``Pubkey`` as text, or an error that names ``field``.
 
     Raises:
         ConfigurationError: not the base58 form of 32 bytes. The value is not repeated: people paste secret keys here.
     """
+    text = pubkey_text(text)
     if is_pubkey(text):
         return str(text)
     kind = f"a text of {len(text)} characters" if isinstance(text, str) else type(text).__name__

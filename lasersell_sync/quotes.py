@@ -30,7 +30,7 @@ QUOTE_MINTS: Final = {
     "11111111111111111111111111111111": "SOL",
     "USD1ttGY1N17NEEHLmELoaybftRBUSErhqYiQzvEmuB": "USD1",
     "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v": "USDC",
-    "Es9vMFrzaCErmJfrF4H2FYD4KCoNkY11McCe8BenwNYB": "USDT",
+    "Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB": "USDT",
 }
 #: Markets whose context names no quote mint, and which the service trades against SOL (both spellings).
 _SOL_MARKETS: Final = {"pump_fun", "pump_swap", "pumpfun", "pumpswap"}

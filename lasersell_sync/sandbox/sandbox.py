@@ -554,6 +554,6 @@ def _address(value: Address, name: str) -> Pubkey:
     if isinstance(value, Pubkey):
         return value
     try:
-        return Pubkey.from_string(value)
+        return value if isinstance(value, Pubkey) else Pubkey.from_string(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not a public key: {value!r}") from error

@@ -84,7 +84,9 @@ class Script:
     def _act(self, act: str, token: str, **details: float | str) -> None:
         self._exchange.act(Action(0.0, act, token, **details))  # type: ignore[arg-type]
 
-    def _address(self, wallet: str) -> Pubkey:
+    def _address(self, wallet: str | Pubkey) -> Pubkey:
+        if isinstance(wallet, Pubkey):
+            return wallet
         keypair = self._exchange.wallets.get(wallet)
         if keypair is not None:
             return keypair.pubkey()

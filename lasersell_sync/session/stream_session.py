@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from lasersell_sync._log import logger
-from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, WaitTimeoutError
 from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
 from lasersell_sync.session.events import StreamEvent, event_type
 from lasersell_sync.session.health import Health
@@ -23,7 +26,7 @@ from lasersell_sync.stream.connection_events import DecodeFailure
 from lasersell_sync.stream.event_queue import EventQueue
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.stream.options import StreamConfigure
-from lasersell_sync.stream.sender import StreamSender
+from lasersell_sync.stream.sender import PositionSelector, StreamSender, select_position
 from lasersell_sync.stream.stats import StreamStats
 from lasersell_sync.timeouts import TimeBudget
 
@@ -33,6 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["StreamSession"]
 
 log = logger("session")
+
+
+class _End(Enum):
+    """What ``close`` ends when it is given no position."""
+
+    SESSION = "session"
+
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -90,6 +100,8 @@ class StreamSession:
         Raises:
             Exception: as ``StreamClient.connect``.
         """
+        if not callable(getattr(client, "prepare", None)) or isinstance(client, type):
+            raise ConfigurationError("client", _not_a_client(client))
         connection = client.prepare(configure)
         session = cls(connection, dispatch=dispatch)
         try:
@@ -112,18 +124,22 @@ class StreamSession:
         connection.attach(lambda: session._state)
         return session
 
-    def close(self, handle: PositionHandle | None = None, *, timeout: float | None = 5.0) -> None:
-        """End the session; or, with a handle, stop tracking that position (nothing is sold).
+    def close(self, handle: PositionHandle | _End = _End.SESSION, *, timeout: float | None = 5.0) -> None:
+        """End the session; with a handle it is ``stop_tracking``, as in the official SDKs.
 
         Idempotent, from any thread, also from a handler. The socket is down in under a second; what had arrived can
         still be consumed. In a forked child it closes the child's copies of the descriptors, and nothing else.
 
         Args:
-            handle: a position to stop tracking instead.
+            handle: a position to stop tracking instead. None is refused: a look-up that found nothing must not end the
+                session.
             timeout: seconds to wait for handlers; one that still runs then is named in a warning and left behind.
+
+        Raises:
+            ConfigurationError: ``handle`` is given and names no position.
         """
-        if handle is not None:
-            self.sender().close_position(handle)
+        if not isinstance(handle, _End):
+            self.stop_tracking(handle)
             return
         if self._guard.is_child:
             self._connection.let_go()
@@ -134,6 +150,18 @@ class StreamSession:
         stuck = self._dispatcher.join(budget.remaining_s())
         if stuck:
             log.warning("handlers still run %s s after close() and are left behind: %s", timeout, ", ".join(stuck))
+
+    def stop_tracking(self, position: PositionSelector) -> None:
+        """Ask the server to stop tracking a position. Nothing is sold; the session goes on.
+
+        Args:
+            position: its handle, token account or id.
+
+        Raises:
+            ConfigurationError: it names no position (None, for one).
+            Exception: as every command of ``StreamSender``.
+        """
+        self.sender().close_position(position)
 
     def __enter__(self) -> Self:
         return self
@@ -246,7 +274,7 @@ class StreamSession:
             timeout: seconds to wait; None for ever.
 
         Raises:
-            queue.Empty: none within that time.
+            WaitTimeoutError: none within that time; a ``queue.Empty`` and a ``TimeoutError``, too.
             Exception: the cause, when the session failed for good.
             ConcurrencyError: another way to consume was used.
         """
@@ -255,6 +283,8 @@ class StreamSession:
             return self._events.take(timeout_s=timeout)
         except StreamClosed:
             return None
+        except queue.Empty:
+            raise self._timed_out("an event", timeout) from None
 
     def __iter__(self) -> Iterator[StreamEvent]:
         while (event := self.recv()) is not None:
@@ -278,14 +308,22 @@ class StreamSession:
             only_new: only events from the call on, whatever happened before; other calls' places are not moved.
 
         Raises:
-            queue.Empty: it did not happen in time.
+            WaitTimeoutError: it did not happen in time; a ``queue.Empty`` and a ``TimeoutError``, too.
             StreamClosed: the session was closed; its cause, when it failed.
         """
         self._guard.check()
         if callable(wanted) and not isinstance(wanted, type):
-            return self._state.memory.wait(wanted, timeout, only_new=only_new)
-        name = event_type(wanted)
-        return self._state.memory.wait(lambda event: name in ("*", event.type), timeout, only_new=only_new)
+            accepts, words = wanted, "an event that the predicate accepts"
+        else:
+            name = event_type(wanted)
+            accepts, words = (lambda event: name in ("*", event.type)), f"an event {name!r}"
+        try:
+            return self._state.memory.wait(accepts, timeout, only_new=only_new)
+        except queue.Empty:
+            raise self._timed_out(words, timeout) from None
+
+    def _timed_out(self, wanted: str, timeout_s: float | None) -> WaitTimeoutError:
+        return WaitTimeoutError(wanted, timeout_s or 0.0, self.status.value)
 
     def tap(self, listener: Callable[[StreamEvent], None]) -> Callable[[], None]:
         """Let ``listener(event)`` hear every high-lane event beside the session's consumer, whoever that is.
@@ -336,25 +374,41 @@ class StreamSession:
 
     def positions_for_wallet_mint(self, wallet: str, mint: str) -> list[PositionHandle]:
         """Open positions of one wallet in one token."""
-        return [handle for handle in self.positions() if (handle.wallet_pubkey, handle.mint) == (wallet, mint)]
+        wanted = require_pubkey("wallet", wallet), require_pubkey("mint", mint)
+        return [handle for handle in self.positions() if (handle.wallet_pubkey, handle.mint) == wanted]
 
-    def pnl(self, handle: PositionHandle) -> PnlUpdate | None:
-        """The newest profit and loss of a position; None before the first, and after its close."""
-        table = self._state.table
-        current = table.by_key(handle.key)
-        return None if current is None or not table.has_id(handle.key) else self._state.market.pnl(current.position_id)
+    def pnl(self, handle: PositionSelector) -> PnlUpdate | None:
+        """The newest profit and loss of a position; None before the first, and after its close.
 
-    def get_slippage_bands(self, position_id: int) -> tuple[SlippageBand, ...] | None:
+        Args:
+            handle: the position: its handle, token account or id. The three methods below take the same.
+        """
+        found = self._id_of(handle)
+        return None if found is None else self._state.market.pnl(found)
+
+    def get_slippage_bands(self, position_id: PositionSelector) -> tuple[SlippageBand, ...] | None:
         """The newest slippage bands of a position; None before its first snapshot."""
-        return self._state.market.bands(position_id)
+        found = self._id_of(position_id)
+        return None if found is None else self._state.market.bands(found)
 
-    def get_max_sell_at_slippage(self, position_id: int, slippage_bps: int) -> int | None:
+    def get_max_sell_at_slippage(self, position_id: PositionSelector, slippage_bps: int) -> int | None:
         """Tokens (atomic units) sellable within one of the server's bands; None when it has no such band."""
-        return self._state.market.max_sell_at_slippage(position_id, slippage_bps)
+        found = self._id_of(position_id)
+        return None if found is None else self._state.market.max_sell_at_slippage(found, slippage_bps)
 
-    def get_liquidity_trend(self, position_id: int) -> str | None:
+    def get_liquidity_trend(self, position_id: PositionSelector) -> str | None:
         """``growing``, ``stable`` or ``draining``; None before the first snapshot."""
-        return self._state.market.trend(position_id)
+        found = self._id_of(position_id)
+        return None if found is None else self._state.market.trend(found)
+
+    def _id_of(self, position: PositionSelector) -> int | None:
+        """The present id of a position that the caller named; None: it is not open."""
+        if isinstance(position, PositionHandle):
+            table = self._state.table
+            current = table.by_key(position.key)
+            return None if current is None or not table.has_id(position.key) else current.position_id
+        account, position_id = select_position(position)
+        return position_id if account is None else self._connection.position_id_of(account)
 
     @property
     def connection(self) -> StreamConnection:
@@ -448,3 +502,10 @@ class StreamSession:
 
     def __repr__(self) -> str:
         return f"<StreamSession {self.status.value} positions={len(self.positions())}>"
+
+
+def _not_a_client(value: object) -> str:
+    if isinstance(value, StreamConfigure):
+        return "a StreamConfigure comes second. Write StreamSession.connect(client, configure)"
+    kind = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"{kind} is not a StreamClient. Write StreamSession.connect(StreamClient(api_key), configure)"

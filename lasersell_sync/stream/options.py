@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -13,7 +13,7 @@ from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import MirrorConfig, StrategyConfig, WatchWallet
 from lasersell_sync.network import tls
 from lasersell_sync.network.proxy import Proxy, to_proxy
-from lasersell_sync.pubkeys import require_pubkey
+from lasersell_sync.pubkeys import pubkey_text, pubkey_texts, require_pubkey
 from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class StreamConfigure:
         ConfigurationError, StrategyError: from ``validate()``, which ``connect`` calls before it opens anything.
     """
 
-    wallet_pubkeys: Sequence[str]
+    wallet_pubkeys: Sequence[str] = attrs.field(converter=pubkey_texts)
     strategy: StrategyConfig
     deadline_timeout_sec: float = 0
     send_mode: str | None = None
@@ -219,9 +219,10 @@ def require_wallets(wallet_pubkeys: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: a bare string, or an item that is not a public key.
     """
-    if isinstance(wallet_pubkeys, (str, bytes)):
-        raise ConfigurationError("wallet_pubkeys", "a list of public keys is expected, not one text: write [pubkey]")
-    wallets = tuple(wallet_pubkeys)
+    if isinstance(wallet_pubkeys, (str, bytes)) or not isinstance(wallet_pubkeys, Iterable):
+        kind = type(wallet_pubkeys).__name__
+        raise ConfigurationError("wallet_pubkeys", f"a list of public keys is needed, not one {kind}. Write [pubkey]")
+    wallets = tuple(pubkey_text(wallet) for wallet in wallet_pubkeys)
     if not wallets:
         raise ConfigurationError("wallet_pubkeys", "empty: name at least one wallet to follow")
     for index, wallet in enumerate(wallets):

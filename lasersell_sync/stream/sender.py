@@ -20,10 +20,11 @@ from lasersell_sync.messages import (
     WatchWallet,
 )
 from lasersell_sync.positions import PositionHandle
+from lasersell_sync.pubkeys import pubkey_text
 from lasersell_sync.strategy import validate_strategy
 from lasersell_sync.stream.options import require_wallets, require_watch_wallets
 
-__all__ = ["PositionSelector", "StreamSender"]
+__all__ = ["PositionSelector", "StreamSender", "select_position"]
 
 #: A position is named by its token account, its id, or a handle.
 PositionSelector: TypeAlias = str | int | PositionHandle
@@ -80,7 +81,7 @@ class StreamSender:
         The wire wants its id here: a token account is looked up among the announced positions.
         """
         validate_strategy(strategy, self._port.deadline_timeout_sec)
-        account, position_id = _select(position)
+        account, position_id = select_position(position)
         if account is not None:
             known_id = self._port.position_id_of(account)
             position_id = known_id if known_id is not None else position_id
@@ -90,7 +91,7 @@ class StreamSender:
 
     def close_position(self, position: PositionSelector) -> None:
         """Stop tracking a position; nothing is sold."""
-        account, position_id = _select(position)
+        account, position_id = select_position(position)
         self.send(ClosePosition(position_id=None if account else position_id, token_account=account))
 
     def close_by_id(self, position_id: int) -> None:
@@ -99,7 +100,7 @@ class StreamSender:
 
     def request_exit_signal(self, position: PositionSelector, slippage_bps: int | None = None) -> None:
         """Ask for an exit now; ``slippage_bps`` in basis points, 0 to 65 535, None for the server's choice."""
-        account, position_id = _select(position)
+        account, position_id = select_position(position)
         self.send(
             RequestExitSignal(
                 position_id=None if account else position_id, token_account=account, slippage_bps=slippage_bps
@@ -123,8 +124,9 @@ class StreamSender:
         self.send(MirrorBuyResult(mint=mint, success=success))
 
 
-def _select(position: PositionSelector) -> tuple[str | None, int | None]:
+def select_position(position: PositionSelector) -> tuple[str | None, int | None]:
     """(token account, id) of what the caller named; an account outlives reconnects, so it is preferred."""
+    position = pubkey_text(position)
     if isinstance(position, PositionHandle):
         return position.token_account, position.position_id
     if isinstance(position, str) and position:

@@ -562,7 +562,7 @@ def _upgrade(sock: _UpgradeSocket, url: str, api_key: str, endpoint: str) -> Non
             redirect_limit=0,
         )
     except websocket.WebSocketBadStatusException as error:
-        raise _refused(error.status_code, error.resp_headers or {}, error.resp_body, api_key) from None
+        raise _refused(error.status_code, error.resp_headers or {}, error.resp_body, url, api_key) from None
     except (TimeoutError, websocket.WebSocketTimeoutException):
         raise TransportError("upgrade", endpoint, "no answer to the upgrade in time") from None
     except websocket.WebSocketConnectionClosedException:
@@ -572,11 +572,11 @@ def _upgrade(sock: _UpgradeSocket, url: str, api_key: str, endpoint: str) -> Non
     except Aborted:
         raise
     except Exception as error:  # noqa: BLE001 - garbage makes its header parser raise whatever it meets first
-        _require_101(client, api_key)
+        _require_101(client, url, api_key)
         raise HandshakeError(
             f"the answer to the upgrade is not a WebSocket server's: {shorten(scrub(str(error), api_key))}"
         ) from None
-    _require_101(client, api_key)
+    _require_101(client, url, api_key)
     _refuse_unasked(client)
 
 
@@ -606,14 +606,19 @@ def _refuse_unasked(client: websocket.WebSocket) -> None:
             )
 
 
-def _require_101(client: websocket.WebSocket, api_key: str) -> None:
+def _require_101(client: websocket.WebSocket, url: str, api_key: str) -> None:
     """Some versions of websocket-client raise for a redirect that is not followed, some return as if all were well."""
     response = client.handshake_response
     if response is not None and response.status != 101:
-        raise _refused(response.status, response.headers, None, api_key)
+        raise _refused(response.status, response.headers, None, url, api_key)
 
 
-def _refused(status: int, headers: dict[str, str], body: bytes | None, api_key: str) -> HandshakeError:
+_STREAM_PATH = "/v1/ws"
+#: What a web server answers at a path where there is no stream.
+_NO_STREAM_STATUS = {200, 404, 405, 410, 426}
+
+
+def _refused(status: int, headers: dict[str, str], body: bytes | None, url: str, api_key: str) -> HandshakeError:
     """The error for an upgrade that was answered with something other than 101."""
     code, message = _error_body(body, headers.get("content-encoding", ""))
     message = shorten(scrub(message, api_key))
@@ -625,6 +630,14 @@ def _refused(status: int, headers: dict[str, str], body: bytes | None, api_key: 
             f"the server redirects to {target}; redirects are not followed, because the API key would go "
             "along: set the final URL as the endpoint",
             status=status,
+        )
+    if status in _NO_STREAM_STATUS:
+        parts = urlsplit(url)
+        place = scrub(shorten(f"{parts.scheme}://{parts.netloc}{parts.path or '/'}"), api_key)
+        words = f" ({message})" if message else ""
+        message = (
+            f"there is no stream at {place}{words}. Check host and path of the endpoint; the service's path is "
+            f"{_STREAM_PATH}: StreamClient.with_endpoint('{parts.scheme}://{parts.netloc}{_STREAM_PATH}')"
         )
     return HandshakeError(
         message or "the server refused the upgrade",

@@ -9,7 +9,7 @@ import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import MarketContext, WireValue
-from lasersell_sync.pubkeys import require_pubkey
+from lasersell_sync.pubkeys import pubkey_text, require_pubkey
 
 __all__ = ["BuildBuyTxRequest", "BuildSellTxRequest", "BuildTxResponse", "SellOutput"]
 
@@ -94,12 +94,14 @@ def _to_plain_str(value: Any) -> Any:
 class _BuildTxRequest:
     """What sales and purchases share: who trades what, and the optional fields of both."""
 
-    mint: str = attrs.field(validator=_pubkey)
-    user_pubkey: str = attrs.field(validator=_pubkey)
+    mint: str = attrs.field(converter=pubkey_text, validator=_pubkey)
+    user_pubkey: str = attrs.field(converter=pubkey_text, validator=_pubkey)
     mode: str | None = attrs.field(default=None, validator=_text, kw_only=True)
     send_mode: str | None = attrs.field(default=None, validator=_send_mode, kw_only=True)
     tip_lamports: int | None = attrs.field(default=None, validator=_whole(0, _U64_MAX, "lamports"), kw_only=True)
-    partner_fee_recipient: str | None = attrs.field(default=None, validator=_pubkey, kw_only=True)
+    partner_fee_recipient: str | None = attrs.field(
+        default=None, converter=pubkey_text, validator=_pubkey, kw_only=True
+    )
     partner_fee_bps: int | None = attrs.field(
         default=None, validator=_whole(0, _PARTNER_BPS_MAX, "basis points"), kw_only=True
     )

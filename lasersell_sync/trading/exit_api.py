@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 
 from lasersell_sync import _log
-from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, ExitApiError
+from lasersell_sync.exceptions import (
+    ConcurrencyError,
+    ConfigurationError,
+    ExitApiAuthenticationError,
+    ExitApiError,
+)
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key
 from lasersell_sync.network.proxy import Proxy, to_proxy
@@ -52,6 +57,7 @@ _REGISTER = "/v1/wallets/register"
 _WALLETS = "/v1/wallets"
 _ACCOUNT = "/v1/account"
 _HEALTH = "/healthz"
+_UNAUTHORIZED = 401
 #: A health check tells what is now.
 _ONCE = RetryPolicy(max_attempts=1)
 
@@ -217,7 +223,8 @@ class ExitApiClient:
         """Builds an unsigned sale.
 
         Raises:
-            ExitApiError: ``transport``, ``http_status``, ``envelope_status`` or ``parse``, after the retries.
+            ExitApiError: ``transport``, ``http_status``, ``envelope_status`` or ``parse``, after the retries. For a
+                refused key (401) it is an ``AuthenticationError``, too.
             ConcurrencyError: the client is closed.
         """
         return _built(*self._post(_SELL, request.to_payload()))
@@ -302,8 +309,8 @@ class ExitApiClient:
             ExitApiError: as ``build_sell_tx``; ``parse`` also when the answer does not say that it is removed.
             ConcurrencyError: the client is closed.
         """
-        payload = {"wallet_pubkey": require_pubkey("wallet_pubkey", wallet_pubkey)}
-        _require_done("removed", wallet_pubkey, *self._ask("DELETE", _WALLETS, payload))
+        wallet = require_pubkey("wallet_pubkey", wallet_pubkey)
+        _require_done("removed", wallet, *self._ask("DELETE", _WALLETS, {"wallet_pubkey": wallet}))
 
     def account(self) -> Account:
         """The tier of this API key and what it allows.
@@ -471,7 +478,8 @@ class ExitApiClient:
         parsed = _json_object(answer.body)
         if not 200 <= answer.status < 300:
             detail = _first_text(parsed, ("error", "message", "reason"))
-            raise ExitApiError(
+            cls = ExitApiAuthenticationError if answer.status == _UNAUTHORIZED else ExitApiError
+            raise cls(
                 "http_status",
                 self._shown(detail) or snippet or "no words from the server",
                 status=answer.status,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.pubkeys import pubkey_text
 from lasersell_sync.trading.wire_tx import SIGNATURE_BYTES, SIGNED, UNSIGNED, decode_base64, encode_base64, parse
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class WalletProof:
         message: ``lasersell-register:<wallet_pubkey>:<unix seconds>``.
     """
 
-    wallet_pubkey: str
+    wallet_pubkey: str = attrs.field(converter=pubkey_text)
     signature: str
     message: str
 

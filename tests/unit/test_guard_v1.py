@@ -19,8 +19,16 @@ from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.rules import RULES
 from lasersell_sync.trading.signer import Signer
 from tests.support.market_transactions import BLOCKHASH, MARKETS, SEND_MODES, V1_LIMITS, Desk, blank, desk, draft
-from tests.unit.test_guard import CAPPED, NEED_A_NODE,
-    NEED_A_POSITION, bases, buying, mutations, other_requests, selling
+from tests.unit.test_guard import (
+    CAPPED,
+    NEED_A_NODE,
+    NEED_A_POSITION,
+    bases,
+    buying,
+    mutations,
+    other_requests,
+    selling,
+)
 
 #: A version 1 transaction has no look-up tables, and does not obey Compute Budget instructions.
 NOT_IN_V1 = {"lookup_table", "priority_fee", "compute_budget", "encoding"}

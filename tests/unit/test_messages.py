@@ -119,10 +119,30 @@ def test_the_constructor_takes_the_fields_and_nothing_else(cls: Any) -> None:
         s.default for s in cls.wire_fields if not s.required
     ]
     for name in required:
-        with pytest.raises(TypeError, match=f"{cls.__name__}\\(\\) is missing {name}$"):
+        with pytest.raises(TypeError, match=f"{cls.__name__}\\(\\) is missing {name}\\."):
             cls(**{other: value for other, value in required.items() if other != name})
     with pytest.raises(TypeError, match="no field misspelt"):
         cls(**required, misspelt=1)
+    with pytest.raises(TypeError, match="no field misspelt"):
+        cls(misspelt=1)  # the mistake, not the fields that are missing because of it
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: messages.StrategyConfig(15, 10), r"Write StrategyConfig\(target_profit_pct=…, stop_loss_pct=…\)"),
+        (lambda: messages.WatchWallet("SECRET"), r"Write WatchWallet\(pubkey=…\)"),
+        (lambda: messages.PumpFunContext(1), r"Write PumpFunContext\(\)"),
+        (lambda: messages.StrategyConfig(target_profit=15, stop_loss_pct=1), "did you mean target_profit_pct"),
+        (lambda: messages.TakeProfitLevel(profit=15, sell_pct=1), "did you mean profit_pct"),
+        (lambda: messages.WatchWallet(wallet="w"), r"no field wallet.*Its fields: pubkey, auto_buy, mirror_sell"),
+    ],
+)
+def test_message_constructor_names_the_mistake_and_not_the_value(make: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words) as caught:
+        make()
+    assert "SECRET" not in str(caught.value)
+    assert "WireValue" not in str(caught.value)
 
 
 def test_bases_are_no_attrs_classes() -> None:

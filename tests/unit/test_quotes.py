@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lasersell_sync import MarketContext, PositionHandle, format_quote
+from lasersell_sync import MarketContext, PositionHandle, SigningGuard, format_quote
 from lasersell_sync.messages import (
     MeteoraDammV2Context,
     MeteoraDbcContext,
@@ -21,7 +21,7 @@ from lasersell_sync.trading.guard.programs import known_programs
 
 SOL = "So11111111111111111111111111111111111111112"
 USD1 = "USD1ttGY1N17NEEHLmELoaybftRBUSErhqYiQzvEmuB"
-USDC = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGkZwyTDt1v"
+USDC = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
 ELSEWHERE = "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T"
 
 
@@ -71,6 +71,7 @@ def test_quote_mints_agree_with_those_of_the_guard():
     ours = {from_text(mint): name for mint, name in QUOTE_MINTS.items()}
     for mint, name in known_programs().currencies.items():
         assert ours[mint] == name
+    assert set(SigningGuard.NEVER_SELL) == set(QUOTE_MINTS) - {"1" * 32}
 
 
 @pytest.mark.parametrize(

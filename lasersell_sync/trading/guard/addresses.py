@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.pubkeys import require_pubkey
+from lasersell_sync.pubkeys import pubkey_text, require_pubkey
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
@@ -54,7 +54,7 @@ def require_address(field: str, text: object) -> bytes:
         ConfigurationError: it is none; names ``field``.
     """
     try:
-        return from_text(text)
+        return from_text(text) if isinstance(text, str) else from_text(pubkey_text(text))
     except (TypeError, ValueError):
         require_pubkey(field, text)
         raise ConfigurationError(field, "not a Solana public key") from None
