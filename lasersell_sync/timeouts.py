@@ -1,10 +1,19 @@
-"""One time limit spread over several steps, on the monotonic clock."""
+"""Time limits spread over several steps, and a clock that counts while the machine is suspended."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
+
+#: The clock that runs on while the machine is suspended; None: this system has none. macOS counts in this one.
+_BOOT_CLOCK = time.CLOCK_MONOTONIC if sys.platform == "darwin" else getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def boot_time_s() -> float:
+    """Seconds that never go back and count the time for which the machine was suspended, where the system has them."""
+    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
 
 
 class TimeBudget:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ThreadDiedError
 from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.timeouts import boot_time_s
 
 __all__ = ["DeadlineClock"]
 
@@ -22,17 +22,29 @@ log = logger("deadlines")
 
 #: Entries of cancelled positions that may wait in the order before it is cleaned.
 SLACK: Final = 1024
+#: A request that could not be sent or held is tried again after so long.
+TRY_AGAIN_S: Final = 1.0
+#: The thread looks at the clock this often: its waits do not count the time for which the machine is suspended.
+LOOK_AGAIN_S: Final = 2.0
+
+
+class _Start(NamedTuple):
+    """The beginning of one opening's deadline; no two are equal."""
+
+    at: float
+    serial: int
 
 
 class DeadlineClock:
-    """Counts from when a position was opened, on the monotonic clock: steps of the wall clock mean nothing.
+    """Counts from when a position was opened, on the boot-time clock.
 
-    A position that is announced again keeps its start. One that is due while there is no link stays due and fires as
-    soon as ``retry_due`` says that there is one. Each fires once.
+    Steps of the wall clock mean nothing, and the time for which the machine was suspended counts. A position that is
+    announced again keeps its start. Each fires once; one whose request
+    could neither be sent nor held fires again.
 
     Args:
-        fire: asks for the exit; False (or an exception) when it could not be asked for now. Called on the thread
-            ``lasersell-deadlines``, which starts with the first deadline.
+        fire: asks for the exit; False (or an exception) when the request could neither be sent nor held. Called on the
+            thread ``lasersell-deadlines``, which starts with the first deadline.
         on_death: told when that thread dies of something it cannot survive.
 
     Threads: every method from any.
@@ -43,7 +55,7 @@ class DeadlineClock:
         fire: Callable[[PositionKey], bool],
         *,
         on_death: Callable[[ThreadDiedError], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_time_s,
     ) -> None:
         self._fire = fire
         self._on_death = on_death
@@ -53,18 +65,25 @@ class DeadlineClock:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._timeout_s = 0.0
-        self._started_at: dict[PositionKey, float] = {}
+        self._started_at: dict[PositionKey, _Start] = {}
         # All deadlines are equally long, so the order of starting is the order of falling due. Entries of cancelled or
         # restarted positions stay until they come up, and are skipped then.
-        self._order: list[tuple[float, int, PositionKey]] = []
+        self._order: list[tuple[_Start, PositionKey]] = []
         self._serial = itertools.count()
         self._fired: set[PositionKey] = set()
-        #: Due, but there was no link; they wait for retry_due instead of spinning.
-        self._held_back: set[PositionKey] = set()
+        #: Due, but the request could not be given away; and when the first of them is tried again.
+        self._held_back: dict[PositionKey, _Start] = {}
+        self._try_again_at = 0.0
         #: How often retry_due was called.
         self._retries = 0
         self._thread: threading.Thread | None = None
+        self._lacks_thread = False
         self._stopped = False
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds from a position's opening to its deadline; 0 for never."""
+        return self._timeout_s
 
     def set_timeout(self, timeout_s: float) -> None:
         """Every position's deadline is now this many seconds after its start; 0 for never. Fired ones stay fired."""
@@ -84,9 +103,9 @@ class DeadlineClock:
         key = handle.key
         with self._lock:
             if key not in self._started_at:
-                started_at = self._clock() - max(0.0, age_s or 0.0)
-                self._started_at[key] = started_at
-                self._queue(started_at, key)
+                start = _Start(self._clock() - max(0.0, age_s or 0.0), next(self._serial))
+                self._started_at[key] = start
+                self._queue(start, key)
                 self._wake()
 
     def counts_for(self, key: tuple[str, str]) -> bool:
@@ -94,27 +113,34 @@ class DeadlineClock:
         return key in self._started_at
 
     def cancel(self, key: PositionKey) -> None:
-        """The position is closed."""
+        """The position is closed, or was opened again."""
         with self._lock:
             self._started_at.pop(key, None)
             self._fired.discard(key)
-            self._held_back.discard(key)
+            self._held_back.pop(key, None)
 
     def retry_due(self) -> None:
-        """There is a link again: what was due without one fires now."""
+        """There is a link again, and maybe time has passed that the thread's wait did not count."""
         with self._lock:
-            for key in self._held_back:
-                self._queue(self._started_at[key], key)
-            self._held_back.clear()
+            self._queue_held_back()
             self._retries += 1
             self._wake()
+
+    def tick(self) -> float | None:
+        """Start the thread if that failed before; seconds until the next try, None when there is none to make."""
+        if not self._lacks_thread or self._stopped:
+            return None
+        with self._lock:
+            self._wake()
+        return TRY_AGAIN_S if self._lacks_thread else None
 
     def remaining_s(self, key: PositionKey) -> float | None:
         """Seconds until the position's deadline; None when it has none or it has fired."""
         with self._lock:
-            if self._timeout_s <= 0 or key not in self._started_at or key in self._fired:
+            start = self._started_at.get(key)
+            if self._timeout_s <= 0 or start is None or key in self._fired:
                 return None
-            return max(0.0, self._started_at[key] + self._timeout_s - self._clock())
+            return max(0.0, start.at + self._timeout_s - self._clock())
 
     def stop(self) -> None:
         """End the thread; idempotent."""
@@ -129,19 +155,35 @@ class DeadlineClock:
         if thread is not None and thread is not threading.current_thread():
             thread.join(1.0)
 
-    def _queue(self, started_at: float, key: PositionKey) -> None:
-        heapq.heappush(self._order, (started_at, next(self._serial), key))
+    def _queue(self, start: _Start, key: PositionKey) -> None:
+        heapq.heappush(self._order, (start, key))
         if len(self._order) > 2 * len(self._started_at) + SLACK:
             # Nothing pops entries while no deadline is set, and a bot that trades for months cancels without end.
-            self._order = [entry for entry in self._order if self._started_at.get(entry[2]) == entry[0]]
+            self._order = [entry for entry in self._order if self._started_at.get(entry[1]) == entry[0]]
             heapq.heapify(self._order)
+
+    def _queue_held_back(self) -> None:
+        for key, start in self._held_back.items():
+            self._queue(start, key)
+        self._held_back.clear()
 
     def _wake(self) -> None:
         """Tell the thread that something changed; start it when there is a first deadline to wait for."""
         if self._thread is None and self._timeout_s > 0 and self._started_at and not self._stopped:
-            self._thread = threading.Thread(target=self._run, name="lasersell-deadlines", daemon=True)
-            self._thread.start()
+            self._start_thread()
         self._changed.notify_all()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="lasersell-deadlines", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            # The system has no thread to spare; it is asked again by ``tick``.
+            self._lacks_thread = True
+            log.warning("deadlines are not watched now: %s; trying again in %g s", error, TRY_AGAIN_S)
+        else:
+            self._lacks_thread = False
+            self._thread = thread
 
     def _run(self) -> None:
         try:
@@ -151,7 +193,8 @@ class DeadlineClock:
                 self._on_death(ThreadDiedError.caused_by(threading.current_thread().name, error))
 
     def _serve(self) -> None:
-        while (key := self._next_due()) is not None:
+        while (due := self._next_due()) is not None:
+            start, key = due
             retries = self._retries
             try:
                 asked = self._fire(key)
@@ -159,28 +202,48 @@ class DeadlineClock:
                 log.exception("the deadline of token account %s could not be met", key.token_account)
                 asked = False
             with self._lock:
-                if key not in self._started_at:
-                    continue
-                if not asked and self._retries != retries:
+                if self._started_at.get(key) != start:
+                    continue  # cancelled, and maybe started anew, while its exit was asked for
+                if asked:
+                    self._fired.add(key)
+                elif self._retries != retries:
                     # The link came back while we found that there was none: nobody would tell us of it again.
-                    self._queue(self._started_at[key], key)
+                    self._queue(start, key)
                 else:
-                    (self._fired if asked else self._held_back).add(key)
+                    if not self._held_back:
+                        self._try_again_at = self._clock() + TRY_AGAIN_S
+                    self._held_back[key] = start
 
-    def _next_due(self) -> PositionKey | None:
+    def _next_due(self) -> tuple[_Start, PositionKey] | None:
         """Wait for the next deadline; None when the clock was stopped."""
         with self._lock:
             while not self._stopped:
-                if not self._order or self._timeout_s <= 0:
-                    self._changed.wait()
-                    continue
-                started_at, _, key = self._order[0]
-                wait_s = started_at + self._timeout_s - self._clock()
-                if self._started_at.get(key) != started_at or key in self._fired:
-                    heapq.heappop(self._order)
-                elif wait_s > 0:
-                    self._changed.wait(wait_s)
-                else:
-                    heapq.heappop(self._order)
-                    return key
+                now = self._clock()
+                if self._held_back and now >= self._try_again_at:
+                    self._queue_held_back()
+                due = self._due(now)
+                if due is not None:
+                    return due
+                is_idle = self._timeout_s <= 0 or not (self._order or self._held_back)
+                self._changed.wait(None if is_idle else self._patience_s(now))
             return None
+
+    def _due(self, now: float) -> tuple[_Start, PositionKey] | None:
+        """The oldest deadline, if it is due."""
+        while self._order and self._timeout_s > 0:
+            start, key = self._order[0]
+            if self._started_at.get(key) == start and key not in self._fired and start.at + self._timeout_s > now:
+                return None
+            heapq.heappop(self._order)
+            if self._started_at.get(key) == start and key not in self._fired:
+                return start, key
+        return None
+
+    def _patience_s(self, now: float) -> float:
+        """How long the thread may wait before it looks again."""
+        dues = [LOOK_AGAIN_S]
+        if self._order:
+            dues.append(self._order[0][0].at + self._timeout_s - now)
+        if self._held_back:
+            dues.append(self._try_again_at - now)
+        return max(0.0, min(dues))

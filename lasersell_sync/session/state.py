@@ -17,11 +17,11 @@ from lasersell_sync.messages import (
     PnlUpdate,
     PositionClosed,
     PositionOpened,
+    RequestExitSignal,
     ServerMessage,
     TradeTick,
     UnknownMessage,
 )
-from lasersell_sync.openings import OwnSales
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.session.deadlines import DeadlineClock
 from lasersell_sync.session.events import UNKNOWN, Contradiction, Resynced, StreamEvent
@@ -56,7 +56,9 @@ class SessionState(LaneSink[StreamEvent]):
         super().__init__(lanes)
         self.deadlines = DeadlineClock(self._request_exit, on_death=connection.reader.fail)
         self.deadlines.set_timeout(connection.deadline_timeout_sec)
-        self._sales = OwnSales()
+        connection.follow_deadline(lambda: self.deadlines.timeout_s)
+        writer = connection.reader.writer
+        self._sales = writer.sales
         self._tracker = PositionTracker(
             lanes, self.deadlines, self._sales, connection.reader.counters, connection.server_time_ms, self._tell
         )
@@ -67,7 +69,6 @@ class SessionState(LaneSink[StreamEvent]):
         self.start_watch = StartWatch()
         #: Hear every high-lane event beside the consumer.
         self.taps: Taps[StreamEvent] = Taps()
-        writer = connection.reader.writer
         # Does what ``_on_frequent`` would do for a known position that is not stale.
         self.router = Router(
             SERVER_DECODER,
@@ -133,7 +134,7 @@ class SessionState(LaneSink[StreamEvent]):
         if resync_due_s is not None and resync_due_s <= 0:
             self._tell(self._tracker.end_resync())
             resync_due_s = None
-        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick(), resync_due_s]
+        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick(), resync_due_s, self.deadlines.tick()]
         return min((due for due in dues if due is not None), default=None)
 
     def _tell(self, event: ConnectionEvent | Resynced | Contradiction) -> None:
@@ -193,8 +194,10 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver(message, self._tracker.balance(message), received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
+        # Once its deadline is cancelled, no request for an earlier opening comes any more: what came is dropped here.
+        handle = self._tracker.opened(message)
         self._writer.observe_opened(message)
-        self._on_opened(message, received_ns)
+        self._deliver(message, handle, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
         self._deliver(message, self._tracker.opened(message), received_ns)
@@ -232,14 +235,12 @@ class SessionState(LaneSink[StreamEvent]):
             log.warning("the exit of position %d could not be asked for again: %s", lost.position_id, error)
 
     def _request_exit(self, key: PositionKey) -> bool:
-        """A deadline fell due; on the deadline thread."""
+        """A deadline fell due; on the deadline thread. True once the request is sent, or is held for the next link."""
         if self.table.by_key(key) is None:
             return True
-        if not self._connection.reader.lifecycle.in_session:
-            return False
         log.info("the deadline of token account %s is due: asking for its exit", key.token_account)
         try:
-            self._connection.sender().request_exit_signal(key.token_account)
+            self._connection.command(RequestExitSignal(token_account=key.token_account), when_announced=True)
         except StreamError as error:
             log.warning("the deadline of token account %s could not be met now: %s", key.token_account, error)
             return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, WaitTimeoutError
-from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig
+from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig, UpdateStrategy
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.pubkeys import require_pubkey
@@ -467,17 +467,13 @@ class StreamSession:
         Raises:
             StrategyError: the strategy, or the deadline, cannot work; nothing was changed.
         """
-        deadline = self._connection.deadline_timeout_sec if deadline_timeout_sec is None else deadline_timeout_sec
-        validate_strategy(strategy, deadline)
-        previous = self._connection.deadline_timeout_sec
-        self._connection.deadline_timeout_sec = deadline
-        try:
-            self.sender().update_strategy(strategy)
-        except BaseException:
-            self._connection.deadline_timeout_sec = previous
-            raise
+        deadlines = self._state.deadlines
+        deadline = deadlines.timeout_s if deadline_timeout_sec is None else deadline_timeout_sec
+        # The sender would check it with the deadline of before.
+        self.sender().send(UpdateStrategy(strategy=validate_strategy(strategy, deadline)))
         if deadline_timeout_sec is not None:
-            self._state.deadlines.set_timeout(deadline)
+            # Only now: if the command fails there is nothing to take back, and no other thread's deadline is undone.
+            deadlines.set_timeout(deadline)
 
     def update_strategy_optional(
         self,

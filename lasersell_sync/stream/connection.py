@@ -26,6 +26,7 @@ from lasersell_sync.stream.stats import Counters, StreamStats
 from lasersell_sync.stream.taps import Tap
 from lasersell_sync.stream.transport import WakeUp
 from lasersell_sync.stream.writer import FrameWriter
+from lasersell_sync.timeouts import boot_time_s
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,9 +90,16 @@ class StreamConnection:
     def __init__(self, *, url: str, api_key: str, configure: StreamConfigure, options: StreamOptions) -> None:
         self._options = options
         self._identity = (url, api_key)
-        self._desired = DesiredState(configure)
+        self._desired = DesiredState(configure, stable_after_s=options.stable_after_s)
+        #: Seconds after opening at which a session asks for an exit; the session's part, and here to check strategies.
+        self._deadline_timeout_s: Callable[[], float] = lambda: configure.deadline_timeout_sec
         wake_up = WakeUp()
-        self._writer = FrameWriter(self._desired, limit_bytes=options.send_buffer_bytes, wake_reader=wake_up.set)
+        self._writer = FrameWriter(
+            self._desired,
+            limit_bytes=options.send_buffer_bytes,
+            wake_reader=wake_up.set,
+            announcements_s=options.resync_grace_s,
+        )
         counters = Counters()
         self._lanes = _MessageLanes(options, counters, wake_up.set)
         self._reader = Reader(
@@ -245,7 +253,7 @@ class StreamConnection:
     def server_time_ms(self) -> float | None:
         """Unix milliseconds now by the server's clock, which ``hello_ok`` told; None before the first one."""
         hello = self._reader.hello
-        return None if hello is None else hello.server_time_ms + (time.monotonic() - self._reader.hello_at) * 1000
+        return None if hello is None else hello.server_time_ms + (boot_time_s() - self._reader.hello_at) * 1000
 
     def tap(self, tap: Tap) -> Callable[[], None]:
         """Let ``tap(payload, received_ns)`` hear every text message, readable or not, before it is decoded.
@@ -267,12 +275,18 @@ class StreamConnection:
         """Sends commands on this connection."""
         return StreamSender(self)
 
-    def command(self, message: ClientMessage) -> None:
-        """Send or hold one command; StreamSender's methods are the comfortable way in."""
+    def command(self, message: ClientMessage, *, when_announced: bool = False) -> None:
+        """Send or hold one command; StreamSender's methods are the comfortable way in.
+
+        Args:
+            message: the command.
+            when_announced: True: after a reconnect it waits until its position is announced again, for
+                ``resync_grace_s`` at most, and is dropped if the position was closed or opened again.
+        """
         self._guard.check()
         if self._reader.stopping or self._reader.lifecycle.ended:
             raise self._reader.cause or StreamClosed()
-        self._writer.command(message)
+        self._writer.command(message, when_announced=when_announced)
 
     def position_id_of(self, token_account: str) -> int | None:
         """The id under which the server knows this account's position now; None when it announced none."""
@@ -280,12 +294,12 @@ class StreamConnection:
 
     @property
     def deadline_timeout_sec(self) -> float:
-        """Seconds after opening at which a session asks for an exit; 0 for never."""
-        return self._desired.deadline_timeout_sec
+        """Seconds after opening at which a session asks for an exit; 0 for never. A session changes it."""
+        return self._deadline_timeout_s()
 
-    @deadline_timeout_sec.setter
-    def deadline_timeout_sec(self, value: float) -> None:
-        self._desired.deadline_timeout_sec = value
+    def follow_deadline(self, timeout_s: Callable[[], float]) -> None:
+        """Take the deadline from the session, which keeps it."""
+        self._deadline_timeout_s = timeout_s
 
     # ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,9 +22,17 @@ from lasersell_sync.exceptions import (
     ThreadDiedError,
     TransportError,
 )
-from lasersell_sync.messages import HelloOk
+from lasersell_sync.messages import ClientMessage, HelloOk
 from lasersell_sync.retry import reconnect_retrying
-from lasersell_sync.stream.connection_events import Closed, Connected, Degraded, Disconnected, Failed, Reconnecting
+from lasersell_sync.stream.connection_events import (
+    Closed,
+    CommandDropped,
+    Connected,
+    Degraded,
+    Disconnected,
+    Failed,
+    Reconnecting,
+)
 from lasersell_sync.stream.lifecycle import ConnectionState, Lifecycle, ReconnectRules, Wait
 from lasersell_sync.stream.options import StreamOptions
 from lasersell_sync.stream.serving import Serving
@@ -33,7 +41,7 @@ from lasersell_sync.stream.stats import Counters, Unparsed
 from lasersell_sync.stream.taps import Taps
 from lasersell_sync.stream.transport import Aborted, Link, Waiter, WakeUp, open_link
 from lasersell_sync.stream.writer import FrameWriter
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.timeouts import TimeBudget, boot_time_s
 
 __all__ = ["Reader"]
 
@@ -71,7 +79,7 @@ class Reader:
         )
         self.counters = counters
         self.hello: HelloOk | None = None
-        #: When it came, by the monotonic clock.
+        #: When it came, by the boot-time clock.
         self.hello_at = 0.0
         #: When the session was opened.
         self.opened_at = 0.0
@@ -86,6 +94,7 @@ class Reader:
         self._api_key = api_key
         self.options = options
         self.writer = writer
+        writer.on_dropped = self._report_dropped
         self._stopping = threading.Event()
         self.wake_up = wake_up
         self._waiter = Waiter(self.wake_up, self._stopping.is_set)
@@ -212,7 +221,7 @@ class Reader:
                 Serving(self, link, budget).run()
             finally:
                 self._link = None
-                self.writer.end()
+                self.writer.end(self.counters.last_received)
                 link.close()
         except Aborted:
             return
@@ -237,6 +246,11 @@ class Reader:
         close_code = ending.close_code if isinstance(ending, (ProtocolError, TransportError)) else None
         code = error.code if isinstance(error, SessionLimitError) else None
         self.sink.event(Disconnected(reason=str(error), close_code=close_code, code=code))
+
+    def _report_dropped(self, command: ClientMessage, reason: str) -> None:
+        position = getattr(command, "token_account", None) or getattr(command, "position_id", None)
+        log.warning("%s for %s is dropped: %s", command.type, position, reason)
+        self.sink.event(CommandDropped(command=command.type, position=position, reason=reason))
 
     def _decide_wait(self, error: BaseException) -> float:
         self._wait = self.lifecycle.wait_after(error)
@@ -270,7 +284,7 @@ class Reader:
 
     def greeted(self, hello: HelloOk) -> None:
         """Limits, session id and the server's clock follow the latest ``hello_ok``, in mid-session too."""
-        self.hello_at = time.monotonic()
+        self.hello_at = boot_time_s()
         self.hello = hello
 
     def opened(self, hello: HelloOk) -> None:

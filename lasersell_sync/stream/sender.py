@@ -48,8 +48,8 @@ class StreamSender:
     """Sends commands; returning means written to the socket or queued for it, not received by the server.
 
     While there is no link, what describes the desired state (strategies, wallets) is remembered and sent on the next
-    connect; ``close_position`` and ``request_exit_signal`` wait for it, the last of each position only; ``ping`` and
-    ``mirror_buy_result`` raise.
+    connect; ``close_position`` and ``request_exit_signal`` wait for it, the last of each position only, and so does
+    each ``mirror_buy_result``; ``ping`` raises, and so does a command with an id that was never announced.
 
     Every method raises:
         ConfigurationError, StrategyError: an argument out of range, named; nothing was sent.
@@ -83,8 +83,8 @@ class StreamSender:
         validate_strategy(strategy, self._port.deadline_timeout_sec)
         account, position_id = select_position(position)
         if account is not None:
-            known_id = self._port.position_id_of(account)
-            position_id = known_id if known_id is not None else position_id
+            # A handle's own id may name another position by now.
+            position_id = self._port.position_id_of(account)
         if position_id is None:
             raise ConfigurationError("position", f"no position of token account {account} is announced (yet)")
         self.send(UpdatePositionStrategy(position_id=position_id, strategy=strategy))

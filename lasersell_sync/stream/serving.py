@@ -15,7 +15,7 @@ from lasersell_sync._log import logger, shorten
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import DecodeError, HandshakeError, ProtocolError, SendBufferFull, TransportError
 from lasersell_sync.messages import (
-    ClientMessage,
+    BalanceUpdate,
     ErrorMessage,
     ExitSignalWithTx,
     HelloOk,
@@ -25,7 +25,7 @@ from lasersell_sync.messages import (
     ServerMessage,
     UnknownMessage,
 )
-from lasersell_sync.stream.connection_events import CommandDropped, DecodeFailure
+from lasersell_sync.stream.connection_events import DecodeFailure
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch
 from lasersell_sync.stream.lifecycle import SESSION_REPLACED, handshake_error
 from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, intake_class
@@ -102,6 +102,7 @@ class Serving:
             PositionOpened: self._note_opened,
             PositionClosed: self._note_closed,
             ExitSignalWithTx: self._note_exit,
+            BalanceUpdate: self._note_balance,
             Pong: self._note_pong,
             UnknownMessage: self._note_unknown,
             ErrorMessage: self._note_error,
@@ -184,8 +185,10 @@ class Serving:
         dues = [self._reader.sink.tick()]
         if not self._live:
             dues.append(self._hello_budget.remaining_s())
-        elif reading:
-            dues.append(self._keepalive.due_in_s())
+        else:
+            dues.append(self._writer.announcements_due_in_s())
+            if reading:
+                dues.append(self._keepalive.due_in_s())
         return min((due for due in dues if due is not None), default=None)
 
     def _end_standstill(self) -> None:
@@ -202,6 +205,10 @@ class Serving:
                     f"no hello_ok within {self._options.connect_timeout_s:g} s of connecting: is this a stream server?"
                 )
             return
+        if self._writer.announcements_due_in_s() == 0.0:
+            self._writer.end_announcements()
+        if self._writer.awaits_exits:
+            self._writer.settle(self._counters.last_received)
         verdict = self._keepalive.verdict()
         if verdict is not None:
             raise TransportError("link", self._link.endpoint, verdict)
@@ -297,6 +304,11 @@ class Serving:
 
     def _note_exit(self, message: ExitSignalWithTx) -> bool:
         self._writer.observe_exit(message)
+        self._writer.note_sale(message, time.monotonic_ns())
+        return False
+
+    def _note_balance(self, message: BalanceUpdate) -> bool:
+        self._writer.note_balance(message)
         return False
 
     def _note_unknown(self, _message: UnknownMessage) -> bool:
@@ -319,13 +331,6 @@ class Serving:
             self._counters.clock_offset_ms = message.server_time_ms - (time.time() - took_s / 2) * 1000
         return own
 
-    def _tell_dropped(self, command: ClientMessage) -> None:
-        position = getattr(command, "token_account", None) or getattr(command, "position_id", None)
-        log.warning("%s for %s is dropped: the position is closed", command.type, position)
-        self._reader.sink.event(
-            CommandDropped(command=command.type, position=position, reason="the position was closed meanwhile")
-        )
-
     def _greet(self, message: ServerMessage, received_ns: int) -> None:
         """Before ``hello_ok``: it, an error in its place, or something to keep until it comes."""
         if isinstance(message, ErrorMessage) and message.code != CAPACITY_EXCEEDED:
@@ -338,8 +343,8 @@ class Serving:
         self._live = True
         for early, _ in self._early:
             # Before what waits is sent: the server's first words may be that its position is gone.
-            for command in self._writer.drop_pending(early) if isinstance(early, PositionClosed) else ():
-                self._tell_dropped(command)
+            if isinstance(early, PositionClosed):
+                self._writer.drop_pending(early)
         self._reader.opened(message)
         self._message(message, received_ns)
         for early, early_ns in self._early:

@@ -12,6 +12,7 @@ from lasersell_sync._backend import encode_frame
 from lasersell_sync.codec import client_message_to_text
 from lasersell_sync.exceptions import SendBufferFull, TransportError
 from lasersell_sync.messages import (
+    BalanceUpdate,
     ClientMessage,
     ExitSignalWithTx,
     Ping,
@@ -19,7 +20,8 @@ from lasersell_sync.messages import (
     PositionOpened,
     ServerMessage,
 )
-from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState
+from lasersell_sync.openings import OwnSales
+from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState, Dropped
 from lasersell_sync.stream.keepalive import OpenPings
 from lasersell_sync.stream.transport import Link
 
@@ -39,8 +41,22 @@ class FrameWriter:
     connect or sent after it, never neither.
     """
 
-    def __init__(self, desired: DesiredState, *, limit_bytes: int, wake_reader: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        desired: DesiredState,
+        *,
+        limit_bytes: int,
+        wake_reader: Callable[[], None],
+        announcements_s: float = 3.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        #: Called with a command that will not be sent and why; by the reader, without the lock.
+        self.on_dropped: Callable[[ClientMessage, str], None] = lambda *_: None
         self._desired = desired
+        self._announcements_s = announcements_s
+        self._clock = clock
+        #: When the server has announced what it announces; None: it has, or there is no session.
+        self._announced_at: float | None = None
         self._limit_bytes = limit_bytes
         self._wake_reader = wake_reader
         # Guards everything below, and the desired state.
@@ -53,8 +69,13 @@ class FrameWriter:
 
     # ── commands: any thread ─────────────────────────────────────────────────────────────────────────────────────
 
-    def command(self, message: ClientMessage) -> None:
+    def command(self, message: ClientMessage, *, when_announced: bool = False) -> None:
         """Send now, or hold for the next session.
+
+        Args:
+            message: the command.
+            when_announced: True: for a wish from before this session. It waits until its position is announced on this
+                link, or the time for that is over, and is dropped if the position was closed or opened again.
 
         Raises:
             SendBufferFull: the link takes nothing and the buffer is full.
@@ -63,18 +84,25 @@ class FrameWriter:
         """
         text = client_message_to_text(message)
         with self._lock:
+            if when_announced and self._can_write() and self._desired.must_wait(message):
+                self._desired.hold_back(message)
+                return
+            for_this_link = self._desired.for_this_link(message)
+            if for_this_link is not message:
+                message, text = for_this_link, client_message_to_text(for_this_link)
             if self._can_write() and self._desired.has_pending():
                 # As much as the link takes now is on its way, and what was accepted before comes first.
                 raise SendBufferFull(len(self._waiting), self._limit_bytes)
-            written = self._can_write() and self._write_command(message, text)
+            written = self._can_write() and self._desired.may_write(message) and self._write_command(message, text)
             if not written and not self._desired.hold(message) and not self._desired.holds_override(message):
                 raise TransportError(
                     "link",
                     "stream",
-                    f"there is no session now, and {message.type} cannot wait for the next one: "
-                    f"it would mean nothing there, or {MAX_PENDING:,} commands wait already",
+                    f"there is no session now, and {message.type} cannot wait for the next one: a ping, or a "
+                    f"position_id that was never announced, means nothing there, "
+                    f"or {MAX_PENDING:,} commands wait already",
                 )
-            self._desired.apply(message)
+            self._desired.apply(message, written=written)
 
     def position_id_of(self, token_account: str) -> int | None:
         """The id under which the server knows this account's position now."""
@@ -94,17 +122,43 @@ class FrameWriter:
         """``hello_ok`` came: send what was asked for since ``configure``."""
         with self._lock:
             self._live = True
+            self._desired.link_began()
+            self._announced_at = self._clock() + self._announcements_s
             self._write_pending()
 
-    def end(self) -> None:
-        """The link is gone; what it did not take is dropped with it."""
+    def end(self, alive_at: float | None = None) -> None:
+        """The link is gone; what it did not take is dropped with it.
+
+        Args:
+            alive_at: when its latest byte came, by the monotonic clock; None: none did.
+        """
+        dropped: list[Dropped] = []
         with self._lock:
             if self._live:
-                self._desired.link_lost()
+                dropped = self._desired.link_lost(alive_at)
             self._live = False
             self._link = None
+            self._announced_at = None
             self._waiting.clear()
             self._pings.forget()
+        self._report(dropped)
+
+    def announcements_due_in_s(self) -> float | None:
+        """Seconds until commands stop waiting for their position's announcement; None when none of them does."""
+        due_at = self._announced_at
+        return None if due_at is None else max(0.0, due_at - self._clock())
+
+    def end_announcements(self) -> None:
+        """The server has announced what it announces: what waited for it is sent."""
+        with self._lock:
+            self._announced_at = None
+            self._desired.announcements_over()
+            self._write_pending()
+
+    def settle(self, alive_at: float | None) -> None:
+        """Forget exit requests that have reached the server, for their link still lived at ``alive_at``."""
+        with self._lock:
+            self._desired.settle(alive_at)
 
     def app_ping(self) -> None:
         """Send an application ping of our own; its pong is not the user's."""
@@ -118,17 +172,24 @@ class FrameWriter:
         with self._lock:
             return self._pings.answered()
 
-    def drop_pending(self, message: PositionClosed) -> list[ClientMessage]:
-        """Forget the commands that wait for a position which this message closes; returns them."""
+    def drop_pending(self, message: PositionClosed) -> None:
+        """Forget the commands that wait for a position which this message closes, and report them."""
         with self._lock:
-            return self._desired.drop_pending(message)
+            dropped = self._desired.drop_pending(message)
+        self._report(dropped)
 
     def observe(self, message: ServerMessage) -> None:
-        """Follow positions, and send an override anew when its position is announced."""
+        """Follow positions, and send what waits for their announcement: an override, a request."""
         with self._lock:
-            self._desired.observe(message)
+            dropped = self._desired.observe(message)
             if self._desired.has_pending():
                 self._write_pending()
+        if dropped:
+            self._report(dropped)
+
+    def _report(self, dropped: list[Dropped]) -> None:
+        for command, reason in dropped:
+            self.on_dropped(command, reason)
 
     def observe_opened(self, message: PositionOpened) -> None:
         """As ``observe``; without the lock when it is no news. Only the reader makes news of positions."""
@@ -144,7 +205,7 @@ class FrameWriter:
     def awaits_exits(self) -> bool:
         """True when an exit signal may answer a request that was sent; without the lock, for the reader."""
         # While a command is being written its answer may come before it is noted as sent; ``observe`` waits for that.
-        return self._lock.locked() or bool(self._desired.unanswered or self._desired.asked_twice)
+        return self._lock.locked() or bool(self._desired.unanswered)
 
     def control(self, opcode: int, payload: bytes = b"") -> None:
         """Send a ping, pong or close frame."""
@@ -155,7 +216,22 @@ class FrameWriter:
         """Write what waits, as far as the link takes it."""
         with self._lock:
             self._flush()
+            self._note_flushed()
             self._write_pending()
+
+    def note_sale(self, message: ExitSignalWithTx, received_ns: int) -> None:
+        """Remember an exit signal, which may explain the entry of the next announcement; for the reader."""
+        self._desired.note_sale(message, received_ns)
+
+    def note_balance(self, message: BalanceUpdate) -> None:
+        """As ``note_sale``."""
+        if message.token_account is not None and self._desired.sales.any:
+            self._desired.sales.balance((message.wallet_pubkey, message.token_account), message.tokens)
+
+    @property
+    def sales(self) -> OwnSales:
+        """What the exit signals say about the openings of positions; the reader's."""
+        return self._desired.sales
 
     @property
     def waiting_bytes(self) -> int:
@@ -178,9 +254,14 @@ class FrameWriter:
         if not self._write_text(text):
             return False
         self._desired.sent(message)
+        self._note_flushed()
         if isinstance(message, Ping):
             self._pings.sent(own=False)
         return True
+
+    def _note_flushed(self) -> None:
+        if self._link is not None and not self.waiting_bytes:
+            self._desired.flushed()
 
     def _write_text(self, text: str) -> bool:
         written = self._write(TEXT, text.encode())

@@ -246,6 +246,36 @@ def test_a_deadline_asks_for_the_exit_once() -> None:
         assert exits(peer)[1]["token_account"] == OTHER_WALLET
 
 
+def test_update_strategy_that_fails_leaves_another_threads_deadline() -> None:
+    """The command fails while another thread has just set a deadline of its own."""
+    with session_with(deadline=30) as (session, _):
+        connection = session.connection
+        command = connection.command
+
+        def fail(*_: Any, **__: Any) -> None:
+            connection.command = command  # type: ignore[method-assign]
+            session.update_strategy(STRATEGY, deadline_timeout_sec=77)
+            raise TransportError("link", "stream", "broken")
+
+        connection.command = fail  # type: ignore[method-assign]
+        with pytest.raises(TransportError):
+            session.update_strategy(STRATEGY, deadline_timeout_sec=5)
+        assert connection.deadline_timeout_sec == 77
+        assert session._state.deadlines.timeout_s == 77
+
+
+def test_a_strategy_without_conditions_is_checked_with_the_deadline_of_now() -> None:
+    """A deadline counts as a condition, wherever the strategy is set."""
+    nothing = StrategyConfig(target_profit_pct=0.0, stop_loss_pct=0.0)
+    with session_with(deadline=0) as (session, _):
+        with pytest.raises(StrategyError):
+            session.update_strategy(nothing)
+        session.update_strategy(nothing, deadline_timeout_sec=100)
+        session.update_strategy(nothing)
+        session.sender().update_strategy(nothing)
+        session.connection.sender().update_strategy(nothing)
+
+
 def test_a_reannounced_position_keeps_its_deadline() -> None:
     """A reconnect does not start the clock anew, also when the server gives no opening time."""
 

@@ -164,32 +164,135 @@ def test_an_exit_signal_that_cannot_be_read_is_asked_for_again_a_few_times() -> 
         assert all(isinstance(failure, DecodeFailure) for failure in kept)
 
 
-def test_an_exit_request_cut_off_by_a_broken_link_is_sent_once_more() -> None:
-    """Once per position, not for ever, and not when it was answered."""
+def test_exit_request_on_short_links_is_sent_on_each_until_it_is_answered() -> None:
+    """Each link ends right after the request came; nothing says that the server read it."""
 
     def script(peer: Peer) -> None:
         peer.greet()
         peer.send(opened(), opened(8, account=OTHER_WALLET))
         peer.serve()
 
-    with ScriptedServer(script) as server, connect(server, stable_after_s=0.001) as session:
+    def requests(peer: Peer) -> list[dict[str, Any]]:
+        return [message for message in peer.received if message["type"] == "request_exit_signal"]
+
+    with ScriptedServer(script) as server, connect(server, stable_after_s=60) as session:
         settled(session, 3)
         first = server.peer()
         session.sender().request_exit_signal(ACCOUNT, 300)
         session.sender().request_exit_signal(8)
-        until(lambda: len(first.received) == 3)
+        until(lambda: len(requests(first)) == 2)
         first.send(exit_signal(8, account=OTHER_WALLET))
         settled(session, 4)
         first.abort()
-        second = server.peer()
-        until(lambda: len(second.received) == 2)
-        assert second.received[1] == {"type": "request_exit_signal", "token_account": ACCOUNT, "slippage_bps": 300}
-        second.abort()
-        third = server.peer()
-        session.wait_for(lambda event: event.type == "connected" and event.message.hello.session_id == 3, PATIENCE_S)
+        for _ in range(4):
+            peer = server.peer()
+            until(lambda peer=peer: requests(peer))
+            assert requests(peer) == [{"type": "request_exit_signal", "token_account": ACCOUNT, "slippage_bps": 300}]
+            peer.abort()
+        peer = server.peer()
+        until(lambda: requests(peer))
+        peer.send(exit_signal(7))
+        session.wait_for(lambda e: e.type == "exit_signal_with_tx" and e.message.position_id == 7, PATIENCE_S)
+        peer.abort()
+        last = server.peer()
+        session.wait_for(lambda e: e.type == "connected" and e.message.hello.session_id == 7, PATIENCE_S)
         session.sender().ping(1)
-        until(lambda: third.received and third.received[-1]["type"] == "ping")
-        assert [message["type"] for message in third.received] == ["configure", "ping"]
+        until(lambda: last.received and last.received[-1]["type"] == "ping")
+        assert requests(last) == []
+
+
+def test_exit_request_on_a_link_that_then_lived_is_not_sent_again() -> None:
+    """The link's life is what the server's bytes show, not how long its loss went unnoticed."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.send(opened())
+        peer.serve()
+
+    with ScriptedServer(script) as server, connect(server, stable_after_s=0.05, resync_grace_s=0.1) as session:
+        settled(session, 2)
+        first = server.peer()
+        session.sender().request_exit_signal(ACCOUNT)
+        until(lambda: len(first.received) == 2)
+        threading.Event().wait(0.1)
+        first.send(pnl())
+        settled(session, 3)
+        first.abort()
+        second = server.peer()
+        session.wait_for("resynced", PATIENCE_S)
+        session.sender().ping(1)
+        until(lambda: second.received and second.received[-1]["type"] == "ping")
+        assert [message["type"] for message in second.received] == ["configure", "ping"]
+
+
+@pytest.mark.parametrize("by", ["a deadline", "a request"])
+def test_wish_for_an_opening_that_ended_unseen_is_dropped_and_reported(by: str) -> None:
+    """Its position was closed and opened again while there was no link: the new one is not sold by the old wish."""
+    now_ms = 1_700_000_000_000  # the server's clock in hello()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        if peer.number == 1:
+            peer.send(opened(opened_at_ms=now_ms - 1000))
+        else:
+            # Well after the greeting.
+            threading.Event().wait(0.2)
+            peer.send(opened(9, opened_at_ms=now_ms))
+        peer.serve()
+
+    down = threading.Event()
+    deadline = 1.2 if by == "a deadline" else 0
+    refuse = lambda request: refusal(503)(request) if down.is_set() else None  # noqa: E731
+    with ScriptedServer(script, refuse=refuse) as server, connect(server, deadline=deadline) as session:
+        settled(session, 2)
+        down.set()
+        server.peer().abort()
+        session.wait_for("reconnecting", PATIENCE_S)
+        if by == "a request":
+            session.request_exit_signal(session.positions()[0])
+        else:
+            until(lambda: session._state.deadlines._fired)
+        down.clear()
+        second = server.peer()
+        dropped = session.wait_for("command_dropped", PATIENCE_S).message
+        assert (dropped.command, dropped.position) == ("request_exit_signal", ACCOUNT)
+        assert "opened again" in dropped.reason
+        if by == "a deadline":
+            # The new opening has one of its own.
+            remaining_s = session._state.deadlines.remaining_s(session.positions()[0].key)
+            assert remaining_s is not None
+        session.sender().ping(1)
+        until(lambda: second.received and second.received[-1]["type"] == "ping")
+        assert [message["type"] for message in second.received] == ["configure", "ping"]
+
+
+def test_wish_for_a_position_that_is_not_announced_again_is_sent_after_the_grace() -> None:
+    """A server that announces nothing again is asked all the same, once its time for announcements is over."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        if peer.number == 1:
+            peer.send(opened())
+        peer.serve()
+
+    down = threading.Event()
+    refuse = lambda request: refusal(503)(request) if down.is_set() else None  # noqa: E731
+    with ScriptedServer(script, refuse=refuse) as server, connect(server, resync_grace_s=0.3) as session:
+        settled(session, 2)
+        handle = session.positions()[0]
+        down.set()
+        server.peer().abort()
+        session.wait_for("reconnecting", PATIENCE_S)
+        session.request_exit_signal(handle)
+        session.sender().request_exit_signal(OTHER_WALLET)  # was never announced: nothing to wait for
+        session.sender().mirror_buy_result(MINT, success=True)
+        down.clear()
+        second = server.peer()
+        until(lambda: len(second.received) == 4)
+        assert [message["type"] for message in second.received] == [
+            "configure", "request_exit_signal", "mirror_buy_result", "request_exit_signal",
+        ]  # fmt: skip
+        assert second.received[3]["token_account"] == ACCOUNT
 
 
 def test_a_command_whose_position_closed_meanwhile_is_dropped_with_a_report() -> None:

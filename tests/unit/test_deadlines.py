@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
+from lasersell_sync import timeouts
 from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.session import deadlines
 from lasersell_sync.session.deadlines import SLACK, DeadlineClock
 from tests.support.waiting import PATIENCE_S, until
 
@@ -119,6 +122,82 @@ def test_a_link_that_comes_back_while_it_is_found_missing_is_not_missed() -> Non
     clock.start(handle("a"), age_s=1)
     assert [fired.next(), fired.next()] == ["a", "a"]
     until(lambda: clock.remaining_s(handle("a").key) is None)
+    clock.stop()
+
+
+def test_a_request_that_cannot_be_given_away_is_tried_again_without_a_word_of_the_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The send buffer was full on a link that lives on: nobody calls ``retry_due``."""
+    monkeypatch.setattr(deadlines, "TRY_AGAIN_S", 0.01)
+    fired = Fired()
+    fired.answer = False
+    clock = DeadlineClock(fired)
+    clock.set_timeout(0.001)
+    clock.start(handle("a"), age_s=1)
+    assert [fired.next() for _ in range(3)] == ["a"] * 3
+    fired.answer = True
+    until(lambda: clock.remaining_s(handle("a").key) is None)
+    clock.stop()
+
+
+def test_a_deadline_started_anew_while_the_old_one_fires_is_not_done_with_it() -> None:
+    """The position was opened again: what fired was the deadline of the opening before."""
+    fired: queue.Queue[str] = queue.Queue()
+
+    def fire(key: PositionKey) -> bool:
+        if fired.empty():
+            clock.cancel(key)
+            clock.start(handle("a"), age_s=1)
+        fired.put(key.token_account)
+        return True
+
+    clock = DeadlineClock(fire)
+    clock.set_timeout(0.001)
+    clock.start(handle("a"), age_s=1)
+    until(lambda: fired.qsize() == 2)
+    until(lambda: clock.remaining_s(handle("a").key) is None)
+    clock.stop()
+
+
+def test_a_deadline_counts_the_time_of_a_suspended_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread waits on a clock that stood still; it looks at the boot-time clock by itself, and on reconnects."""
+    monkeypatch.setattr(deadlines, "LOOK_AGAIN_S", 0.01)
+    suspended_s = [0.0]
+    monkeypatch.setattr(timeouts.time, "clock_gettime", lambda _: timeouts.time.monotonic() + suspended_s[0])
+    fired = Fired()
+    clock = DeadlineClock(fired)
+    clock.set_timeout(10_000)
+    clock.start(handle("a"), age_s=None)
+    suspended_s[0] = 9_000.0
+    assert (clock.remaining_s(handle("a").key) or 0.0) < 1_001
+    suspended_s[0] = 10_001.0
+    assert fired.next() == "a"
+    clock.stop()
+
+
+def test_the_boot_time_clock_is_the_systems() -> None:
+    assert timeouts.boot_time_s() == pytest.approx(time.clock_gettime(time.CLOCK_BOOTTIME), abs=5)
+
+
+def test_a_thread_that_cannot_be_started_is_started_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is raised on the reader, and the deadline is met once the system has a thread again."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fired = Fired()
+    clock = DeadlineClock(fired)
+    clock.set_timeout(0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        clock.start(handle("a"), age_s=1)
+        assert clock.tick() is not None
+    assert "can't start new thread" in caplog.text
+    assert clock.tick() is None
+    assert fired.next() == "a"
     clock.stop()
 
 

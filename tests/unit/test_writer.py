@@ -261,9 +261,11 @@ def test_a_command_that_meets_a_broken_link_waits_for_the_next() -> None:
     assert rig.woken
     rig.writer.command(ClosePosition(token_account="a"))
     rig.writer.command(UpdateStrategy(strategy=SECOND))
-    for message in (Ping(client_time_ms=1), MirrorBuyResult(mint="m", success=True)):
+    for message in (Ping(client_time_ms=1), ClosePosition(position_id=99)):
         with pytest.raises(TransportError, match="no session"):
             rig.writer.command(message)
+    for success in (True, False, True):
+        rig.writer.command(MirrorBuyResult(mint="m", success=success))
     rig.writer.app_ping()
     rig.writer.control(PING)
     assert rig.writer.commands_sent == sent
@@ -271,7 +273,10 @@ def test_a_command_that_meets_a_broken_link_waits_for_the_next() -> None:
     rig.writer.end()
     again = rig.connect()
     assert again.messages()[0]["strategy"]["target_profit_pct"] == 2.0
-    assert [command["type"] for command in again.commands()] == ["request_exit_signal", "close_position"]
+    assert [command["type"] for command in again.commands()] == [
+        "request_exit_signal", "close_position", *["mirror_buy_result"] * 3,
+    ]  # fmt: skip
+    assert [command["success"] for command in again.commands()[2:]] == [True, False, True]
 
 
 def test_the_newer_of_two_requests_survives_a_broken_link() -> None:
