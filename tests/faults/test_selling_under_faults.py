@@ -19,7 +19,7 @@ from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 import lasersell_sync as ls
-from lasersell_sync.autosell import journal as journal_module
+from lasersell_sync.autosell import journal_file
 from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.sandbox import Policies
 from lasersell_sync.trading._json_rpc import RpcClient
@@ -372,7 +372,7 @@ def test_the_journal_is_not_to_be_written_for_a_while(
 ):
     """Told as a problem; what cannot be written down is not done, and not forgotten."""
     stage = still_stage
-    monkeypatch.setattr(journal_module, "_BUSY_S", 0.05)
+    monkeypatch.setattr(journal_file, "_BUSY_S", 0.05)
     with ls.Journal(stage.journal_path) as journal, stage.selling(journal=journal):
         if is_sent:
             stage.sandbox.faults.transactions("late", landing_delay_ms=5_000)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.chain import Chain
+from lasersell_sync.sandbox.transactions import Transaction
 
 #: What the server calls an exit that the client asked for: no wish of its own.
 ASKED_FOR = "manual_sell"
@@ -39,7 +39,7 @@ class Arrival:
     signature: str
     wallet: str
     mint: str
-    transaction: VersionedTransaction
+    transaction: Transaction
     at: float
     slot: int
     copies: int = 1
@@ -80,15 +80,15 @@ class Overseer:
         return watched
 
     def _watching_sendings(self, send: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(transaction: VersionedTransaction, **options: Any) -> Any:
+        def watched(transaction: Transaction, **options: Any) -> Any:
             self._exchange.instruct_chain(lambda chain: self._arrived(chain, transaction))
             return send(transaction, **options)
 
         return watched
 
-    def _arrived(self, chain: Chain, transaction: VersionedTransaction) -> None:
+    def _arrived(self, chain: Chain, transaction: Transaction) -> None:
         """With the chain standing still: is every earlier transaction of this position dead, or has it landed?"""
-        signature, keys = str(transaction.signatures[0]), [str(key) for key in transaction.message.account_keys]
+        signature, keys = str(transaction.signatures[0]), [str(key) for key in transaction.keys]
         mint = next((mint for mint in self._sandbox.mints if mint in keys), "")
         with self._lock:
             known = self.arrivals.get(signature)
@@ -137,9 +137,9 @@ class Overseer:
         return any(latest.get(wish.wallet, 0.0) < wish.at for wish in wishes)
 
 
-def _has_landed(chain: Chain, transaction: VersionedTransaction) -> bool:
+def _has_landed(chain: Chain, transaction: Transaction) -> bool:
     return transaction.signatures[0] in chain._landed
 
 
-def _may_land(chain: Chain, transaction: VersionedTransaction) -> bool:
-    return not _has_landed(chain, transaction) and chain.slots.accepts(transaction.message.recent_blockhash)
+def _may_land(chain: Chain, transaction: Transaction) -> bool:
+    return not _has_landed(chain, transaction) and chain.slots.accepts(transaction.blockhash)

@@ -394,7 +394,6 @@ def test_what_precedes_an_action_is_on_the_disk(journal: Journal):
 
     for step in (
         lambda: journal.signed(exit_id, signature="sig", blockhash="hash"),
-        lambda: journal.settled(exit_id, "sig", SellOutcome.EXPIRED, slot=None, detail=""),
         lambda: journal.asking(exit_id, slippage_bps=1),
         lambda: journal.finished(exit_id, SellOutcome.EXPIRED, detail=""),
     ):
@@ -402,4 +401,4 @@ def test_what_precedes_an_action_is_on_the_disk(journal: Journal):
         assert mode() == 1  # NORMAL
         step()
         flushed.append(mode())
-    assert flushed == [2, 2, 2, 2]  # FULL
+    assert flushed == [2, 2, 2]  # FULL
