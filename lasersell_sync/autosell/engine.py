@@ -195,7 +195,7 @@ class AutoSeller:
     def close(self, timeout: float | None = 5.0) -> None:
         """Follow nothing more. What may still land is reported ``UNKNOWN``; the journal knows how to go on.
 
-        Idempotent, from any thread, also from a callback. In a forked child it does nothing: the sales are the parent's.
+        Idempotent, from any thread, also from a callback. A forked child does nothing here: the sales are the parent's.
 
         Args:
             timeout: seconds to wait for callbacks that run; one that still does is named in a warning and left behind.

@@ -181,9 +181,9 @@ class Journal:
     """The record of one ``AutoSeller``'s exits.
 
     What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only
-    on its way there, before the method returns; it outlives a loss of power. What several threads write at the same time is
-    committed together. One process at a time may write: the file is locked by what it is, so every link to it is the
-    same journal, and a forked child does not keep the lock. Others may read: ``Journal(path, read_only=True)``,
+    on its way there, before the method returns; it outlives a loss of power. What several threads write at the same
+    time is committed together. One process at a time may write: the file is locked by what it is, so every link to it
+    is the same journal, and a forked child does not keep the lock. Others may read: ``Journal(path, read_only=True)``,
     ``lasersell-sync journal``. A file that is deleted while it is in use is written anew and logged; while another
     file is in its place, nothing is written and nothing is sold (``JournalError``, ``replaced``).
 

@@ -1,7 +1,7 @@
 """Slots, blocks and blockhashes: the chain's clock.
 
-A slot is 200 ms of the exchange's clock, which may run faster than the wall's. A block is made in each but those that are
-skipped. Nothing ticks in the background: the current slot is worked out when asked.
+A slot is 200 ms of the exchange's clock, which may run faster than the wall's. A block is made in each but those that
+are skipped. Nothing ticks in the background: the current slot is worked out when asked.
 """
 
 from __future__ import annotations
