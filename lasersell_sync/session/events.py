@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     # Its default (PEP 696) is for type checkers: a bare ``StreamEvent`` is one of any message.
     from typing_extensions import TypeVar
 
-    M = TypeVar("M", default=Any)
+    M_co = TypeVar("M_co", default=Any, covariant=True)
 else:
     from typing import TypeVar
 
-    M = TypeVar("M")
+    M_co = TypeVar("M_co", covariant=True)
 
 __all__ = [
     "EVENT_TYPES",
@@ -116,7 +116,7 @@ EventMessage: TypeAlias = ServerMessage | ConnectionEvent | HandlerError | Handl
 
 
 @attrs.frozen(weakref_slot=False)
-class StreamEvent(Generic[M]):
+class StreamEvent(Generic[M_co]):
     """One thing that happened.
 
     For type checkers it is generic in its message: a handler of exits may say ``StreamEvent[ExitSignalWithTx]``; a bare
@@ -133,7 +133,7 @@ class StreamEvent(Generic[M]):
     """
 
     type: str
-    message: M
+    message: M_co
     handle: PositionHandle | None = None
     received_ns: int = 0
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, WaitTimeoutError
@@ -16,7 +16,7 @@ from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
-from lasersell_sync.session.events import StreamEvent, event_type
+from lasersell_sync.session.events import EventMessage, StreamEvent, event_type
 from lasersell_sync.session.health import Health
 from lasersell_sync.session.state import SessionState
 from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
@@ -33,6 +33,8 @@ from lasersell_sync.timeouts import TimeBudget
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from lasersell_sync.session.typed_events import EventName, On, WaitFor
+
 __all__ = ["StreamSession"]
 
 log = logger("session")
@@ -42,9 +44,6 @@ class _End(Enum):
     """What ``close`` ends when it is given no position."""
 
     SESSION = "session"
-
-
-_H = TypeVar("_H", bound=Handler)
 
 
 class StreamSession:
@@ -173,34 +172,34 @@ class StreamSession:
 
     # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @overload
-    def on(self, event: str | type, handler: None = None) -> Callable[[_H], _H]: ...
-    @overload
-    def on(self, event: str | type, handler: _H) -> _H: ...
-    def on(self, event: str | type, handler: _H | None = None) -> _H | Callable[[_H], _H]:
-        """Call ``handler(event)`` for each event of a type; also a decorator.
+    if TYPE_CHECKING:
+        on: On
+    else:
 
-        Args:
-            event: a type's name (``"pnl_update"``, ``"disconnected"``), its class (``PnlUpdate``), or ``"*"`` for every
-                event, connection events included, after the specific handlers.
-            handler: called with a StreamEvent, on the thread that ``dispatch`` chose; its return value is ignored.
+        def on(self, event, handler=None):
+            """Call ``handler(event)`` for each event of a type; also a decorator.
 
-        Raises:
-            ValueError: there is no such event; the nearest name is given.
-        """
-        if handler is not None:
-            self._registry.add(event, handler)
-            return handler
+            Args:
+                event: a type's name (``"pnl_update"``, ``"disconnected"``), its class (``PnlUpdate``), or ``"*"`` for
+                    every event, connection events included, after the specific handlers. Type checkers know the
+                    message of each (``EventName`` lists the names).
+                handler: called with a StreamEvent, on the thread that ``dispatch`` chose; its return value is ignored.
 
-        event_type(event)
+            Raises:
+                ValueError: there is no such event; the nearest name is given.
+            """
+            if handler is not None:
+                self._registry.add(event, handler)
+                return handler
+            event_type(event)
 
-        def register(decorated: _H) -> _H:
-            self._registry.add(event, decorated)
-            return decorated
+            def register(decorated):
+                self._registry.add(event, decorated)
+                return decorated
 
-        return register
+            return register
 
-    def off(self, event: str | type, handler: Handler | None = None) -> None:
+    def off(self, event: EventName | type, handler: Handler | None = None) -> None:
         """Forget a handler, or with None all handlers of that type."""
         self._registry.remove(event, handler)
 
@@ -263,11 +262,11 @@ class StreamSession:
     # ── queue and loop ───────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def events(self) -> EventQueue[StreamEvent]:
+    def events(self) -> EventQueue[StreamEvent[EventMessage]]:
         """The lanes as a queue: ``get``, ``get_nowait``, ``get_batch``, ``task_done``, ``join`` as queue.Queue's."""
         return self._events
 
-    def recv(self, timeout: float | None = None) -> StreamEvent | None:
+    def recv(self, timeout: float | None = None) -> StreamEvent[EventMessage] | None:
         """The next event; None once the session was closed and everything was read.
 
         Args:
@@ -286,31 +285,35 @@ class StreamSession:
         except queue.Empty:
             raise self._timed_out("an event", timeout) from None
 
-    def __iter__(self) -> Iterator[StreamEvent]:
+    def __iter__(self) -> Iterator[StreamEvent[EventMessage]]:
         while (event := self.recv()) is not None:
             yield event
 
-    def wait_for(
-        self,
-        wanted: str | type | Callable[[StreamEvent], bool],
-        timeout: float | None = None,
-        *,
-        only_new: bool = False,
+    if TYPE_CHECKING:
+        wait_for: WaitFor
+    else:
+
+        def wait_for(self, wanted, timeout=None, *, only_new=False):
+            """Wait until something happens, without consuming it; works beside every way to consume.
+
+            High-lane events that happened before the call are found too (the latest 1 024), but none twice: each call
+            goes on after the event that the last one returned. Low-lane events count from the call on.
+
+            Args:
+                wanted: an event's name or class, or a predicate, called on this thread. Type checkers know the message
+                    of a name or class.
+                timeout: seconds; None for ever.
+                only_new: only events from the call on, whatever happened before; other calls' places are not moved.
+
+            Raises:
+                WaitTimeoutError: it did not happen in time; a ``queue.Empty`` and a ``TimeoutError``, too.
+                StreamClosed: the session was closed; its cause, when it failed.
+            """
+            return self._wait(wanted, timeout, only_new=only_new)
+
+    def _wait(
+        self, wanted: str | type | Callable[[StreamEvent], bool], timeout: float | None, *, only_new: bool
     ) -> StreamEvent:
-        """Wait until something happens, without consuming it; works beside every way to consume.
-
-        High-lane events that happened before the call are found too (the latest 1 024), but none twice: each call goes
-        on after the event that the last one returned. Low-lane events count from the call on.
-
-        Args:
-            wanted: an event's name or class, or a predicate, called on this thread.
-            timeout: seconds; None for ever.
-            only_new: only events from the call on, whatever happened before; other calls' places are not moved.
-
-        Raises:
-            WaitTimeoutError: it did not happen in time; a ``queue.Empty`` and a ``TimeoutError``, too.
-            StreamClosed: the session was closed; its cause, when it failed.
-        """
         self._guard.check()
         if callable(wanted) and not isinstance(wanted, type):
             accepts, words = wanted, "an event that the predicate accepts"

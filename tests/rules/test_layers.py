@@ -94,6 +94,7 @@ INNER_LAYERS = {
         ["memory", "dispatch", "resync"],
         ["position_tracker"],
         ["state"],
+        ["typed_events"],
         ["stream_session"],
     ],
 }

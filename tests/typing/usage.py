@@ -6,11 +6,16 @@ from typing_extensions import assert_type
 
 from lasersell_sync import (
     AutoSeller,
+    Disconnected,
     ExitSignalWithTx,
     Journal,
     LegPlan,
+    MirrorBuyFailed,
     PnlUpdate,
+    PositionClosed,
     PositionHandle,
+    PositionOpened,
+    Resynced,
     SellOutcome,
     SellPolicy,
     SellReport,
@@ -46,7 +51,7 @@ with StreamSession.connect(client, configure, dispatch="per_lane") as session:
     assert_type(session, StreamSession)
 
     @session.on("exit_signal_with_tx")
-    def on_exit(event: StreamEvent) -> None:
+    def on_exit(event: StreamEvent) -> None:  # a bare one holds any message
         if isinstance(event.message, ExitSignalWithTx):
             assert_type(event.message.unsigned_tx_b64, str)
             assert_type(event.message.sell_tokens, int | None)
@@ -55,12 +60,44 @@ with StreamSession.connect(client, configure, dispatch="per_lane") as session:
     def on_pnl(event: StreamEvent[PnlUpdate]) -> None:
         assert_type(event.message.profit_units, int)
 
-    session.on("position_closed", lambda event: print(event.message.reason))
+    @session.on("disconnected")
+    def on_disconnected(event: StreamEvent[Disconnected]) -> None:
+        assert_type(event.message, Disconnected)
 
-    assert_type(session.events.get(timeout=1.0), StreamEvent)
-    assert_type(session.recv(), StreamEvent | None)
+    # The message of a lambda is known, and a typo in it is found.
+    session.on("position_closed", lambda event: print(event.message.reason))
+    session.on("position_closed", lambda event: print(event.message.raeson))  # type: ignore[call-overload]
+    session.on(PositionClosed, lambda event: print(event.message.raeson))  # type: ignore[attr-defined]
+    session.on("pnl_updates", print)  # type: ignore[call-overload]
+    session.on(int, print)  # type: ignore[type-var]
+    session.on("position_closed", on_pnl)  # type: ignore[call-overload]  # another event's handler
+    session.off("pnl_updates")  # type: ignore[arg-type]
+    session.on("*", lambda event: print(event.handle))
+
+    assert_type(session.wait_for(PositionClosed), StreamEvent[PositionClosed])
+    assert_type(session.wait_for("position_opened", 5.0).message, PositionOpened)
+    assert_type(session.wait_for("resynced", timeout=5.0, only_new=True).message, Resynced)
+    assert_type(session.wait_for(lambda event: event.type == "closed"), StreamEvent)
+    session.wait_for("position_closes")  # type: ignore[call-overload]
+    session.close(None)  # type: ignore[arg-type]
+
+    assert_type(session.events.get(timeout=1.0).handle, PositionHandle | None)
+    received = session.recv()
+    if received is not None and isinstance(received.message, PnlUpdate):
+        assert_type(received.message.profit_units, int)
     for event in session:
         assert_type(event.handle, PositionHandle | None)
+        print(event.message.profit_units)  # type: ignore[union-attr]  # not every message has it
+        match event.message:
+            case PnlUpdate(profit_units=profit):
+                assert_type(profit, int)
+                print(event.message.profit_unit)  # type: ignore[attr-defined]
+            case ExitSignalWithTx() as exit_signal:
+                assert_type(exit_signal, ExitSignalWithTx)
+            case PositionClosed(reason=reason) | MirrorBuyFailed(reason=reason):
+                assert_type(reason, str)
+            case Disconnected() as lost:
+                assert_type(lost, Disconnected)
     for handle in session.positions():
         assert_type(session.pnl(handle), PnlUpdate | None)
     assert_type(session.get_slippage_bands(1), tuple[SlippageBand, ...] | None)
