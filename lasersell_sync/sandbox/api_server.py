@@ -14,12 +14,14 @@ from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS
 from lasersell_sync.sandbox.currencies import CURRENCIES
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.http_server import json_response
-from lasersell_sync.sandbox.json_fields import BadField, Fields, decode_object
+from lasersell_sync.sandbox.json_fields import U64_MAX, BadField, Fields, decode_object
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.orders import Delivery, OrderRejected, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.pools import BPS
 
 SEND_MODES = ("rpc", *TIP_ACCOUNTS)
+_HISTORY_PAGE, _MAX_HISTORY_PAGE = 50, 200
+_MAX_DIGITS = 20
 _MAX_PARTNER_BPS = 50
 _MAX_PARTNER_LAMPORTS = 50_000_000
 #: Of SOL or USD1: more than anybody has.
@@ -64,6 +66,7 @@ class ApiServer:
             "/v1/sell": {"POST": self._sell},
             "/v1/wallets/register": {"POST": self._register},
             "/v1/wallets": {"DELETE": self._remove},
+            "/v1/history": {"GET": self._history},
             "/v1/account": {"GET": lambda key_id, _request: self._exchange.tier(key_id).account_answer()},
         }
 
@@ -122,6 +125,16 @@ class ApiServer:
         self._exchange.remove_wallet(key_id, wallet)
         return {"wallet_pubkey": str(wallet), "removed": True}
 
+    # -- past trades
+
+    def _history(self, key_id: str, request: Request) -> dict[str, object]:
+        limit = _query_integer(request, "limit", default=_HISTORY_PAGE, most=_MAX_HISTORY_PAGE)
+        if not limit:
+            raise BadField(f"limit must be from 1 to {_MAX_HISTORY_PAGE}")
+        offset = _query_integer(request, "offset", default=0, most=U64_MAX)
+        mint, wallet = _query_pubkey(request, "mint"), _query_pubkey(request, "wallet")
+        return self._exchange.history(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
+
     # -- trades
 
     def _buy(self, key_id: str, request: Request) -> dict[str, object]:
@@ -178,6 +191,20 @@ class ApiServer:
         if partner_fee is not None and partner_fee.bps is not None and not listing.quote.is_native:
             raise BadField("partner_fee_bps needs a market that trades against SOL; use partner_fee_lamports")
         return _Trade(listing, user, slippage_bps, delivery, partner_fee)
+
+
+def _query_integer(request: Request, name: str, *, default: int, most: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or int(text) > most:
+        raise BadField(f"{name} must be an integer from 0 to {most}")
+    return int(text)
+
+
+def _query_pubkey(request: Request, name: str) -> Pubkey | None:
+    text = request.args.get(name)
+    return None if text is None else Fields({name: text}).pubkey(name)
 
 
 def _mint(fields: Fields) -> Pubkey:

@@ -19,6 +19,10 @@ class InvalidStrategy(ValueError):
     """A strategy's numbers make no sense; ``str()`` names the field."""
 
 
+#: As many levels has a ladder in the desktop app.
+_MAX_LEVELS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Ping:
     """Asks for the server's clock."""
@@ -288,6 +292,8 @@ def read_strategy(fields: Fields) -> Strategy:
 
 def _ladder(rungs: list[tuple[Fields, float, float, float]]) -> tuple[Level, ...]:
     last_profit_pct = 0.0
+    if len(rungs) > _MAX_LEVELS:
+        raise InvalidStrategy(f"take_profit_levels must have at most {_MAX_LEVELS} levels, not {len(rungs)}")
     levels = []
     for fields, profit_pct, sell_pct, trailing_stop_pct in rungs:
         if profit_pct <= last_profit_pct:

@@ -461,6 +461,13 @@ class Exchange:
         with self._lock:
             return self._rest_limiter.wait_s(key_id, self._clock.target_s())
 
+    def history(
+        self, key_id: str, *, limit: int, offset: int, mint: Pubkey | None, wallet: Pubkey | None
+    ) -> dict[str, object]:
+        """A page of a key's trades, newest first; see ``TradeHistory``."""
+        with self._lock:
+            return self._desk.positions.history.page(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
+
     def remove_wallet(self, key_id: str, wallet: Pubkey) -> None:
         """Take a wallet from under a key; running sessions keep it."""
         with self._lock:

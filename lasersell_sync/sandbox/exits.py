@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 
 from lasersell_sync.sandbox import wire
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.orders import OrderDesk
+from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.pools import max_sell_tokens, sell_fill
 from lasersell_sync.sandbox.positions import Position
 from lasersell_sync.sandbox.routing_fees import NO_ROUTING_FEE, RoutingFee
 from lasersell_sync.sandbox.sessions import Session
-from lasersell_sync.sandbox.strategies import LADDER_LEVEL, Exit, Watch
+from lasersell_sync.sandbox.strategies import LADDER_LEVEL, Exit, Readings, Watch
 
 _log = logging.getLogger("lasersell_sync.sandbox.stream")
 
@@ -21,6 +23,8 @@ _log = logging.getLogger("lasersell_sync.sandbox.stream")
 DEFAULT_EXIT_SLIPPAGE_BPS = 2_000
 #: What a pool "absorbs" for the liquidity guard: the widest of the published bands.
 GUARD_SLIPPAGE_BPS = 1_000
+#: How far below the entry the breakeven trail lies, where a policy says so.
+BREAKEVEN_MARGIN_PCT = 2
 
 
 class ExitDesk:
@@ -29,7 +33,12 @@ class ExitDesk:
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, market: Market, orders: OrderDesk, now_ms: Callable[[], int]) -> None:
+    def __init__(self, market: Market, orders: OrderDesk, now_ms: Callable[[], int], policies: Policies) -> None:
+        self._readings = Readings(
+            trail_from_level=policies.trail_from_level,
+            breakeven_margin_pct=Fraction(BREAKEVEN_MARGIN_PCT if policies.breakeven_below_entry else 0),
+            liquidity_guard=policies.liquidity_guard,
+        )
         self._market = market
         self._orders = orders
         self._now_ms = now_ms
@@ -44,7 +53,9 @@ class ExitDesk:
         absorbed = max_sell_tokens(reserves, GUARD_SLIPPAGE_BPS)
         for session in sessions:
             profit = gross - session.tier.routing_fee.of(gross, listing.quote) - entry
-            watch, exits = position.watches[session.key_id].observe(entry, profit, tokens=tokens, absorbed=absorbed)
+            watch, exits = position.watches[session.key_id].observe(
+                entry, profit, tokens=tokens, absorbed=absorbed, readings=self._readings
+            )
             self._act(session, position, watch, exits)
 
     def graduated(self, position: Position, sessions: Iterable[Session]) -> None:

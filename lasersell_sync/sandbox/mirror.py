@@ -22,6 +22,7 @@ from lasersell_sync.sandbox.exits import ExitDesk
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.orders import OrderDesk, OrderRejected
+from lasersell_sync.sandbox.policies import Policies
 from lasersell_sync.sandbox.pools import tokens_for_budget
 from lasersell_sync.sandbox.positions import Position, PositionBook
 from lasersell_sync.sandbox.runtime import Swap
@@ -32,7 +33,8 @@ _log = logging.getLogger("lasersell_sync.sandbox.stream")
 
 DEFAULT_MIRROR_SLIPPAGE_BPS = 1_000
 MIRROR_SELL = "mirror_sell"
-MAX_LOSSES = "max_consecutive_losses"
+#: What ends the copying of a wallet, as the documentation and as the protocol crate spell it.
+LOSS_LIMIT_REACHED, CONSECUTIVE_LOSSES = "consecutive_loss_limit_reached", "consecutive_losses"
 #: A blockhash's life and some: a copy that has not landed by then never will.
 PENDING_S = 90.0
 
@@ -82,8 +84,17 @@ class MirrorDesk:
     """
 
     def __init__(
-        self, market: Market, orders: OrderDesk, book: PositionBook, clock: VirtualClock, exits: ExitDesk
+        self,
+        market: Market,
+        orders: OrderDesk,
+        book: PositionBook,
+        clock: VirtualClock,
+        exits: ExitDesk,
+        policies: Policies,
     ) -> None:
+        self._loss_reason = CONSECUTIVE_LOSSES if policies.crate_loss_reason else LOSS_LIMIT_REACHED
+        #: the same share of every copy is sold, or else nothing
+        self._mirrors_sales = policies.mirror_sell_sells
         self._market = market
         self._orders = orders
         self._book = book
@@ -186,12 +197,12 @@ class MirrorDesk:
         """The first rule that forbids a copy, by name."""
         rules = {
             "usd1_amount_missing": plan.amount is None,
-            "limit_exceeded": self._is_full(plan),
-            "max_positions_per_wallet": self._has_enough_copies(plan),
-            "cooldown_sec": self._is_cooling_down(plan),
+            "capacity_exceeded": self._is_full(plan),
+            "max_positions_reached": self._has_enough_copies(plan),
+            "cooldown_active": self._is_cooling_down(plan),
             "skip_creator_tokens": self._is_own_creation(plan),
             "max_active_sol": self._risks_too_much(plan),
-            "min_liquidity_sol": self._is_too_thin(plan),
+            "below_min_liquidity": self._is_too_thin(plan),
             "max_entry_drift_pct": self._has_drifted(plan),
             "insufficient_balance": plan.amount is not None
             and self._market.funds(plan.auto_buy.wallet, plan.listing.quote) < plan.amount,
@@ -254,7 +265,7 @@ class MirrorDesk:
 
     def _copy_sale(self, session: Session, watch: WatchWallet, swap: Swap) -> None:
         """Sell the same share of every copy; all of it if the watched wallet has sold out."""
-        if not watch.mirror_sell:
+        if not watch.mirror_sell or not self._mirrors_sales:
             return
         holding = self._book.holding(swap.token_account)
         left = holding.tokens if holding is not None else 0
@@ -290,5 +301,7 @@ class MirrorDesk:
         if not most or not watches or record.disabled or record.losses < most:
             return
         record.disabled = True
-        told = wire.mirror_wallet_auto_disabled(watched_wallet=watched, reason=MAX_LOSSES, loss_count=record.losses)
+        told = wire.mirror_wallet_auto_disabled(
+            watched_wallet=watched, reason=self._loss_reason, loss_count=record.losses
+        )
         session.outbox.post([told])

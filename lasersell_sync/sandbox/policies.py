@@ -1,8 +1,9 @@
-"""What the live service leaves open (PROTOCOL.md §12), answered one way or the other."""
+"""What the live service leaves open (PROTOCOL.md §6, §12), answered one way or the other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,19 @@ class Policies:
     #: the node parses the calls inside a simulation where it knows their program, as Agave does, or else gives them
     #: compiled: indexes and base58
     parsed_inner_instructions: bool = False
+    #: a ladder level with a trailing stop does not sell: the trailing stop starts at the level, and the target profit
+    #: stays a hard cap (the strategy page); or else it sells, and the trailing stop holds for the rest (the crate)
+    trail_from_level: bool = False
+    #: the breakeven trail sells at 2 % below the entry (the strategy page), or else at the entry (the crate)
+    breakeven_below_entry: bool = False
+    #: what the liquidity guard does: ``scale`` ladder sales down and carry the rest on (the crate), ``defer`` a level
+    #: until the pool takes all of it (the strategy page), ``exit`` when liquidity halves (the daemon's page)
+    liquidity_guard: Literal["scale", "defer", "exit"] = "scale"
+    #: ``mirror_wallet_auto_disabled`` gives the crate's reason, or else the documentation's
+    crate_loss_reason: bool = False
+    #: ``mirror_sell`` of a watch wallet sells copies (the crate), or else does nothing (the documentation)
+    mirror_sell_sells: bool = True
+
+    def __post_init__(self) -> None:
+        if self.liquidity_guard not in ("scale", "defer", "exit"):
+            raise ValueError(f"liquidity_guard: {self.liquidity_guard!r} is not scale, defer or exit. Choose one")

@@ -15,6 +15,7 @@ from lasersell_sync.sandbox.chain import Landing
 from lasersell_sync.sandbox.clock import VirtualClock
 from lasersell_sync.sandbox.exits import ExitDesk
 from lasersell_sync.sandbox.feed import Feed
+from lasersell_sync.sandbox.history import TradeHistory
 from lasersell_sync.sandbox.ledger import TokenAccount, token_address
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.mirror import MirrorDesk
@@ -55,9 +56,10 @@ class PositionDesk:
         self._clock = clock
         self._policies = policies
         self.book = PositionBook()
+        self.history = TradeHistory()
         self.feed = Feed(market, clock.now_ms)
-        self.exits = ExitDesk(market, orders, clock.now_ms)
-        self.mirror = MirrorDesk(market, orders, self.book, clock, self.exits)
+        self.exits = ExitDesk(market, orders, clock.now_ms, policies)
+        self.mirror = MirrorDesk(market, orders, self.book, clock, self.exits, policies)
 
     # -- announcements
 
@@ -103,7 +105,7 @@ class PositionDesk:
         obstacle = session.full(position.holding.wallet)
         if obstacle is not None:
             mint = position.holding.mint
-            session.outbox.post([wire.error("limit_exceeded", f"{obstacle}: the position in {mint} is not tracked")])
+            session.outbox.post([wire.error("capacity_exceeded", f"{obstacle}: the position in {mint} is not tracked")])
             return False
         news = self._tells(session, position.holding)
         session.track(position, watched=False)
@@ -111,6 +113,8 @@ class PositionDesk:
         watch = position.watches.get(session.key_id)
         # What fired before a reconnect stays fired, unless the session came back with another strategy.
         position.watches[session.key_id] = watch.with_strategy(session.strategy) if watch else Watch(session.strategy)
+        venue = self._market.venue(self._market.listings[position.holding.mint])
+        self.history.note(session, position, market_kind=venue.route_name, strategy=session.strategy)
         if news:
             session.outbox.post([self.feed.opened(position, watched=False)])
         return True
@@ -267,7 +271,7 @@ class PositionDesk:
     def close(self, position: Position, reason: str) -> None:
         """Stop tracking, and say why."""
         holding = position.holding
-        self.book.close(position, reason)
+        self.book.close(position, reason, ms=self._clock.now_ms())
         for session in self._roster.trackers(position):
             closed = wire.position_closed(
                 position_id=position.position_id,

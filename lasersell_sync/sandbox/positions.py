@@ -51,6 +51,9 @@ class Position:
     #: why the stream last told its wallet to sell: a strategy's reason wins over a request
     exit_reason: str | None = None
     close_reason: str | None = None
+    closed_at_ms: int | None = None
+    #: how many tokens have come into it in all
+    tokens_in: int = 0
 
     @property
     def open(self) -> bool:
@@ -125,6 +128,8 @@ class PositionBook:
             holding = Holding(wallet, mint, address, tokens, cost_lamports, slot, ms)
             self._holdings[address] = self._holdings_of.setdefault(wallet, {})[address] = holding
             return holding
+        if holding.position is not None:
+            holding.position.tokens_in += tokens - holding.tokens
         holding.tokens = tokens
         holding.dismissed = False
         if cost_lamports is not None:
@@ -156,6 +161,7 @@ class PositionBook:
             self._last_id += 1
             position = Position(self._last_id, holding, entry_lamports, holding.slot, holding.opened_at_ms)
             position.paid_units = entry_lamports
+            position.tokens_in = holding.tokens
             holding.position = position
             self._positions[position.position_id] = position
             self._open_by_mint.setdefault(holding.mint, {})[position.position_id] = position
@@ -170,9 +176,10 @@ class PositionBook:
         position.position_id = self._last_id
         self._positions[position.position_id] = open_here[position.position_id] = position
 
-    def close(self, position: Position, reason: str) -> None:
+    def close(self, position: Position, reason: str, *, ms: int) -> None:
         """Stop tracking; the holding stays if it still has tokens."""
         position.close_reason = reason
+        position.closed_at_ms = ms
         position.holding.position = None
         self._open_by_mint.get(position.holding.mint, {}).pop(position.position_id, None)
 

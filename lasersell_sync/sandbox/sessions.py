@@ -38,7 +38,7 @@ class Session:
     key_id: str
     outbox: Outbox
     connected_at_ms: int
-    tier: Tier = TIERS[-1]
+    tier: Tier = TIERS[2]
     #: when the client last did something, on the virtual clock
     active_s: float = 0.0
     configure: Configure | None = None

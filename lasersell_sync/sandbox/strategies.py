@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 TARGET_PROFIT = "target_profit"
 STOP_LOSS = "stop_loss"
@@ -17,6 +18,8 @@ BREAKEVEN_TRAIL = "breakeven_trail"
 #: One rung of a ladder: the only exit that may sell a part.
 LADDER_LEVEL = "chained_tp"
 GRADUATION = "graduation"
+#: The pool takes half of what it once took, where the liquidity guard is read as an exit.
+LIQUIDITY_GUARD = "liquidity_guard"
 
 
 def exact_pct(value: float) -> Fraction:
@@ -47,6 +50,19 @@ class Strategy:
 
 
 @dataclass(frozen=True, slots=True)
+class Readings:
+    """How conditions are read on which official sources disagree; see ``Policies``."""
+
+    trail_from_level: bool = False
+    #: so far below the entry lies the breakeven trail
+    breakeven_margin_pct: Fraction = Fraction(0)
+    liquidity_guard: Literal["scale", "defer", "exit"] = "scale"
+
+
+_CRATE = Readings()
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Sell ``sell_tokens`` (None: everything), for a reason; ``level_index`` counts a ladder's rungs from 0."""
 
@@ -74,6 +90,8 @@ class Watch:
     pending: tuple[tuple[int, int], ...] = ()
     #: held back by the liquidity guard, for the rungs to come
     carried_tokens: int = 0
+    #: the most tokens that the pool has ever taken
+    peak_absorbed: int = 0
 
     @property
     def pending_tokens(self) -> int:
@@ -101,7 +119,9 @@ class Watch:
             carried_tokens=min(self.carried_tokens, kept_tokens),
         )
 
-    def observe(self, entry: int, profit: int, *, tokens: int, absorbed: int) -> tuple[Watch, tuple[Exit, ...]]:
+    def observe(
+        self, entry: int, profit: int, *, tokens: int, absorbed: int, readings: Readings = _CRATE
+    ) -> tuple[Watch, tuple[Exit, ...]]:
         """Look at the newest profit: the watch from now on, and the exits that have become due just now.
 
         Args:
@@ -109,14 +129,15 @@ class Watch:
             profit: What selling all of it would bring now, less ``entry``.
             tokens: The position's size.
             absorbed: The most tokens the pool takes at tolerable slippage, for the liquidity guard.
+            readings: How disputed conditions are read.
         """
-        watch = self._remember(entry, profit)
+        watch = self._remember(entry, profit, absorbed)
         if entry <= 0 or watch.fired is not None:
             return watch, ()
-        reason = watch._exit_reason(entry, profit)
+        reason = watch._exit_reason(entry, profit, absorbed, readings)
         if reason is not None:
             return replace(watch, fired=reason), (Exit(reason),)
-        return watch._climb(entry, profit, tokens, absorbed)
+        return watch._climb(entry, profit, tokens, absorbed, readings)
 
     def graduated(self) -> tuple[Watch, tuple[Exit, ...]]:
         """The token has moved from its bonding curve to an AMM pool."""
@@ -124,24 +145,28 @@ class Watch:
             return self, ()
         return replace(self, fired=GRADUATION), (Exit(GRADUATION),)
 
-    def _remember(self, entry: int, profit: int) -> Watch:
+    def _remember(self, entry: int, profit: int, absorbed: int) -> Watch:
         peak = max(self.peak_profit, profit)
         breakeven_pct = self.strategy.breakeven_trail_pct
         armed = self.breakeven_armed or bool(breakeven_pct and entry > 0 and _reaches(peak, entry, breakeven_pct))
-        if peak == self.peak_profit and armed == self.breakeven_armed:
+        taken = max(self.peak_absorbed, absorbed) if self.strategy.liquidity_guard else 0
+        if (peak, armed, taken) == (self.peak_profit, self.breakeven_armed, self.peak_absorbed):
             return self
-        return replace(self, peak_profit=peak, breakeven_armed=armed)
+        return replace(self, peak_profit=peak, breakeven_armed=armed, peak_absorbed=taken)
 
-    def _exit_reason(self, entry: int, profit: int) -> str | None:
+    def _exit_reason(self, entry: int, profit: int, absorbed: int, readings: Readings) -> str | None:
         """Why to sell everything, or None. The first that holds, in this order, is the one reason that is told."""
         strategy = self.strategy
-        target_pct = strategy.target_profit_pct if not strategy.take_profit_levels else None
+        capped = not strategy.take_profit_levels or readings.trail_from_level
+        target_pct = strategy.target_profit_pct if capped else None
         if target_pct and _reaches(profit, entry, target_pct):
             return TARGET_PROFIT
         if strategy.stop_loss_pct and _reaches(-profit, entry, strategy.stop_loss_pct):
             return STOP_LOSS
-        if self.breakeven_armed and profit <= 0:
+        if self.breakeven_armed and _reaches(-profit, entry, readings.breakeven_margin_pct):
             return BREAKEVEN_TRAIL
+        if strategy.liquidity_guard and readings.liquidity_guard == "exit" and 2 * absorbed <= self.peak_absorbed:
+            return LIQUIDITY_GUARD
         trailing_pct = self.level_trailing_pct or strategy.trailing_stop_pct
         if trailing_pct and self.peak_profit > 0 and _reaches(self.peak_profit - profit, entry, trailing_pct):
             return TRAILING_STOP
@@ -149,24 +174,42 @@ class Watch:
 
     # -- the ladder
 
-    def _climb(self, entry: int, profit: int, tokens: int, absorbed: int) -> tuple[Watch, tuple[Exit, ...]]:
+    def _climb(
+        self, entry: int, profit: int, tokens: int, absorbed: int, readings: Readings
+    ) -> tuple[Watch, tuple[Exit, ...]]:
         """Fire every rung that is reached; a jump in price may reach several at once."""
         watch, exits = self, []
         levels = self.strategy.take_profit_levels
         while watch.next_level < len(levels) and _reaches(profit, entry, levels[watch.next_level].profit_pct):
-            watch, sell_tokens = watch._rung(levels[watch.next_level], tokens, absorbed)
+            level = levels[watch.next_level]
+            if readings.trail_from_level and level.trailing_stop_pct:
+                watch = replace(watch, next_level=watch.next_level + 1, level_trailing_pct=level.trailing_stop_pct)
+                continue
+            if watch._defers(level, tokens, absorbed, readings):
+                break
+            watch, sell_tokens = watch._rung(level, tokens, absorbed, readings)
             absorbed -= sell_tokens
             if sell_tokens:
                 exits.append(Exit(LADDER_LEVEL, sell_tokens, watch.next_level - 1))
         return watch, tuple(exits)
 
-    def _rung(self, level: Level, tokens: int, absorbed: int) -> tuple[Watch, int]:
-        """The watch above a rung, and how much the rung sells."""
+    def _wanted(self, level: Level, tokens: int) -> int:
+        """What a rung is to sell."""
         # What earlier rungs have signalled is as good as sold: two rungs must not sell the same tokens.
         left = max(0, tokens - self.pending_tokens)
         share = left * level.sell_pct.numerator // (100 * level.sell_pct.denominator)
-        wanted = min(left, share + self.carried_tokens)
-        sell_tokens = min(wanted, max(0, absorbed)) if self.strategy.liquidity_guard else wanted
+        return min(left, share + self.carried_tokens)
+
+    def _defers(self, level: Level, tokens: int, absorbed: int, readings: Readings) -> bool:
+        """Whether a rung waits until the pool takes all that it is to sell."""
+        guarded = self.strategy.liquidity_guard and readings.liquidity_guard == "defer"
+        return guarded and self._wanted(level, tokens) > max(0, absorbed)
+
+    def _rung(self, level: Level, tokens: int, absorbed: int, readings: Readings) -> tuple[Watch, int]:
+        """The watch above a rung, and how much the rung sells."""
+        wanted = self._wanted(level, tokens)
+        scaled = self.strategy.liquidity_guard and readings.liquidity_guard == "scale"
+        sell_tokens = min(wanted, max(0, absorbed)) if scaled else wanted
         above = replace(
             self,
             next_level=self.next_level + 1,

@@ -231,14 +231,14 @@ def test_max_positions_per_wallet_counts_open_copies_and_signals() -> None:
     copier.copy("A")
     copier.whale_buys("B")
     copier.whale_buys("C")
-    assert copier.failures == ["max_positions_per_wallet"]
+    assert copier.failures == ["max_positions_reached"]
     copier.whale_buys("A")
     assert [signal["mint"] for signal in copier.signals][2] == str(copier.rig.token("A").mint)
     mint = str(copier.rig.token("B").mint)
     copier.rig.say(copier.session, {"type": "mirror_buy_result", "mint": mint, "success": False})
     copier.copy("C")
     copier.whale_buys("D")
-    assert copier.failures == ["max_positions_per_wallet"] * 2
+    assert copier.failures == ["max_positions_reached"] * 2
     copier.sell_out("A")
     copier.rig.advance(95)
     copier.whale_buys("D")
@@ -252,7 +252,7 @@ def test_cooldown_counts_from_the_last_signal() -> None:
     signalled_s = copier.rig.exchange._clock.now_s() - 0.1
     copier.rig.advance(signalled_s + 29.0 - copier.rig.exchange._clock.now_s())
     copier.whale_buys("B")
-    assert copier.failures == ["cooldown_sec"]
+    assert copier.failures == ["cooldown_active"]
     copier.rig.advance(1)
     copier.whale_buys("C")
     assert len(copier.signals) == 2
@@ -312,7 +312,7 @@ def test_min_liquidity_is_the_pools_money() -> None:
     probe = Copier()
     probe.whale_buys("A")
     depth = probe.rig.exchange._market.reserves(probe.rig.token("A")).lamports
-    for least_sol, failures in ((depth / 1e9, []), ((depth + 1) / 1e9, ["min_liquidity_sol"])):
+    for least_sol, failures in ((depth / 1e9, []), ((depth + 1) / 1e9, ["below_min_liquidity"])):
         copier = Copier(min_liquidity_sol=least_sol)
         copier.whale_buys("A")
         assert copier.failures == failures
@@ -345,7 +345,7 @@ def test_consecutive_losses_end_the_copying() -> None:
     assert told == {
         "type": "mirror_wallet_auto_disabled",
         "watched_wallet": str(copier.whale),
-        "reason": "max_consecutive_losses",
+        "reason": "consecutive_loss_limit_reached",
         "loss_count": 2,
     }
     signals = len(copier.signals)
@@ -403,7 +403,7 @@ def test_the_tiers_limit_comes_first() -> None:
     for token in ("C", "A"):
         rig.exchange.act(Action(0.0, "buy", token, wallet="whale", amount=1.0))
         rig.advance(0.5)
-    assert [message["reason"] for message in outbox.messages("mirror_buy_failed")] == ["limit_exceeded"]
+    assert [message["reason"] for message in outbox.messages("mirror_buy_failed")] == ["capacity_exceeded"]
     assert len(outbox.messages("mirror_buy_signal")) == 1
 
 

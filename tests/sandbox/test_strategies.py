@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lasersell_sync.sandbox.strategies import Exit, Level, Strategy, Watch, exact_pct
+from lasersell_sync.sandbox.strategies import Exit, Level, Readings, Strategy, Watch, exact_pct
 
 ENTRY = 1_000_000_007
 #: A pool that takes anything.
@@ -278,3 +278,57 @@ def test_a_ladder_never_sells_more_than_there_is(
             sold = watch.pending_tokens
             watch, left = watch.scaled(left - sold, left), left - sold
     assert asked <= tokens
+
+
+# -- conditions on which the official sources disagree
+
+
+def test_trail_from_level_level_starts_a_trailing_stop_and_sells_nothing() -> None:
+    """As the strategy page reads it: the level does not sell; its trailing stop, or the target as a cap, sells all."""
+    readings = Readings(trail_from_level=True)
+    watch = Watch(ladder((10, 50, 5), (20, 50), target=30))
+
+    def seen(at: Watch, pct: float) -> tuple[Watch, tuple[Exit, ...]]:
+        return at.observe(ENTRY, least(pct), tokens=TOKENS, absorbed=DEEP, readings=readings)
+
+    above, exits = seen(watch, 10)
+    assert (exits, above.next_level, above.pending) == ((), 1, ())
+    _, exits = seen(above, 4.9)
+    assert exits == (Exit("trailing_stop"),)
+    sold, exits = seen(above, 20)
+    assert exits == (Exit("chained_tp", TOKENS // 2, 1),)
+    _, exits = seen(sold, 30)
+    assert exits == (Exit("target_profit"),)
+    crate, exits = look(watch, least(10))
+    assert exits == (Exit("chained_tp", TOKENS // 2, 0),)
+    assert look(crate, least(30))[1] == (Exit("chained_tp", (TOKENS - TOKENS // 2) // 2, 1),)
+
+
+def test_breakeven_below_entry_fires_two_percent_lower() -> None:
+    """Once armed, the stop lies 2 % under the entry, to the lamport."""
+    readings = Readings(breakeven_margin_pct=Fraction(2))
+    watch, _ = look(Watch(terms(breakeven_trail_pct=10)), least(10))
+    for profit, exits in ((0, ()), (1 - least(2), ()), (-least(2), (Exit("breakeven_trail"),))):
+        assert watch.observe(ENTRY, profit, tokens=TOKENS, absorbed=DEEP, readings=readings)[1] == exits
+    assert look(watch, 0)[1] == (Exit("breakeven_trail"),)
+
+
+def test_liquidity_guard_deferring_waits_for_the_whole_level() -> None:
+    """A level that the pool cannot take whole waits, and is sold whole when the pool can."""
+    readings = Readings(liquidity_guard="defer")
+    watch = Watch(ladder((10, 50), (20, 50), liquidity_guard=True))
+    half = TOKENS // 2
+    waiting, exits = watch.observe(ENTRY, least(15), tokens=TOKENS, absorbed=half - 1, readings=readings)
+    assert (exits, waiting.next_level) == ((), 0)
+    _, exits = waiting.observe(ENTRY, least(15), tokens=TOKENS, absorbed=half, readings=readings)
+    assert exits == (Exit("chained_tp", half, 0),)
+
+
+def test_liquidity_guard_exiting_sells_when_the_pool_takes_half() -> None:
+    """Everything is sold once the pool takes at most half of the most it ever took; without the guard never."""
+    readings = Readings(liquidity_guard="exit")
+    for guarded in (True, False):
+        watch = Watch(terms(stop=90, liquidity_guard=guarded))
+        for absorbed, exits in ((800, ()), (1_000, ()), (501, ()), (500, (Exit("liquidity_guard"),))):
+            watch, told = watch.observe(ENTRY, 0, tokens=TOKENS, absorbed=absorbed, readings=readings)
+            assert told == (exits if guarded else ())

@@ -76,7 +76,7 @@ def test_watch_wallets_per_session(tier: int, most: int) -> None:
 
 
 def test_positions_per_wallet_and_session() -> None:
-    """Tier 0 tracks two positions; the third is told once as limit_exceeded, and tracked when there is room."""
+    """Tier 0 tracks two positions; the third is told once as capacity_exceeded, and tracked when there is room."""
     rig = make_rig(0)
     wallet = rig.wallet()
     session, outbox = rig.session(wallet)
@@ -85,7 +85,7 @@ def test_positions_per_wallet_and_session() -> None:
         assert rig.buy(wallet, listing, lamports=10**8).err is None
     assert len(outbox.messages("position_opened")) == 2
     (error,) = outbox.messages("error")
-    assert error["code"] == "limit_exceeded"
+    assert error["code"] == "capacity_exceeded"
     assert str(tokens[2].mint) in error["message"]
     assert len(outbox.messages("balance_update")) == 3, "the balance is told all the same"
     rig.sell(wallet, tokens[0])
