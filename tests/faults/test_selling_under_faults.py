@@ -158,13 +158,13 @@ def test_one_of_three_targets_hangs(tmp_path: Path, place: int):
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_landing_59_seconds_late(tmp_path: Path):
+def test_a_landing_29_seconds_late(tmp_path: Path):
     """A second before its blockhash dies: nothing was sent in its place, however long it was unknown."""
     with Stage(tmp_path, clock="manual", landing_delay_ms=400) as stage, stage.selling():
-        stage.sandbox.faults.transactions("late", landing_delay_ms=59_000)
+        stage.sandbox.faults.transactions("late", landing_delay_ms=29_000)
         stage.want_exits()
         stage.wait_for_arrivals()
-        for _ in range(58):
+        for _ in range(28):
             stage.sandbox.advance(1)
             stage.see_polls(2)
         assert (len(stage.overseer.arrivals), stage.reports) == (1, [])
@@ -249,7 +249,7 @@ def test_an_exit_that_is_signalled_again_after_each_reconnect(tmp_path: Path, po
         stage.selling(strategy={"stop_loss_pct": 20.0}) as session,
         contextlib.ExitStack() as ends,
     ):
-        delay_ms = 0 if is_lost else 40_000
+        delay_ms = 0 if is_lost else 20_000
         stage.sandbox.faults.transactions("never" if is_lost else "late", landing_delay_ms=delay_ms)
         stage.sandbox.set_price_multiplier(stage.mint, 0.6)
         stage.wait_for_arrivals()
@@ -260,7 +260,7 @@ def test_an_exit_that_is_signalled_again_after_each_reconnect(tmp_path: Path, po
         if is_lost:
             ends.enter_context(stage.slots_pass())
         else:
-            stage.sandbox.advance(41)
+            stage.sandbox.advance(21)
         (report,) = stage.wait_for_reports()
         assert session.status is ls.ConnectionState.LIVE
     # The transaction of the last reconnect's signal may be dead as well by now.
