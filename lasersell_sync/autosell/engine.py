@@ -41,6 +41,7 @@ from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
 from lasersell_sync.trading.tips import send_mode_warnings
 from lasersell_sync.trading.tx_sender import TxSender
+from lasersell_sync.user_code import passes_through
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -380,7 +381,9 @@ class AutoSeller:
         for callback in callbacks:
             try:
                 callback(told)
-            except Exception:
+            except BaseException as error:
+                if passes_through(error):
+                    raise
                 log.exception("a callback of the automatic seller raised: %r", callback)
 
     # ── what the session says: on the reader ─────────────────────────────────────────────────────────────────────
@@ -436,7 +439,7 @@ class AutoSeller:
                     position.do(partial(task, position))
                 except JournalError:
                     raise
-                except Exception:
+                except BaseException:
                     left -= 1
                     raise
             else:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import JournalError
+from lasersell_sync.user_code import as_exception
 
 __all__ = ["Lines", "Task", "growing_pause_s"]
 
@@ -165,12 +166,12 @@ class Lines:
         """Seconds after which the first task is to be run again; None: never."""
         try:
             line.tasks[0]()
-        except Exception as error:  # noqa: BLE001 - it is handed over
+        except BaseException as error:  # noqa: BLE001 - it is handed over; a worker that ends sells nothing more
             if isinstance(error, JournalError):
                 pause_s = _AGAIN_AFTER_S
             else:
                 pause_s = growing_pause_s(line.failures)
                 line.failures += 1
-            self._on_trouble(key, error)
+            self._on_trouble(key, as_exception(error))
             return pause_s
         return None

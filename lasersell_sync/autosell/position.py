@@ -99,7 +99,7 @@ class Position:
             task()
         except JournalError:
             raise
-        except Exception:
+        except BaseException:
             self._is_in_doubt = True
             self._life += 1
             self._errors += 1

@@ -15,6 +15,7 @@ from lasersell_sync._log import logger
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
 from lasersell_sync.stream.event_queue import EventQueue, Lane
+from lasersell_sync.user_code import passes_through
 
 __all__ = ["Dispatcher", "Handler", "HandlerRegistry"]
 
@@ -171,8 +172,8 @@ class Dispatcher:
                 self.failed(handler, event, error)
 
     def failed(self, handler: Handler, event: StreamEvent, error: BaseException) -> None:
-        """Tell that a handler raised; what is neither an Exception nor a SystemExit is raised again."""
-        if not isinstance(error, (Exception, SystemExit)):
+        """Report that a handler raised; what is meant for the thread of ``run`` is raised again."""
+        if passes_through(error, began_at=self._began_at()):
             raise error
         name = _name(handler)
         with self._errors_lock:
@@ -185,6 +186,12 @@ class Dispatcher:
             return
         told = HandlerError(handler=name, event_type=event.type, error=error)
         self._report(StreamEvent(HandlerError.type, told, None, time.monotonic_ns()))
+
+    def _began_at(self) -> float | None:
+        """When the handler that runs on this thread was called."""
+        caller, _ = self._callers.get(threading.current_thread(), (None, None))
+        call = None if caller is None else caller.running
+        return None if call is None else call[2]
 
     # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────
 

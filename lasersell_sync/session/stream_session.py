@@ -347,7 +347,8 @@ class StreamSession:
         def begin() -> None:
             removers.append(taps.add(listener))
             for event in self._state.memory.remembered():
-                taps.tell(listener, event)
+                if not taps.tell(listener, event):
+                    break
 
         def end() -> None:
             for remove in removers:

@@ -27,6 +27,7 @@ from lasersell_sync.stream.taps import Tap
 from lasersell_sync.stream.transport import WakeUp
 from lasersell_sync.stream.writer import FrameWriter
 from lasersell_sync.timeouts import boot_time_s
+from lasersell_sync.user_code import passes_through
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +75,9 @@ class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
             return
         try:
             self._on_event(event)
-        except Exception:
+        except BaseException as error:
+            if passes_through(error):
+                raise
             log.exception("on_event raised for %s", event.type)
 
 

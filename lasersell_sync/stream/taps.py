@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeAlias
 
 from lasersell_sync._log import logger
+from lasersell_sync.user_code import passes_through
 
 __all__ = ["Tap", "Taps"]
 
@@ -49,10 +50,18 @@ class Taps(Generic[P]):
         for tap in self._taps:
             self.tell(tap, *heard, **kwargs)
 
-    def tell(self, tap: Callable[P, None], *heard: P.args, **kwargs: P.kwargs) -> None:
-        """Tell one tap; if it raises it is taken off, for there is more to this than its listeners."""
+    def tell(self, tap: Callable[P, None], *heard: P.args, **kwargs: P.kwargs) -> bool:
+        """Call one tap; if it raises it is taken off, for there is more to this than its listeners.
+
+        Returns:
+            False when it was taken off.
+        """
         try:
             tap(*heard, **kwargs)
-        except Exception:
+        except BaseException as error:
+            if passes_through(error):
+                raise
             log.exception("a tap raised and hears nothing any more: %r", tap)
             self._remove(tap)
+            return False
+        return True

@@ -324,7 +324,7 @@ class PendingTxs:
         """Called with no lock held: the transaction's listeners look at the stream, which has locks of its own."""
         try:
             is_held = tracked.still_held()
-        except Exception:
+        except BaseException:
             log.exception("whether the tokens of %s are still held is not known", tracked.signature)
             return
         if not is_held:

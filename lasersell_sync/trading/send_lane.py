@@ -86,7 +86,7 @@ class SendLane:
     # ── copies ──
 
     def send(self, tracked: TrackedTx) -> None:
-        """One copy, on this thread; its answer goes to ``pending``. Raises KeyboardInterrupt and its kind at most."""
+        """One copy, on this thread; its answer goes to ``pending``. On the caller's thread KeyboardInterrupt passes."""
         answer: Answer | None = Answer.UNCERTAIN
         problem = ""
         try:
@@ -99,7 +99,10 @@ class SendLane:
                 log.debug("%s: %s is not sent for another %.1f s", self._client.label, tracked.signature, held_s)
             else:
                 answer, problem = self._send(tracked.signature, tx_b64)
-        except Exception as error:  # noqa: BLE001 - a copy that may have left must not be forgotten
+        except BaseException as error:
+            # A copy that may have left must not be forgotten.
+            if not isinstance(error, Exception) and not threading.current_thread().name.startswith("lasersell-"):
+                raise
             problem = f"{self._client.label}: {type(error).__name__}"
             log.warning("%s: sending %s failed with %s", self._client.label, tracked.signature, type(error).__name__)
         finally:

@@ -58,5 +58,6 @@ class SettledCalls:
             for callback, result in calls:
                 try:
                     callback(result)
-                except Exception:
+                except BaseException:
+                    # On a thread of ours nothing that user code raises is meant for anybody else.
                     log.exception("on_settled of %s failed", result.signature)

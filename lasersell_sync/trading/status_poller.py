@@ -110,7 +110,7 @@ class StatusPoller:
             level = logging.DEBUG if kind == self._complaint else logging.WARNING
             log.log(level, "%s: asking about %d transactions failed: %s", self._node.label, len(under_way), kind)
             self._complaint = kind
-        except Exception:
+        except BaseException:
             # Whatever an answer was that nobody thought of: the next one may be better, and the thread must live.
             self._failures += 1
             log.exception("%s: asking for statuses failed", self._node.label)

@@ -410,7 +410,7 @@ class TxSender:
                 for tracked, number in self._pending.due_copies():
                     self._lanes[number].hand_over(tracked)
                 self._pending.report_undecided()
-            except Exception:
+            except BaseException:
                 log.exception("sending again failed")
 
     def _keep_warm(self) -> float | None:

@@ -199,6 +199,13 @@ def test_trace_of_websocket_client_never_has_the_key(traced: list[str]) -> None:
     assert not any(KEY in line for line in traced)
 
 
+@pytest.mark.parametrize("key", ["k", "b", "a", "1", "101", "webs"])
+def test_short_key_garbles_no_answer(key: str) -> None:
+    """A key that is a piece of every answer is not taken out of it."""
+    with Upgrades() as server, connect(server.url, key) as connection:
+        assert connection.status is ConnectionState.LIVE
+
+
 # ── names ──
 
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lasersell_sync"
 #: Lowest first. A module imports only from lines above its own; names on one line do not import each other.
 LAYERS = [
     ["_version", "exceptions", "timeouts", "_log"],
-    ["pubkeys", "processes", "extras"],
+    ["pubkeys", "processes", "user_code", "extras"],
     ["messages"],
     ["network", "quotes"],
     ["strategy", "positions", "openings", "retry"],
