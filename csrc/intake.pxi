@@ -32,7 +32,7 @@ cdef enum:
 
 cdef class Intake:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Intake(pump, parser, taps, buffer, link, wake_up, *, reads, strange_after_s, due_within_s)\n--\n\nWaits for a link, and takes in what comes.
+    """Intake(pump, parser, taps, buffer, link, wake_up, *, reads, strange_after_s, due_within_s, patience_s)\n--\n\nWaits for a link, and takes in what comes.
 
     Args:
         pump: is fed with what is read.
@@ -44,6 +44,7 @@ cdef class Intake:
         reads: read here, for the link is a plain socket; else only tell that there is something to read.
         strange_after_s: a wait that took longer than planned by so much is told.
         due_within_s: ``serve`` returns so soon after a message at the latest.
+        patience_s: how long one message that is on its way counts as a sign of life.
 
     Attributes:
         reads: as above; may be changed.
@@ -65,6 +66,8 @@ cdef class Intake:
     cdef public bint reads
     cdef int64_t strange_after_ns
     cdef int64_t due_within_ns
+    cdef int64_t patience_ns
+    cdef int64_t begun_ns           # when the message that is on its way was first seen; 0: none is
     cdef int64_t left_ns[2]         # monotonic, boot time
     cdef int64_t back_ns[2]
     cdef int64_t planned_ns         # negative: for ever
@@ -74,7 +77,7 @@ cdef class Intake:
     cdef readonly int cause
 
     def __cinit__(self, Pump pump not None, FrameParser parser not None, taps, buffer, link, wake_up, *, bint reads, double strange_after_s,
-                  double due_within_s):
+                  double due_within_s, double patience_s):
         self.pump = pump
         self.parser = parser
         self.taps = taps
@@ -84,6 +87,7 @@ cdef class Intake:
         self.reads = reads
         self.strange_after_ns = <int64_t>(strange_after_s * 1e9)
         self.due_within_ns = <int64_t>(due_within_s * 1e9)
+        self.patience_ns = <int64_t>(patience_s * 1e9)
         self.planned_ns = -1
 
     @property
@@ -207,7 +211,15 @@ cdef class Intake:
             self.pump.feed_bytes(at, size, self.received_ns, router)
         finally:
             lanes.wake()
-            if self.pump.messages != messages or ls_ws_buffered(&self.parser.parser) > MAX_CONTROL_FRAME:
-                # A long message on its way over a narrow link counts too: its sender is alive.
-                self.message_ns = self.received_ns
+            self.note_life(self.pump.messages != messages)
         return 0
+
+    cdef void note_life(self, bint came) noexcept:
+        """A long message on its way over a narrow link is a sign of life too; one that never ends is not."""
+        cdef bint partial = ls_ws_buffered(&self.parser.parser) > MAX_CONTROL_FRAME
+        if came or not partial:
+            self.begun_ns = 0
+        if partial and self.begun_ns == 0:
+            self.begun_ns = self.received_ns
+        if came or (partial and self.received_ns - self.begun_ns < self.patience_ns):
+            self.message_ns = self.received_ns

@@ -14,6 +14,7 @@ cdef extern from "py_glue.h":
 
 cdef enum:
     FIRST_CAPACITY = 64     # entries; a power of two, as every later capacity
+    MAX_NEWEST = 16384      # newest values that wait: ids that nobody knows must not pile up
 
 
 # ── one first-in-first-out row ───────────────────────────────────────────────────────────────────────────────────
@@ -144,6 +145,11 @@ cdef class Lanes:
         high_capacity: from how many high-lane items on ``full`` says stop.
         lossless: the low lane drops nothing either; ``full`` says stop instead.
 
+    Attributes:
+        dropped, conflated: low-lane items that were lost or replaced.
+        high_dropped: high-lane items that were lost after ``keep_newest``.
+        unfinished: items that were put, and for which ``done`` was not called.
+
     Threads: any.
     """
 
@@ -156,10 +162,12 @@ cdef class Lanes:
     cdef Py_ssize_t high_capacity
     cdef bint lossless
     cdef bint producer_waits
+    cdef bint newest_only       # nothing waits for room: both lanes drop their oldest
     cdef unsigned long forks_then
     cdef bint quick
     cdef readonly size_t dropped
     cdef readonly size_t conflated
+    cdef readonly size_t high_dropped
     cdef readonly Py_ssize_t unfinished
 
     def __init__(self, conflated, Py_ssize_t low_capacity, Py_ssize_t high_capacity, *, bint lossless=False):
@@ -187,13 +195,31 @@ cdef class Lanes:
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def keep_newest(self):
+        """From now on ``full`` is never true: beyond its capacity each lane drops its oldest item."""
+        self.newest_only = True
+
+    def keep_all(self):
+        """End ``keep_newest``; True when it had begun."""
+        began, self.newest_only = self.newest_only, False
+        return began
+
     def put_high(self, item, /):
-        """Add to the high lane; never drops (the producer asks ``full`` before it goes on)."""
+        """Add to the high lane; never drops (the producer asks ``full`` before it goes on), but for ``keep_newest``."""
         self.add_high(item)
+
+    def put_first(self, item, /):
+        """Add to the high lane, before what waits there."""
+        self.high.appendleft(item)
+        self.unfinished += 1
 
     cdef int add_high(self, object item) except -1:
         self.high.append(item)
         self.unfinished += 1
+        if self.newest_only and len(<object>self.high) > self.high_capacity:
+            self.high_dropped += 1
+            self.unfinished -= 1
+            self.high.popleft()
         return 0
 
     def put_low(self, item, kind, position_id, /):
@@ -223,11 +249,15 @@ cdef class Lanes:
             (<dict>slots)[position] = self.slotted.tail - 1
             self.arrivals += 1
             self.unfinished += 1
+            if self.slotted.count > MAX_NEWEST:
+                self.dropped += 1
+                self.unfinished -= 1
+                self.give(&self.slotted, self.slotted.head)
             return 0
         append_entry(&self.loose, item, position, NULL, self.arrivals)
         self.arrivals += 1
         self.unfinished += 1
-        if self.loose.count > self.low_capacity and not self.lossless:
+        if self.loose.count > self.low_capacity and (self.newest_only or not self.lossless):
             dropped = take_out(&self.loose, self.loose.head)
             self.dropped += 1
             self.unfinished -= 1
@@ -371,8 +401,9 @@ cdef class Lanes:
 
     def full(self):
         """True when the producer should stop; ``room_again`` then tells when it may go on."""
-        self.producer_waits = len(<object>self.high) >= self.high_capacity or (
-            self.lossless and self.loose.count >= self.low_capacity
+        self.producer_waits = not self.newest_only and (
+            len(<object>self.high) >= self.high_capacity
+            or (self.lossless and self.loose.count >= self.low_capacity)
         )
         return self.producer_waits
 

@@ -73,10 +73,12 @@ cdef class Router:
 
     Attributes:
         handlers: event type to a tuple of handlers, called here and now; None: events go to the lanes.
+        frequent: how many frequent messages it took so far.
 
     Threads: one at a time.
     """
 
+    cdef readonly unsigned long long frequent
     cdef Route routes[MAX_MESSAGE_CLASSES]
     cdef PyObject *rules[MAX_MESSAGE_CLASSES]
     cdef Recent memory
@@ -194,6 +196,7 @@ cdef class Router:
                 (<Newest>route.newest).put_text(id, text, size)
             elif route.newest != NULL:
                 (<Newest>route.newest).put_message(id, message)
+        self.frequent += 1
         if self.handlers_of is None:
             self.lanes.add_low(self.event_of(route.kind, message, handle, received_ns), <object>route.kind, <object>key)
             return True

@@ -96,6 +96,7 @@ from lasersell_sync.retry import (
 )
 from lasersell_sync.session.events import (
     Contradiction,
+    FeedSilent,
     HandlerError,
     HandlerStuck,
     Resynced,
@@ -354,6 +355,7 @@ __all__ = [
     "StreamClient",
     # session.events
     "Contradiction",
+    "FeedSilent",
     "HandlerError",
     "HandlerStuck",
     "Resynced",

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from lasersell_sync._log import repeat_limit
+
 #: A look-up that hangs in the resolver cannot be ended; it is the one thread that may outlive its owner.
 MAY_OUTLIVE = ("lasersell-dns",)
 THREAD_PATIENCE_S = 5.0
@@ -70,6 +72,13 @@ def _no_thread_left() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left behind: {[thread.name for thread in left]}")
         left[0].join(0.1)
+
+
+@pytest.fixture(autouse=True)
+def _unlimited_log() -> None:
+    """One test's lines are none of the next one's flood."""
+    repeat_limit.log_sums(all_kinds=True)
+    repeat_limit.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,7 @@ class Intake:
         reads: read here, for the link is a plain socket; else only tell that there is something to read.
         strange_after_s: a wait that took longer than planned by so much is told.
         due_within_s: ``serve`` returns so soon after a message at the latest.
+        patience_s: how long one message that is on its way counts as a sign of life.
 
     Attributes:
         reads: as above; may be changed.
@@ -69,6 +70,7 @@ class Intake:
         reads: bool,
         strange_after_s: float,
         due_within_s: float,
+        patience_s: float,
     ) -> None:
         self._buffer = memoryview(buffer)
         self._pump = pump
@@ -79,6 +81,9 @@ class Intake:
         self.reads = reads
         self._strange_after_s = strange_after_s
         self._due_within_s = due_within_s
+        self._patience_ns = int(patience_s * 1e9)
+        #: When the message that is on its way was first seen; 0: none is.
+        self._begun_ns = 0
         self.received_bytes = self.received_ns = self.message_ns = self.cause = 0
         self.waited: tuple[tuple[float, float], tuple[float, float], float | None] = ((0.0, 0.0), (0.0, 0.0), None)
 
@@ -174,9 +179,17 @@ class Intake:
             self._pump.feed(data, self.received_ns, router)
         finally:
             lanes.wake()
-            if self._pump.messages != messages or self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES:
-                # A long message on its way over a narrow link counts too: its sender is alive.
-                self.message_ns = self.received_ns
+            self._note_life(came=self._pump.messages != messages)
+
+    def _note_life(self, *, came: bool) -> None:
+        """A long message on its way over a narrow link is a sign of life too; one that never ends is not."""
+        partial = self._parser.buffered_bytes > MAX_CONTROL_FRAME_BYTES
+        if came or not partial:
+            self._begun_ns = 0
+        if partial and self._begun_ns == 0:
+            self._begun_ns = self.received_ns
+        if came or (partial and self.received_ns - self._begun_ns < self._patience_ns):
+            self.message_ns = self.received_ns
 
 
 def _now() -> tuple[float, float]:

@@ -11,6 +11,8 @@ __all__ = ["Lane", "Lanes"]
 
 T = TypeVar("T")
 Lane = Literal["any", "high", "low"]
+#: Newest values that wait: ids that nobody knows must not pile up.
+MAX_NEWEST = 16384
 
 
 class Lanes(Generic[T]):
@@ -21,6 +23,11 @@ class Lanes(Generic[T]):
         low_capacity: how many other low-lane items wait; the oldest goes when one more comes.
         high_capacity: from how many high-lane items on ``full`` says stop.
         lossless: the low lane drops nothing either; ``full`` says stop instead.
+
+    Attributes:
+        dropped, conflated: low-lane items that were lost or replaced.
+        high_dropped: high-lane items that were lost after ``keep_newest``.
+        unfinished: items that were put, and for which ``done`` was not called.
 
     Threads: any.
     """
@@ -42,16 +49,40 @@ class Lanes(Generic[T]):
         self._loose: deque[int] = deque()
         self._arrivals = 0
         self._producer_waits = False
+        #: Nothing waits for room: both lanes drop their oldest.
+        self._newest_only = False
         self.dropped = 0
         self.conflated = 0
+        self.high_dropped = 0
         self.unfinished = 0
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def keep_newest(self) -> None:
+        """From now on ``full`` is never true: beyond its capacity each lane drops its oldest item."""
+        with self._rows_lock:
+            self._newest_only = True
+
+    def keep_all(self) -> bool:
+        """End ``keep_newest``; True when it had begun."""
+        with self._rows_lock:
+            began, self._newest_only = self._newest_only, False
+            return began
+
     def put_high(self, item: T, /) -> None:
-        """Add to the high lane; never drops (the producer asks ``full`` before it goes on)."""
+        """Add to the high lane; never drops (the producer asks ``full`` before it goes on), but for ``keep_newest``."""
         with self._rows_lock:
             self._high.append(item)
+            self.unfinished += 1
+            if self._newest_only and len(self._high) > self._high_capacity:
+                self._high.popleft()
+                self.high_dropped += 1
+                self.unfinished -= 1
+
+    def put_first(self, item: T, /) -> None:
+        """Add to the high lane, before what waits there."""
+        with self._rows_lock:
+            self._high.appendleft(item)
             self.unfinished += 1
 
     def put_low(self, item: T, kind: str, position_id: int | None, /) -> None:
@@ -71,10 +102,14 @@ class Lanes(Generic[T]):
                 self._loose.append(key)
             self._low[key] = (item, position_id)
             self.unfinished += 1
-            if len(self._loose) > self._low_capacity and not self._lossless:
+            if len(self._loose) > self._low_capacity and (self._newest_only or not self._lossless):
                 del self._low[self._loose.popleft()]
-                self.dropped += 1
-                self.unfinished -= 1
+            elif len(self._low) - len(self._loose) > MAX_NEWEST:
+                del self._low[next(key for key in self._low if not isinstance(key, int))]
+            else:
+                return
+            self.dropped += 1
+            self.unfinished -= 1
 
     def forget_position(self, position_id: int, unwanted: Callable[[T], bool] | None = None, /) -> int:
         """Take out what waits in the low lane about a position; returns how many.
@@ -172,8 +207,8 @@ class Lanes(Generic[T]):
     def full(self) -> bool:
         """True when the producer should stop; ``room_again`` then tells when it may go on."""
         with self._rows_lock:
-            self._producer_waits = len(self._high) >= self._high_capacity or (
-                self._lossless and len(self._loose) >= self._low_capacity
+            self._producer_waits = not self._newest_only and (
+                len(self._high) >= self._high_capacity or (self._lossless and len(self._loose) >= self._low_capacity)
             )
             return self._producer_waits
 

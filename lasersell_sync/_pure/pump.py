@@ -56,6 +56,7 @@ class Router:
 
     Attributes:
         handlers: event type to a tuple of handlers, called here and now; None: events go to the lanes.
+        frequent: how many frequent messages it took so far.
 
     Threads: one at a time.
     """
@@ -93,6 +94,7 @@ class Router:
         self._watchers = watchers if watchers is not None else []
         self._memory = memory
         self._on_error = on_error
+        self.frequent = 0
         self.handlers: Mapping[str, tuple[Callable[[Any], object], ...]] | None = None
 
     def high(self, kind: str, item: Any, /) -> None:
@@ -139,6 +141,7 @@ class Router:
                 return False
             if newest is not None:
                 newest.put(key, message)
+        self.frequent += 1
         if self.handlers is None or self.handlers.get(kind):
             self.low(kind, self._event_of(kind, message, handle, received_ns), key)
         return True

@@ -14,6 +14,7 @@ from lasersell_sync._backend import Caller
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
+from lasersell_sync.session.handler_errors import HandlerErrorReporter
 from lasersell_sync.stream.event_queue import EventQueue, Lane
 from lasersell_sync.user_code import passes_through
 
@@ -76,6 +77,10 @@ class HandlerRegistry:
         for kind in EVENT_TYPES if name == EVERY else (name,):
             self.called[kind] = self._handlers.get(kind, ()) + self._handlers.get(EVERY, ())
 
+    def is_empty(self) -> bool:
+        """True when no handler is registered."""
+        return not any(self._handlers.values())
+
     def of(self, kind: str) -> tuple[Handler, ...]:
         """The handlers for an event of this type: the specific ones, then those for everything."""
         return self.called.get(kind, ())
@@ -92,6 +97,7 @@ class Dispatcher:
         registry: the handlers.
         report: delivers a ``handler_error`` event.
         on_death: told when a dispatcher thread dies of something it cannot survive.
+        watch_soon: called when ``watch`` has something to do later, from any thread.
 
     Threads: owns ``lasersell-dispatch`` (two with ``per_lane``); ``handle`` runs on the reader (inline).
     """
@@ -102,11 +108,14 @@ class Dispatcher:
         registry: HandlerRegistry,
         report: Callable[[StreamEvent], None],
         on_death: Callable[[ThreadDiedError], None] | None = None,
+        watch_soon: Callable[[], None] | None = None,
     ) -> None:
         self._lanes = lanes
         self._registry = registry
         self._report = report
         self._on_death = on_death
+        self._watch_soon = watch_soon
+        self._error_reporter = HandlerErrorReporter()
         #: Dispatcher threads.
         self._threads: list[threading.Thread] = []
         #: Every thread that calls handlers (the caller of ``run`` among them), and the lane it serves.
@@ -184,7 +193,14 @@ class Dispatcher:
         if event.type == HandlerError.type:
             # A handler of handler_error that raises would call itself for ever.
             return
-        told = HandlerError(handler=name, event_type=event.type, error=error)
+        told = self._error_reporter.add(name, event.type, error)
+        if told is not None:
+            self._tell(told)
+        elif self._watch_soon is not None and not self._error_reporter.is_watched:
+            self._error_reporter.is_watched = True
+            self._watch_soon()
+
+    def _tell(self, told: HandlerError) -> None:
         self._report(StreamEvent(HandlerError.type, told, None, time.monotonic_ns()))
 
     def _began_at(self) -> float | None:
@@ -202,6 +218,11 @@ class Dispatcher:
         """
         now = time.monotonic()
         dues: list[float] = []
+        due, due_s = self._error_reporter.due()
+        for told in due:
+            self._tell(told)
+        if due_s is not None:
+            dues.append(due_s)
         for thread, (caller, lane) in list(self._callers.items()):
             call = caller.running
             if call is None:

@@ -10,6 +10,7 @@ import attrs
 from lasersell_sync.messages import SERVER_MESSAGES, ServerMessage, UnknownMessage, WireValue
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.stream.connection_events import CONNECTION_EVENTS, ConnectionEvent
+from lasersell_sync.stream.event_queue import UNKNOWN
 
 if TYPE_CHECKING:
     # Its default (PEP 696) is for type checkers: a bare ``StreamEvent`` is one of any message.
@@ -25,9 +26,11 @@ __all__ = [
     "EVENT_TYPES",
     "Contradiction",
     "EventMessage",
+    "FeedSilent",
     "HandlerError",
     "HandlerStuck",
     "Resynced",
+    "SessionEvent",
     "StreamEvent",
     "event_type",
 ]
@@ -37,16 +40,22 @@ __all__ = [
 class HandlerError:
     """A handler raised; it was logged with its traceback, and the events after it still arrive.
 
+    Of a handler that raises again and again, one a second comes after the first 16, about its latest error.
+
     Attributes:
         handler: its qualified name.
         event_type: the type of the event it was called with.
         error: what it raised.
+        count: how often this handler has raised so far.
+        since_last: how often since its ``handler_error`` event before this one, this time included.
     """
 
     type: ClassVar[str] = "handler_error"
     handler: str
     event_type: str
     error: BaseException
+    count: int = 1
+    since_last: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -108,11 +117,27 @@ class Contradiction:
     count: int
 
 
+@attrs.frozen(kw_only=True)
+class FeedSilent:
+    """Positions are open and the link lives, but no low-lane message (price, liquidity, trade) has come for long.
+
+    It comes once for each silence; ``health()`` says so until the next such message. With
+    ``StreamOptions.reconnect_on_feed_silent`` the link is made anew.
+
+    Attributes:
+        silent_seconds: since the latest low-lane message, or since there is a position.
+        positions: how many are open.
+    """
+
+    type: ClassVar[str] = "feed_silent"
+    silent_seconds: float
+    positions: int
+
+
 #: What a session adds to the connection's own events.
-SESSION_EVENTS: tuple[type[HandlerError | HandlerStuck | Resynced | Contradiction], ...] = (
-    *(HandlerError, HandlerStuck, Resynced, Contradiction),
-)
-EventMessage: TypeAlias = ServerMessage | ConnectionEvent | HandlerError | HandlerStuck | Resynced | Contradiction
+SessionEvent: TypeAlias = HandlerError | HandlerStuck | Resynced | Contradiction | FeedSilent
+SESSION_EVENTS: tuple[type[SessionEvent], ...] = (*(HandlerError, HandlerStuck, Resynced, Contradiction, FeedSilent),)
+EventMessage: TypeAlias = ServerMessage | ConnectionEvent | SessionEvent
 
 
 @attrs.frozen(weakref_slot=False)
@@ -138,7 +163,6 @@ class StreamEvent(Generic[M_co]):
     received_ns: int = 0
 
 
-UNKNOWN = "unknown"
 EVERY = "*"
 #: Every name that a handler can be registered for.
 EVENT_TYPES: frozenset[str] = frozenset(

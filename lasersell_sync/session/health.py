@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from lasersell_sync.stream.consumer_watch import ConsumerWatch
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.stream.stats import StreamStats
 
 __all__ = ["Health"]
+
+#: A shorter stop is how a lossless lane holds the server back.
+STOPPED_AFTER_S: Final = ConsumerWatch.WARN_AFTER_S
 
 
 @attrs.frozen(kw_only=True)
@@ -17,13 +21,16 @@ class Health:
     """Whether the session does its work now.
 
     Attributes:
-        ok: LIVE, no handler hangs, and what was set up beside the session was started.
+        ok: LIVE, no handler hangs, what was set up beside the session was started, the link is read, and prices come.
         status: where the connection stands.
         problem: why not ok, in words; empty when ok.
         stuck_handlers: names of handlers that have run for longer than ``handler_stuck_after_s``.
         stale_positions: positions that were not announced again after the latest reconnect.
         idle_seconds: since the last byte arrived.
         waiting: events that nobody has consumed yet.
+        high_dropped: high-lane events that were lost because nobody had chosen a way to consume yet.
+        reading_stopped_seconds: for how long nothing has been read because the lanes are full; None: the link is read.
+        feed_silent_seconds: for how long no price has come though positions are open; None: prices come.
         decode_errors: messages that could not be read, so far.
         contradictions: messages that contradict an earlier one of their connection, so far.
         sessions: sessions so far; one more than the reconnects.
@@ -40,6 +47,9 @@ class Health:
     stale_positions: int
     idle_seconds: float | None
     waiting: int
+    high_dropped: int
+    reading_stopped_seconds: float | None
+    feed_silent_seconds: float | None
     decode_errors: int
     contradictions: int
     sessions: int
@@ -56,6 +66,8 @@ class Health:
         stale_positions: int,
         not_started: tuple[str, ...] = (),
         handler_errors: tuple[int, str] = (0, ""),
+        reading_stopped_s: float | None = None,
+        feed_silent_s: float | None = None,
         stats: StreamStats,
     ) -> Health:
         """Put the facts together."""
@@ -68,6 +80,10 @@ class Health:
             problem = f"handlers hang: {', '.join(stuck_handlers)}"
         elif not_started:
             problem = "; ".join(not_started)
+        elif reading_stopped_s is not None and reading_stopped_s >= STOPPED_AFTER_S:
+            problem = f"reading stopped {reading_stopped_s:.0f} s ago: {stats.waiting} events wait for the consumer"
+        elif feed_silent_s is not None:
+            problem = f"no price of any open position came for {feed_silent_s:.0f} s"
         return cls(
             ok=not problem,
             status=status,
@@ -76,6 +92,9 @@ class Health:
             stale_positions=stale_positions,
             idle_seconds=stats.idle_seconds,
             waiting=stats.waiting,
+            high_dropped=stats.high_dropped,
+            reading_stopped_seconds=reading_stopped_s,
+            feed_silent_seconds=feed_silent_s,
             decode_errors=stats.decode_errors,
             contradictions=stats.contradictions,
             sessions=stats.sessions,

@@ -10,7 +10,7 @@ from typing import Final
 
 from lasersell_sync._backend import Recent
 from lasersell_sync.exceptions import StreamClosed
-from lasersell_sync.session.events import StreamEvent
+from lasersell_sync.session.events import EVERY, StreamEvent
 from lasersell_sync.timeouts import TimeBudget
 
 __all__ = ["EventMemory"]
@@ -18,7 +18,36 @@ __all__ = ["EventMemory"]
 #: High-lane events that ``wait_for`` can still find after they happened.
 REMEMBERED_EVENTS: Final = 1024
 
+#: What waits for one waiter's predicate, at the most; the oldest go.
+LINE_HIGH_EVENTS: Final = 65_536
+LINE_LOW_EVENTS: Final = 1024
+
 _Numbered = tuple[int, StreamEvent]
+
+
+class _Line:
+    """What one waiter has not looked at yet, in order.
+
+    Threads: the memory's lock guards it.
+    """
+
+    def __init__(self, wanted: Callable[[StreamEvent], bool] | str) -> None:
+        #: An event's type, so that nothing else must wait here; or whatever a predicate may want.
+        self._kind = wanted if isinstance(wanted, str) else EVERY
+        self._high: deque[_Numbered] = deque(maxlen=LINE_HIGH_EVENTS)
+        self._low: deque[_Numbered] = deque(maxlen=LINE_LOW_EVENTS)
+
+    def __bool__(self) -> bool:
+        return bool(self._high or self._low)
+
+    def add(self, numbered: _Numbered, *, low: bool = False) -> None:
+        if self._kind in (EVERY, numbered[1].type):
+            (self._low if low else self._high).append(numbered)
+
+    def next(self) -> _Numbered:
+        if not self._low or (self._high and self._high[0][0] < self._low[0][0]):
+            return self._high.popleft()
+        return self._low.popleft()
 
 
 class EventMemory(Recent[StreamEvent]):
@@ -35,7 +64,7 @@ class EventMemory(Recent[StreamEvent]):
         self._lock = threading.Lock()
         self._happened = threading.Condition(self._lock)
         #: One for each waiter. As long as there is one, every message must come here: the reader's fast way is closed.
-        self.lines: list[deque[_Numbered]] = []
+        self.lines: list[_Line] = []
         #: Of the last event that a waiter got: the next one goes on behind it.
         self._returned_serial = 0
         self._ended = False
@@ -49,7 +78,7 @@ class EventMemory(Recent[StreamEvent]):
         if self.lines:
             with self._lock:
                 for line in self.lines:
-                    line.append(numbered)
+                    line.add(numbered, low=low)
                 self._happened.notify_all()
 
     def remembered(self) -> list[StreamEvent]:
@@ -64,13 +93,14 @@ class EventMemory(Recent[StreamEvent]):
             self._happened.notify_all()
 
     def wait(
-        self, wanted: Callable[[StreamEvent], bool], timeout_s: float | None, *, only_new: bool = False
+        self, wanted: Callable[[StreamEvent], bool] | str, timeout_s: float | None, *, only_new: bool = False
     ) -> StreamEvent:
-        """The first event that ``wanted`` accepts, behind the last one that was returned.
+        """The first event that is wanted, behind the last one that was returned.
 
         Args:
-            wanted: called on this thread.
-            timeout_s: seconds; None for ever.
+            wanted: an event's type or ``"*"``; or a predicate, called on this thread. One that is slower than the
+                stream misses what waited for it longest: beyond 65,536 high-lane and 1,024 low-lane events.
+            timeout_s: seconds, however many events wait to be looked at; 0 for what happened already; None for ever.
             only_new: only what happens from now on, and other waiters' place is not moved.
 
         Raises:
@@ -78,11 +108,14 @@ class EventMemory(Recent[StreamEvent]):
             StreamClosed: the session was closed; its cause, when it failed.
         """
         budget = TimeBudget(timeout_s)
+        line = _Line(wanted)
+        accepts = (lambda _: True) if isinstance(wanted, str) else wanted
         with self._lock:
-            line: deque[_Numbered] = deque()
             self.lines.append(line)
             if not only_new:
-                line.extend(item for item in self.kept() if item[0] > self._returned_serial)
+                for item in self.kept():
+                    if item[0] > self._returned_serial:
+                        line.add(item)
         latest = 0
         try:
             while True:
@@ -90,15 +123,17 @@ class EventMemory(Recent[StreamEvent]):
                 if serial <= latest:
                     continue
                 latest = serial
-                if wanted(event):
+                if accepts(event):
                     if not only_new:
                         with self._lock:
                             self._returned_serial = max(self._returned_serial, serial)
                     return event
+                if timeout_s and budget.expired():
+                    raise queue.Empty
         finally:
             with self._lock:
-                # By identity: two waiters' lines may be equal. In place: the reader holds the list.
-                self.lines[:] = [other for other in self.lines if other is not line]
+                # In place: the reader holds the list.
+                self.lines.remove(line)
 
     def wait_end(self) -> BaseException | None:
         """Wait until nothing follows; why, or None after ``close()``."""
@@ -107,7 +142,7 @@ class EventMemory(Recent[StreamEvent]):
                 self._happened.wait()
             return self._error
 
-    def _next(self, line: deque[_Numbered], budget: TimeBudget) -> _Numbered:
+    def _next(self, line: _Line, budget: TimeBudget) -> _Numbered:
         with self._lock:
             while not line:
                 if self._ended:
@@ -115,4 +150,4 @@ class EventMemory(Recent[StreamEvent]):
                 if budget.expired():
                     raise queue.Empty
                 self._happened.wait(budget.remaining_s())
-            return line.popleft()
+            return line.next()

@@ -24,14 +24,15 @@ from lasersell_sync.messages import (
 )
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.session.events import UNKNOWN, Contradiction, Resynced, StreamEvent
+from lasersell_sync.session.events import SessionEvent, StreamEvent
 from lasersell_sync.session.exits import ExitMemory, recognise_exit
+from lasersell_sync.session.feed_watch import FeedWatch
 from lasersell_sync.session.memory import EventMemory
 from lasersell_sync.session.position_tracker import PositionTracker
 from lasersell_sync.session.start_watch import StartWatch
 from lasersell_sync.stream.connection import StreamConnection
-from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, DecodeFailure, Disconnected
-from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue
+from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, Disconnected
+from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, UNKNOWN, EventQueue, unknown_slot
 from lasersell_sync.stream.sink import LaneSink
 from lasersell_sync.stream.taps import Taps
 
@@ -95,6 +96,10 @@ class SessionState(LaneSink[StreamEvent]):
         self._connection = connection
         self._watch_handlers = watch_handlers
         self._exits = ExitMemory()
+        #: Notices that no price comes.
+        self.feed = FeedWatch(connection.options.feed_silent_after_s)
+        #: Low-lane messages that the router left to us.
+        self._frequent = 0
         # What each type means; a type that is not here is delivered, and means nothing to the session.
         self._meaning: dict[type, Callable[[Any, int], None]] = {
             **dict.fromkeys(LOW_LANE_CLASSES, self._on_frequent),
@@ -124,20 +129,44 @@ class SessionState(LaneSink[StreamEvent]):
             self._tracker.disconnected()
         self._tell(event)
         if isinstance(event, Connected):
+            self.feed.restart()
             self.deadlines.retry_due()
-        elif isinstance(event, DecodeFailure):
-            self._ask_again(event)
 
     def tick(self) -> float | None:
-        """What is due: ``lagged``, the end of a resync, handlers that hang."""
+        """What is due: ``lagged``, the end of a resync, handlers that hang, a silent feed."""
         resync_due_s = self._tracker.resync_due_in_s()
         if resync_due_s is not None and resync_due_s <= 0:
             self._tell(self._tracker.end_resync())
             resync_due_s = None
-        dues = [super().tick(), self._watch_handlers(), self.start_watch.tick(), resync_due_s, self.deadlines.tick()]
+        watched = (self._watch_handlers(), self.start_watch.tick(), self._watch_feed())
+        dues = [super().tick(), *watched, resync_due_s, self.deadlines.tick()]
         return min((due for due in dues if due is not None), default=None)
 
-    def _tell(self, event: ConnectionEvent | Resynced | Contradiction) -> None:
+    @property
+    def followed(self) -> bool:
+        """True while somebody follows the events without taking them: an AutoSeller, or ``wait_for``."""
+        return self.taps.hearer is not None or bool(self.memory.lines)
+
+    def _watch_feed(self) -> float | None:
+        """Tell a silent feed; seconds until there may be one (None: nothing is awaited)."""
+        reader = self._connection.reader
+        if not reader.lifecycle.in_session or reader.hello is None or self.consumer.stopped_s() is not None:
+            self.feed.restart()
+            return None
+        silent, due_s = self.feed.look(
+            count=self.router.frequent + self._frequent,
+            positions=len(self.table.fresh),
+            pnl_flush_ms=reader.hello.limits.pnl_flush_ms,
+        )
+        if silent is not None:
+            words = f"no price of {silent.positions} open positions came for {silent.silent_seconds:.0f} s"
+            log.warning("%s, though the server answers", words)
+            self._tell(silent)
+            if self._connection.options.reconnect_on_feed_silent:
+                reader.give_up = words
+        return due_s
+
+    def _tell(self, event: ConnectionEvent | SessionEvent) -> None:
         told: StreamEvent = StreamEvent(event.type, event, None, time.monotonic_ns())
         self._remember(told)
         self.router.high(event.type, told)
@@ -167,15 +196,18 @@ class SessionState(LaneSink[StreamEvent]):
         if hear is not None:
             hear(event)
 
-    def _deliver_low(self, kind: str, message: Any, handle: PositionHandle | None, received_ns: int) -> None:
+    def _deliver_low(
+        self, kind: str, message: Any, handle: PositionHandle | None, received_ns: int, *, slot: int | None
+    ) -> None:
         event: StreamEvent = _make_event(kind, message, handle, received_ns)
         self.memory.add(event, low=True)
-        self.router.low(kind, event, None if kind == UNKNOWN else message.position_id)
+        self.router.low(kind, event, slot)
 
     # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
 
     def _on_frequent(self, message: PnlUpdate | LiquiditySnapshot | TradeTick, received_ns: int) -> None:
         """One that the router left to us: of a stale, closed or unknown position, or somebody waits for events."""
+        self._frequent += 1
         handle = self.table.heard_of(self.table.find(message.position_id))
         if handle is None and self.table.was_closed(message.position_id):
             # Nothing about a position follows its position_closed; the server's late ones are only counted.
@@ -185,10 +217,10 @@ class SessionState(LaneSink[StreamEvent]):
             self.market.updates.put(message.position_id, message)
         elif handle is not None and isinstance(message, LiquiditySnapshot):
             self.market.snapshots.put(message.position_id, message)
-        self._deliver_low(message.type, message, handle, received_ns)
+        self._deliver_low(message.type, message, handle, received_ns, slot=message.position_id)
 
     def _on_unknown(self, message: UnknownMessage, received_ns: int) -> None:
-        self._deliver_low(UNKNOWN, message, None, received_ns)
+        self._deliver_low(UNKNOWN, message, None, received_ns, slot=unknown_slot(message))
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
         self._deliver(message, self._tracker.balance(message), received_ns)
@@ -223,9 +255,9 @@ class SessionState(LaneSink[StreamEvent]):
         if handle is not None and not message.watched:
             self._sales.signalled((handle.wallet_pubkey, handle.token_account), message, received_ns)
 
-    def _ask_again(self, failure: DecodeFailure) -> None:
+    def unreadable(self, payload: bytes) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""
-        lost = recognise_exit(failure.raw)
+        lost = recognise_exit(payload)
         if lost is None or not self._exits.may_ask_again(lost.token_account or lost.position_id):
             return
         log.warning("an exit signal of position %d could not be read: asking for it again", lost.position_id)

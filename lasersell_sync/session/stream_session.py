@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from enum import Enum
 from types import TracebackType
@@ -69,9 +70,12 @@ class StreamSession:
             high_capacity=options.high_capacity,
             on_room=connection.reader.wake,
             on_use=lambda: self._claim("the event queue"),
+            chosen=False,
         )
         self._registry = HandlerRegistry()
-        self._dispatcher = Dispatcher(self._events, self._registry, self._report, connection.reader.fail)
+        self._dispatcher = Dispatcher(
+            self._events, self._registry, self._report, connection.reader.fail, connection.reader.look_soon
+        )
         self._state = SessionState(
             connection,
             self._events,
@@ -82,6 +86,8 @@ class StreamSession:
         self._style_lock = threading.Lock()
         self._style: str | None = None
         self._started = False
+        #: Says that the handlers are called, to who watches that; None while there are none, and once they are.
+        self._handlers_called: Callable[[], None] | None = None
         self._guard = ProcessGuard("session")
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,19 +195,31 @@ class StreamSession:
                 ValueError: there is no such event; the nearest name is given.
             """
             if handler is not None:
-                self._registry.add(event, handler)
-                return handler
+                return self._register(event, handler)
             event_type(event)
+            return lambda decorated: self._register(event, decorated)
 
-            def register(decorated):
-                self._registry.add(event, decorated)
-                return decorated
+    def _register(self, event: str | type, handler: Handler) -> Handler:
+        self._registry.add(event, handler)
+        with self._style_lock:
+            if not self._started and self._handlers_called is None:
+                self._handlers_called = self.expect_start(
+                    "handlers are registered and nobody calls them: call session.start() or session.run()"
+                )
+        self._connection.reader.look_soon()
+        return handler
 
-            return register
+    def _settle_handlers(self) -> None:
+        """Handlers are called, or there is none any more."""
+        settle, self._handlers_called = self._handlers_called, None
+        if settle is not None:
+            settle()
 
     def off(self, event: EventName | type, handler: Handler | None = None) -> None:
         """Forget a handler, or with None all handlers of that type."""
         self._registry.remove(event, handler)
+        if self._registry.is_empty():
+            self._settle_handlers()
 
     def start(self) -> None:
         """Call handlers from now on, beginning with what waits; returns at once.
@@ -247,6 +265,7 @@ class StreamSession:
             if self._started:
                 raise ConcurrencyError("start() or run() was called before; one dispatcher serves a session")
             self._started = True
+        self._settle_handlers()
 
     def _claim(self, style: str) -> None:
         """The first way to consume that is used is the session's; another one would steal events from it."""
@@ -254,10 +273,17 @@ class StreamSession:
         with self._style_lock:
             if self._style is None:
                 self._style = style
+                self._keep_everything()
             elif self._style != style:
                 raise ConcurrencyError(
                     f"this session is consumed through {self._style}; {style} would steal its events"
                 )
+
+    def _keep_everything(self) -> None:
+        """From now on no high-lane event is dropped; the first one tells how many were."""
+        lagged = self._events.choose()
+        if lagged is not None:
+            self._events.put_first(StreamEvent(lagged.type, lagged, None, time.monotonic_ns()))
 
     # ── queue and loop ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,12 +342,13 @@ class StreamSession:
     ) -> StreamEvent:
         self._guard.check()
         if callable(wanted) and not isinstance(wanted, type):
-            accepts, words = wanted, "an event that the predicate accepts"
+            sought: Callable[[StreamEvent], bool] | str = wanted
+            words = "an event that the predicate accepts"
         else:
-            name = event_type(wanted)
-            accepts, words = (lambda event: name in ("*", event.type)), f"an event {name!r}"
+            sought = event_type(wanted)
+            words = f"an event {sought!r}"
         try:
-            return self._state.memory.wait(accepts, timeout, only_new=only_new)
+            return self._state.memory.wait(sought, timeout, only_new=only_new)
         except queue.Empty:
             raise self._timed_out(words, timeout) from None
 
@@ -452,6 +479,8 @@ class StreamSession:
             stale_positions=sum(handle.stale for handle in self.positions()),
             handler_errors=self._dispatcher.errors,
             not_started=self._state.start_watch.problems(),
+            reading_stopped_s=self._state.consumer.stopped_s(),
+            feed_silent_s=self._state.feed.silent_s(),
             stats=stats,
         )
 

@@ -27,6 +27,7 @@ from lasersell_sync.messages import (
 from lasersell_sync.session.events import (
     Contradiction,
     EventMessage,
+    FeedSilent,
     HandlerError,
     HandlerStuck,
     Resynced,
@@ -76,6 +77,7 @@ EventName: TypeAlias = Literal[
     "handler_stuck",
     "resynced",
     "contradiction",
+    "feed_silent",
 ]
 
 _M = TypeVar("_M", bound=EventMessage)
@@ -266,6 +268,12 @@ class On(Protocol):
         self, event: Literal["contradiction"], handler: Callable[[StreamEvent[Contradiction]], _R]
     ) -> Callable[[StreamEvent[Contradiction]], _R]: ...
     @overload
+    def __call__(self, event: Literal["feed_silent"], handler: None = None) -> Register[FeedSilent]: ...
+    @overload
+    def __call__(
+        self, event: Literal["feed_silent"], handler: Callable[[StreamEvent[FeedSilent]], _R]
+    ) -> Callable[[StreamEvent[FeedSilent]], _R]: ...
+    @overload
     def __call__(self, event: Literal["*"], handler: None = None) -> Register[EventMessage]: ...
     @overload
     def __call__(
@@ -388,6 +396,10 @@ class WaitFor(Protocol):
     def __call__(
         self, wanted: Literal["contradiction"], timeout: float | None = None, *, only_new: bool = False
     ) -> StreamEvent[Contradiction]: ...
+    @overload
+    def __call__(
+        self, wanted: Literal["feed_silent"], timeout: float | None = None, *, only_new: bool = False
+    ) -> StreamEvent[FeedSilent]: ...
     @overload
     def __call__(
         self, wanted: Literal["*"], timeout: float | None = None, *, only_new: bool = False

@@ -50,6 +50,7 @@ class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
                 low_capacity=options.low_capacity,
                 high_capacity=options.high_capacity,
                 on_room=wake_reader,
+                chosen=False,
             )
         )
         # What ``message`` does with a low-lane message.
@@ -58,6 +59,14 @@ class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
         )
         self._counters = counters
         self._on_event = options.on_event
+
+    @property
+    def followed(self) -> bool:
+        """A recorder's tap hears frames, and says nothing about whether the messages should be taken."""
+        return False
+
+    def unreadable(self, payload: bytes) -> None:
+        """Nothing to do: an event tells it."""
 
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """Into its lane, with the time it came: a session that takes over wants to know."""
@@ -115,6 +124,8 @@ class StreamConnection:
             sink=self._lanes,
         )
         self._attached = False
+        #: ``recv`` was called: from now on no high-lane message is dropped.
+        self._is_consumed = False
         self._guard = ProcessGuard("connection")
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,6 +178,9 @@ class StreamConnection:
 
         def hand_over() -> None:
             # On the reader: nothing can arrive between the old lanes' last message and the new sink's first.
+            lagged = self._lanes.lanes.lagged_at_first()
+            if lagged is not None:
+                sink.event(lagged)
             for message, received_ns in self._lanes.lanes.take_all():
                 sink.message(message, received_ns)
             # What a message brings into the lanes is woken for once a batch, and this is none.
@@ -230,10 +244,18 @@ class StreamConnection:
         self._guard.check()
         if self._attached:
             raise ConcurrencyError("a StreamSession consumes this connection; use the session's events")
+        if not self._is_consumed:
+            self._begin_to_consume()
         try:
             return self._lanes.lanes.take(timeout_s=timeout)[0]
         except StreamClosed:
             return None
+
+    def _begin_to_consume(self) -> None:
+        self._is_consumed = True
+        lagged = self._lanes.lanes.choose()
+        if lagged is not None:
+            self._reader.run_soon(lambda: self._lanes.event(lagged))
 
     def __iter__(self) -> Iterator[ServerMessage]:
         while (message := self.recv()) is not None:
@@ -348,6 +370,7 @@ class StreamConnection:
             send_buffer_bytes=self._writer.waiting_bytes,
             dropped=lag.dropped,
             conflated=lag.conflated,
+            high_dropped=self._reader.sink.lanes.high_dropped,
             late=counters.late,
             duplicates=counters.duplicates,
             contradictions=counters.contradictions,
@@ -360,7 +383,7 @@ class StreamConnection:
 
     def unparsed(self) -> list[DecodeFailure]:
         """The latest messages that could not be read (64 and 4 MiB at the most), oldest first, with their raw bytes."""
-        return self._reader.unparsed.copy()
+        return self._reader.decode_failures.kept()
 
     def __repr__(self) -> str:
         return f"<StreamConnection {self.status.value} session={self.session_id}>"

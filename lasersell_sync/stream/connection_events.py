@@ -114,34 +114,54 @@ class Failed:
     error: BaseException
 
 
+def _in_a_list(raw: bytes) -> list[bytes]:
+    return [raw]
+
+
 @attrs.frozen(kw_only=True)
 class DecodeFailure:
-    """A message that could not be read was skipped; the session goes on.
+    """One message or more that could not be read were skipped; the session goes on.
+
+    In a flood one event stands for many messages: ``since_last`` counts them, and the rest is about the latest.
 
     Attributes:
         reason, path, offset: as in DecodeError.
-        raw: the bytes received.
+        size: of the message, in bytes.
         count: how many so far on this connection.
+        since_last: how many since the ``decode_error`` event before this one, this message included.
     """
 
     type: ClassVar[str] = "decode_error"
     reason: str
     path: str
     offset: int
+    size: int
     count: int
-    # An unreadable exit signal holds a transaction: bytes are told by their length.
-    raw: bytes = attrs.field(repr=lambda raw: f"<{len(raw)} bytes>")
+    since_last: int
+    # An unreadable exit signal holds a transaction, so it is in no repr. A list of one, to be emptied.
+    _raw: list[bytes] = attrs.field(converter=_in_a_list, repr=False, eq=False)
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes received, while they are among the latest 4 MiB (``unparsed()``); after that, empty."""
+        return self._raw[0]
+
+    def forget_raw(self) -> None:
+        """Let go of the bytes; for the connection, whose memory for them is bounded."""
+        self._raw[0] = b""
 
 
 @attrs.frozen(kw_only=True)
 class Lagged:
-    """The consumer is slower than the stream; at most one of these a second.
+    """The consumer is slower than the stream, or came late; at most one of these a second.
 
     Attributes:
         dropped: low-lane messages lost since the last of these.
         conflated: low-lane messages replaced by a newer one of their position since the last of these.
         total_dropped, total_conflated: since the connection was made.
         waiting: events in the lanes now.
+        high_dropped: high-lane events lost before a way to consume was chosen, in the first consumer's first event;
+            0 in all others, for none is lost after that.
     """
 
     type: ClassVar[str] = "lagged"
@@ -150,6 +170,7 @@ class Lagged:
     total_dropped: int
     total_conflated: int
     waiting: int
+    high_dropped: int = 0
 
 
 @attrs.frozen(kw_only=True)

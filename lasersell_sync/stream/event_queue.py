@@ -26,6 +26,9 @@ Lane = Literal["any", "high", "low"]
 LOW_LANE_CLASSES = (PnlUpdate, LiquiditySnapshot, TradeTick)
 #: The low-lane types of which only the newest of a position matters.
 CONFLATED_TYPES = frozenset({PnlUpdate.type, LiquiditySnapshot.type})
+UNKNOWN = "unknown"
+#: Of unknown messages that are longer, the newest one waits: nothing bounds them but ``max_message_bytes`` each.
+LONG_UNKNOWN_BYTES = 16 * 1024
 
 
 def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None]:
@@ -36,8 +39,13 @@ def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None
     if isinstance(message, LOW_LANE_CLASSES):
         return message.type, message.position_id
     if isinstance(message, UnknownMessage):
-        return message.type, None
+        return UNKNOWN, unknown_slot(message)
     return None, None
+
+
+def unknown_slot(message: UnknownMessage) -> int | None:
+    """What ``put_low`` takes for the position of an unknown message: long ones share a slot."""
+    return 0 if len(message.raw) > LONG_UNKNOWN_BYTES else None
 
 
 class LagCounts(NamedTuple):
@@ -60,6 +68,9 @@ class EventQueue(Handover[T], Generic[T]):
         on_room: called (from a consumer's thread, outside the lock) when a full lane has room again.
         on_use: called before every public ``get`` until one has succeeded; may raise to keep two ways of consuming
             apart.
+        chosen: False for lanes that nobody may ever consume: both keep their newest, count the rest
+            (``high_dropped``) and never stop the reader, until ``choose``. With ``"lossless"`` that begins only when
+            ``keep_newest`` is called.
     """
 
     def __init__(
@@ -70,9 +81,10 @@ class EventQueue(Handover[T], Generic[T]):
         high_capacity: int = 65536,
         on_room: Callable[[], None] | None = None,
         on_use: Callable[[], None] | None = None,
+        chosen: bool = True,
     ) -> None:
         super().__init__(
-            CONFLATED_TYPES if low_lane == "conflate" else (),
+            {"conflate": {*CONFLATED_TYPES, UNKNOWN}, "drop_oldest": {UNKNOWN}}.get(low_lane, ()),
             low_capacity,
             high_capacity,
             lossless=low_lane == "lossless",
@@ -80,6 +92,10 @@ class EventQueue(Handover[T], Generic[T]):
             on_use=on_use,
             on_room=on_room,
         )
+        #: A way to consume was chosen.
+        self.is_chosen = chosen
+        if not chosen and low_lane != "lossless":
+            self.keep_newest()
         # Guards nothing but who waits in ``join``; the lanes guard themselves.
         self._lock = threading.Lock()
         self._all_done = threading.Condition(self._lock)
@@ -124,6 +140,25 @@ class EventQueue(Handover[T], Generic[T]):
     def lag(self) -> LagCounts:
         """What the low lane lost so far."""
         return LagCounts(self.dropped, self.conflated)
+
+    def choose(self) -> Lagged | None:
+        """Nothing of the high lane is dropped from now on; what was dropped before (None: nothing)."""
+        self.is_chosen = True
+        self.keep_all()
+        return self.lagged_at_first()
+
+    def lagged_at_first(self) -> Lagged | None:
+        """What the first consumer missed of the high lane; None for nothing."""
+        if not self.high_dropped:
+            return None
+        return Lagged(
+            dropped=0,
+            conflated=0,
+            total_dropped=self.dropped,
+            total_conflated=self.conflated,
+            waiting=self.qsize(),
+            high_dropped=self.high_dropped,
+        )
 
     # ── consuming: any thread ────────────────────────────────────────────────────────────────────────────────────
 

@@ -66,6 +66,11 @@ class Keepalive:
             self._app.heard(time.monotonic() if at is None else at)
 
     @property
+    def round_s(self) -> float:
+        """How long one question takes from the first silence to its verdict, at the most."""
+        return (self._app or self._transport).silent_s()
+
+    @property
     def asking(self) -> bool:
         """True while an answer is awaited."""
         return self._transport.asked_at is not None or (self._app is not None and self._app.asked_at is not None)

@@ -92,13 +92,17 @@ class StreamOptions:
         resync_grace_s: how long after a reconnect positions may take to be announced again, until ``resynced`` tells
             which were not.
         handler_stuck_after_s: how long a handler may run until it is reported with its stack.
+        feed_silent_after_s: how long no price, liquidity or trade of any open position may come until ``feed_silent``
+            tells; None for 30 times the server's ``pnl_flush_ms``, and at least 30 s.
+        reconnect_on_feed_silent: make the link anew then.
         low_lane: what happens to ``pnl_update``, ``liquidity_snapshot`` and ``trade_tick`` when the consumer is slower
             than the stream. ``conflate``: the newest update and snapshot of each position wait, ticks beyond
             ``low_capacity`` lose the oldest. ``drop_oldest``: all wait, beyond ``low_capacity`` the oldest is lost.
             ``lossless``: nothing is lost; when the lane is full the reader stops reading and TCP pushes back.
         low_capacity: messages.
         high_capacity: messages; everything else waits here and is never lost: when it is full the reader stops
-            reading. Both bounds are looked at before each read of the socket, so one buffer (256 KiB) may go over.
+            reading. Until a way to consume was chosen the oldest go instead (``lagged`` tells how many). Both bounds
+            are looked at before each read of the socket, so one buffer (256 KiB) may go over.
         max_message_bytes: a longer message ends the connection (close code 1009).
         send_buffer_bytes: commands that the link has not taken yet; beyond it a command raises SendBufferFull.
         api_url: REST base URL for ``connect_with_wallets``; None for the production one (local mode: the local one).
@@ -134,6 +138,8 @@ class StreamOptions:
     max_session_limit_backoff_s: float = attrs.field(default=90.0, validator=_positive)
     resync_grace_s: float = attrs.field(default=3.0, validator=_positive)
     handler_stuck_after_s: float = attrs.field(default=10.0, validator=_positive)
+    feed_silent_after_s: float | None = attrs.field(default=None, validator=_positive_or_none)
+    reconnect_on_feed_silent: bool = False
     low_lane: LowLane = attrs.field(default="conflate", validator=_low_lane)
     low_capacity: int = attrs.field(default=1024, validator=_positive_int)
     high_capacity: int = attrs.field(default=65536, validator=_positive_int)

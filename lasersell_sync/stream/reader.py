@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from lasersell_sync._log import logger
+from lasersell_sync._log import logger, repeat_limit
 from lasersell_sync.exceptions import (
     LaserSellError,
     ProtocolError,
@@ -33,11 +33,12 @@ from lasersell_sync.stream.connection_events import (
     Failed,
     Reconnecting,
 )
+from lasersell_sync.stream.decode_failures import DecodeFailures
 from lasersell_sync.stream.lifecycle import ConnectionState, Lifecycle, ReconnectRules, Wait
 from lasersell_sync.stream.options import StreamOptions
 from lasersell_sync.stream.serving import Serving
 from lasersell_sync.stream.sink import Sink
-from lasersell_sync.stream.stats import Counters, Unparsed
+from lasersell_sync.stream.stats import Counters
 from lasersell_sync.stream.taps import Taps
 from lasersell_sync.stream.transport import Aborted, Link, Waiter, WakeUp, open_link
 from lasersell_sync.stream.writer import FrameWriter
@@ -83,8 +84,10 @@ class Reader:
         self.hello_at = 0.0
         #: When the session was opened.
         self.opened_at = 0.0
-        #: Messages that could not be read, newest last; bounded in number and bytes.
-        self.unparsed = Unparsed()
+        #: Messages that could not be read.
+        self.decode_failures = DecodeFailures()
+        #: Why the link is to be given up once everything that reached the socket was read; None: it is not.
+        self.give_up: str | None = None
         self.taps: Taps[bytes, int] = Taps()
         #: Set once the first session is open, or will never be.
         self.ready = threading.Event()
@@ -120,6 +123,10 @@ class Reader:
         """End soon: the socket is down within ``close_timeout_s``, whatever the reader is waiting for."""
         self._stopping.set()
         self.wake()
+
+    def look_soon(self) -> None:
+        """Call ``tick`` soon: something may be due that was not when it was called last."""
+        self.run_soon(_nothing)
 
     def wake(self) -> None:
         """End the reader's current wait."""
@@ -205,6 +212,7 @@ class Reader:
             return
         if self.lifecycle.state is not ConnectionState.CONNECTING:
             self.lifecycle.go(ConnectionState.CONNECTING)
+        self.give_up = None
         budget = TimeBudget(self.options.connect_timeout_s)
         try:
             link = open_link(
@@ -221,6 +229,7 @@ class Reader:
                 Serving(self, link, budget).run()
             finally:
                 self._link = None
+                self.sink.consumer.note_reading(reading=True)
                 self.writer.end(self.counters.last_received)
                 link.close()
         except Aborted:
@@ -277,7 +286,7 @@ class Reader:
             selector.register(self.wake_up, selectors.EVENT_READ)
             while not self._stopping.is_set() and not budget.expired():
                 self.run_jobs()
-                due_s = self.sink.tick()
+                due_s = self.tick()
                 left_s = budget.remaining_s() or 0.0
                 selector.select(left_s if due_s is None else min(left_s, due_s))
                 self.wake_up.drain()
@@ -300,10 +309,20 @@ class Reader:
         )
         log.info("session %d is open after %d attempt(s)", hello.session_id, attempts)
 
-    def run_jobs(self) -> None:
-        """What other threads asked to be done here."""
+    def tick(self) -> float | None:
+        """Do what is due without bytes of the link; seconds until something will be (None: nothing)."""
+        failure, failure_due_s = self.decode_failures.due()
+        if failure is not None:
+            self.sink.event(failure)
+        dues = (self.sink.tick(), failure_due_s, repeat_limit.log_sums())
+        return min((due for due in dues if due is not None), default=None)
+
+    def run_jobs(self) -> bool:
+        """What other threads asked to be done here; True when there was something."""
+        had_jobs = bool(self._jobs)
         while self._jobs:
             self._jobs.popleft()()
+        return had_jobs
 
     @property
     def stopping(self) -> bool:
@@ -323,9 +342,14 @@ class Reader:
         self.lifecycle.go(ConnectionState.CLOSED if error is None else ConnectionState.FAILED)
         if error is not None and self.lifecycle.sessions:
             log.error("the stream has failed: %s", error, exc_info=None if isinstance(error, LaserSellError) else error)
+        repeat_limit.log_sums(all_kinds=True)
         try:
             self.sink.event(Closed() if error is None else Failed(error=error))
         finally:
             self.sink.finish(error)
             self.ready.set()
             self.wake_up.close()
+
+
+def _nothing() -> None:
+    """A job that only makes the reader look."""

@@ -25,10 +25,10 @@ from lasersell_sync.messages import (
     ServerMessage,
     UnknownMessage,
 )
-from lasersell_sync.stream.connection_events import DecodeFailure
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch
 from lasersell_sync.stream.lifecycle import SESSION_REPLACED, handshake_error
 from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, intake_class
+from lasersell_sync.stream.unread_link import UnreadLink
 from lasersell_sync.stream.writer import CLOSE, PING, PONG
 from lasersell_sync.timeouts import TimeBudget
 
@@ -47,6 +47,10 @@ BINARY: Final = 0x2
 NORMAL_CLOSURE: Final = 1000
 #: Messages that may come before hello_ok; the server sends none, and a flood of them is not a handshake.
 MAX_EARLY_MESSAGES: Final = 1024
+MAX_EARLY_BYTES: Final = 4 * 2**20
+#: How long one message on its way is a sign of life, in rounds of the application's keepalive: a narrow link is slow,
+#: and a message of single bytes that never ends keeps everything else away.
+MESSAGE_ROUNDS: Final = 3
 #: The one error code that is known to leave the connection open (PROTOCOL.md §4).
 CAPACITY_EXCEEDED: Final = "capacity_exceeded"
 #: What to do about an error that comes in an open session.
@@ -88,6 +92,7 @@ class Serving:
             reads=link.plain is not None,
             strange_after_s=self._stop_watch.strange_after_s,
             due_within_s=HOUSE_WITHIN_S,
+            patience_s=MESSAGE_ROUNDS * self._keepalive.round_s,
         )
         self._counters.follow(self._pump, self._intake)
         #: Bytes, and time of the latest message, when the intake was last looked at.
@@ -95,6 +100,12 @@ class Serving:
         #: When something is due, by the monotonic clock.
         self._house_at = 0.0
         self._was_reading = True
+        self._unread = UnreadLink(
+            verdict=link.kernel_verdict,
+            ping=lambda: self._ask(lambda: self._writer.control(PING)),
+            interval_s=self._options.ping_interval_s,
+            answer_s=self._options.pong_timeout_s,
+        )
         self._live = False
         #: What the connection itself learns from a message; True when it is nobody else's.
         self._notes: dict[type, Callable[[Any], bool]] = {
@@ -126,7 +137,9 @@ class Serving:
         self._writer.begin(self._link)
         more = False
         while True:
-            self._reader.run_jobs()
+            if self._reader.run_jobs():
+                # A job may have made something due.
+                self._house_at = 0.0
             if self._reader.stopping:
                 self._say_goodbye()
                 return
@@ -138,8 +151,11 @@ class Serving:
             more = (more or bool(ready & READABLE)) and self._receive()
             if ready & STRANGE:
                 self._stood_still_s = self._stop_watch.stood_still_s(*self._intake.waited) or self._stood_still_s
-            if self._stood_still_s is not None and reading and not more:
-                self._end_standstill()
+            if self._stood_still_s is not None:
+                words = f"this process or machine stood still for {self._stood_still_s:.1f} s"
+                self._reader.give_up = f"{words}; the link cannot be trusted"
+            if self._reader.give_up is not None and reading and not more:
+                self._give_up(self._reader.give_up)
 
     def _serve(self, *, reading: bool, timeout_s: float | None) -> int:
         """Sleep and take in what comes, until there is something to see to."""
@@ -174,29 +190,52 @@ class Serving:
                 # An answer could not be seen; the time starts again when reading does.
                 self._keepalive.bytes_came()
                 self._keepalive.message_came()
-            self._was_reading = reading
+            if reading is not self._was_reading:
+                self._note_reading(reading=reading)
             self._check_time()
             due_s = self._due_in_s(reading=reading)
             self._house_at = math.inf if due_s is None else now + due_s
         return None if self._house_at == math.inf else max(0.0, self._house_at - now)
 
+    def _note_reading(self, *, reading: bool) -> None:
+        """Reading stops, for the consumer takes nothing, or goes on."""
+        self._was_reading = reading
+        self._reader.sink.consumer.note_reading(reading=reading)
+        if not reading:
+            self._unread.begin()
+        elif self._unread.problem is not None:
+            self._reader.give_up = self._unread.problem
+
     def _due_in_s(self, *, reading: bool) -> float | None:
         """Seconds until the next thing is due; None when only the socket or another thread can bring news."""
-        dues = [self._reader.sink.tick()]
+        dues = [self._reader.tick()]
         if not self._live:
             dues.append(self._hello_budget.remaining_s())
         else:
             dues.append(self._writer.announcements_due_in_s())
-            if reading:
-                dues.append(self._keepalive.due_in_s())
+            dues.append(self._keepalive.due_in_s() if reading else self._judge_unread())
         return min((due for due in dues if due is not None), default=None)
 
-    def _end_standstill(self) -> None:
-        """Give the link up after a standstill, but only once everything that had reached the socket was read."""
+    def _judge_unread(self) -> float | None:
+        """Judge a link that is not read; it is given up once what has reached the socket was read."""
+        was_dead = self._unread.problem is not None
+        due_s = self._unread.look()
+        problem = self._unread.problem
+        self._reader.lifecycle.silent(problem is not None)
+        if problem is not None and not was_dead:
+            log.warning(
+                "the link that waits for the consumer is dead (%s); "
+                "it is made anew once the consumer has taken what had arrived",
+                problem,
+            )
+        return due_s
+
+    def _give_up(self, words: str) -> None:
+        """Give the link up, but only once everything that had reached the socket was read."""
         if self._receive() or self._reader.sink.lanes.full() or not self._live:
             return
-        words = f"this process or machine stood still for {self._stood_still_s:.1f} s; the link cannot be trusted"
-        raise TransportError("stop", self._link.endpoint, words)
+        operation = "link" if self._stood_still_s is None else "stop"
+        raise TransportError(operation, self._link.endpoint, words)
 
     def _check_time(self) -> None:
         if not self._live:
@@ -242,7 +281,7 @@ class Serving:
             self._take_in(buffer[:count])
             if self._reader.stopping or self._reader.sink.lanes.full():
                 return False
-            if count < len(buffer) and self._stood_still_s is None:
+            if count < len(buffer) and self._reader.give_up is None:
                 # That was all; to be told so by another read would only keep those waiting who have just been woken.
                 return False
         return True
@@ -336,8 +375,9 @@ class Serving:
         if isinstance(message, ErrorMessage) and message.code != CAPACITY_EXCEEDED:
             raise handshake_error(message.code, shorten(message.message))
         if not isinstance(message, HelloOk):
-            if len(self._early) >= MAX_EARLY_MESSAGES:
-                raise ProtocolError(f"{MAX_EARLY_MESSAGES} messages came and no hello_ok among them")
+            if len(self._early) >= MAX_EARLY_MESSAGES or self._intake.received_bytes > MAX_EARLY_BYTES:
+                came = f"{len(self._early) + 1} messages and {self._intake.received_bytes} bytes"
+                raise ProtocolError(f"{came} came and no hello_ok among them")
             self._early.append((message, received_ns))
             return
         self._live = True
@@ -355,12 +395,16 @@ class Serving:
 
     def _unreadable(self, error: DecodeError, payload: bytes) -> None:
         log.warning("a message was skipped: %s", error)
-        count = self._counters.decode_errors + 1
-        failure = DecodeFailure(reason=error.reason, path=error.path, offset=error.offset, count=count, raw=payload)
+        told = self._reader.decode_failures.add(error, payload)
         # Kept before it is counted: whoever sees the count finds the message.
-        self._reader.unparsed.add(failure)
-        self._counters.decode_errors = count
-        self._reader.sink.event(failure)
+        self._counters.decode_errors += 1
+        if told is not None:
+            self._reader.sink.event(told)
+        elif self._house_at != 0.0:
+            # It is told later, maybe without another byte of the link: when that is due must be asked.
+            self._house_at = 0.0
+            self._reader.wake()
+        self._reader.sink.unreadable(payload)
 
     def _frame(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from lasersell_sync._backend import Router
 from lasersell_sync.messages import ServerMessage
 from lasersell_sync.stream.connection_events import ConnectionEvent
+from lasersell_sync.stream.consumer_watch import ConsumerWatch
 from lasersell_sync.stream.event_queue import EventQueue, LagCounts, LagReporter
 
 __all__ = ["LaneSink", "Sink"]
@@ -22,9 +23,14 @@ class Sink(Protocol):
     router: Router
     #: Where things wait: woken after each batch of messages; once full, reading stops until the connection's ``wake``.
     lanes: EventQueue[Any]
+    #: Watches whether somebody takes what waits in the lanes.
+    consumer: ConsumerWatch
 
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """One message from the wire."""
+
+    def unreadable(self, payload: bytes) -> None:
+        """A message from the wire that could not be read; an event tells it, now or later."""
 
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
@@ -44,18 +50,25 @@ class LaneSink(Generic[T]):
 
     def __init__(self, lanes: EventQueue[T]) -> None:
         self.lanes = lanes
+        self.consumer = ConsumerWatch(lanes)
         self._lag = LagReporter()
 
     @abstractmethod
     def event(self, event: ConnectionEvent) -> None:
         """Something happened to the connection."""
 
+    @property
+    @abstractmethod
+    def followed(self) -> bool:
+        """True while somebody follows the events without taking them."""
+
     def tick(self) -> float | None:
-        """Tell ``lagged`` when it is due."""
+        """Tell ``lagged`` when it is due, and warn when nobody consumes."""
         lagged, due_s = self._lag.due(self.lanes.lag(), self.lanes.qsize())
         if lagged is not None:
             self.event(lagged)
-        return due_s
+        dues = (due_s, self.consumer.tick(followed=self.followed))
+        return min((due for due in dues if due is not None), default=None)
 
     def finish(self, error: BaseException | None) -> None:
         """The lanes end, after what waits in them."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
-
-from lasersell_sync.stream.connection_events import DecodeFailure
 
 if TYPE_CHECKING:
     from lasersell_sync._backend import Intake, Pump
 
-__all__ = ["Counters", "StreamStats", "Unparsed"]
+__all__ = ["Counters", "StreamStats"]
 
 
 @attrs.frozen(kw_only=True)
@@ -24,10 +21,11 @@ class StreamStats:
         frames_received, bytes_received: from the socket, after TLS.
         messages_received: decoded and delivered, unknown types included.
         unknown_messages: of a type that this version does not know.
-        decode_errors: messages that could not be read; each was reported.
+        decode_errors: messages that could not be read; each was reported, in a flood many by one event.
         commands_sent: messages written to the socket or waiting for it.
         send_buffer_bytes: waiting for the socket now.
         dropped, conflated: low-lane messages lost or replaced because the consumer is slower than the stream.
+        high_dropped: high-lane events lost because nobody had chosen a way to consume yet.
         late: low-lane messages about a position whose close had come already; not delivered.
         duplicates: exit signals that came a second time; each was delivered once.
         contradictions: messages that contradict an earlier one of their connection: an id that two token accounts have.
@@ -48,6 +46,7 @@ class StreamStats:
     send_buffer_bytes: int
     dropped: int
     conflated: int
+    high_dropped: int
     late: int
     duplicates: int
     contradictions: int
@@ -120,30 +119,3 @@ class Counters:
         before = self._counted
         received_ns = before.intake.received_ns if before.intake is not None else 0
         return received_ns / 1e9 if received_ns else before.last_received
-
-
-class Unparsed:
-    """The latest messages that could not be read, raw: a loss that can be looked into is not silent.
-
-    Threads: the reader adds, anyone takes a copy.
-    """
-
-    MAX_MESSAGES: Final = 64
-    MAX_BYTES: Final = 4 * 2**20
-
-    def __init__(self) -> None:
-        self._kept: deque[DecodeFailure] = deque()
-        self._bytes = 0
-
-    def add(self, failure: DecodeFailure) -> None:
-        """Keep it, and forget the oldest beyond the bounds; one that is too large alone was told, and is not kept."""
-        if len(failure.raw) > self.MAX_BYTES:
-            return
-        self._kept.append(failure)
-        self._bytes += len(failure.raw)
-        while len(self._kept) > self.MAX_MESSAGES or self._bytes > self.MAX_BYTES:
-            self._bytes -= len(self._kept.popleft().raw)
-
-    def copy(self) -> list[DecodeFailure]:
-        """Oldest first."""
-        return list(self._kept)

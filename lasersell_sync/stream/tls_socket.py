@@ -48,6 +48,11 @@ class TlsSocket:
         """For selectors; -1 after ``close``."""
         return self._sock.fileno()
 
+    @property
+    def below(self) -> socket.socket:
+        """The socket that carries the records."""
+        return self._sock
+
     def do_handshake(self) -> None:
         """Go on with it; call again when what it wants has come."""
         while True:

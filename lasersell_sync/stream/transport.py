@@ -35,6 +35,7 @@ from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
 from lasersell_sync.retry import parse_retry_after_s
 from lasersell_sync.stream.tls_socket import TlsSocket
+from lasersell_sync.stream.unread_link import kernel_verdict
 from lasersell_sync.timeouts import TimeBudget
 
 __all__ = ["Aborted", "Link", "Waiter", "WakeUp", "intake_class", "open_link"]
@@ -193,6 +194,12 @@ class Link:
     def plain(self) -> socket.socket | None:
         """The socket, when nothing lies between it and the frames."""
         return None if isinstance(self._sock, TlsSocket) else self._sock
+
+    def kernel_verdict(self, *, unacknowledged_is_dead: bool) -> str | None:
+        """Why the connection is dead, as far as the kernel knows; what has arrived stays to be read."""
+        sock = self._sock.below if isinstance(self._sock, TlsSocket) else self._sock
+        with self._io_lock:
+            return kernel_verdict(sock, unacknowledged_is_dead=unacknowledged_is_dead)
 
     @property
     def more(self) -> bool:

@@ -41,6 +41,8 @@ def test_messages_before_the_end_of_a_link_are_delivered(rig: Rig, how: str) -> 
 def test_a_full_lane_loses_nothing_of_a_link_that_ends_meanwhile(plain_rig: WebsocketsRig, how: str) -> None:
     """While the high lane is full nothing is read; what waits in the kernel survives the link's end."""
     with plain_rig.session(high_capacity=10, max_backoff_s=0.05) as session:
+        # From its first event on, a consumer loses nothing.
+        session.events.get(timeout=PATIENCE_S)
         # More than the lane takes; the rest waits in the kernel, as far as it has room.
         big = b"x" * 2000
         frames = [frame(1, b'{"type":"error","code":"%s","message":"%d"}' % (big, n)) for n in range(COUNT)]

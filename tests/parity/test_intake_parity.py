@@ -46,7 +46,15 @@ class Lanes:
 class Rig:
     """An intake of one core between two socket pairs: the link's, and the wake-up's."""
 
-    def __init__(self, name: str, *, reads: bool = True, strange_after_s: float = 60.0, due_within_s: float = 60.0):
+    def __init__(
+        self,
+        name: str,
+        *,
+        reads: bool = True,
+        strange_after_s: float = 60.0,
+        due_within_s: float = 60.0,
+        patience_s: float = 60.0,
+    ):
         module = core(name)
         self.link, self.peer = socket.socketpair()
         self.link.setblocking(False)
@@ -72,6 +80,7 @@ class Rig:
             reads=reads,
             strange_after_s=strange_after_s,
             due_within_s=due_within_s,
+            patience_s=patience_s,
         )
 
     def _message(self, message: Any, received_ns: int) -> None:
@@ -176,6 +185,28 @@ def test_a_message_makes_something_due_soon(name: str) -> None:
         assert rig.intake.waited[1][0] - rig.intake.received_ns / 1e9 > 0.07
 
 
+def test_intake_message_that_never_ends_is_no_sign_of_life(name: str) -> None:
+    """After its patience: neither one long frame nor fragments of single bytes. The next message is one again."""
+    with rigged(name, patience_s=0.05) as rig:
+        stream = frame(TEXT, b" " * 200, fin=False) + frame(0, b" ", fin=False) * 100 + frame(0, b" " * 400)
+        rig.peer.sendall(stream[:210])
+        assert rig.serve(once=True) == 0
+        began_ns = rig.intake.message_ns
+        assert began_ns == rig.intake.received_ns
+        end_ns = began_ns + 50_000_000
+        at = 210
+        while rig.intake.received_ns < end_ns + 10_000_000:
+            rig.peer.sendall(stream[at : at + 1])
+            at += 1
+            assert rig.serve(once=True) == 0
+            time.sleep(0.001)
+        assert began_ns < rig.intake.message_ns < end_ns
+        rig.peer.sendall(stream[at:] + text(1))
+        while not rig.messages:
+            assert rig.serve(once=True) == 0
+        assert rig.intake.message_ns == rig.intake.received_ns
+
+
 def test_part_of_a_long_message_is_a_sign_of_life(name: str) -> None:
     """Part of a short one might be a control frame."""
     with rigged(name) as rig:
@@ -211,7 +242,7 @@ def test_a_reset_link(name: str) -> None:
         theirs.close()
         intake = type(rig.intake)(
             rig.pump, rig.parser, rig.taps, bytearray(10), ours, rig.waker,
-            reads=True, strange_after_s=60, due_within_s=60,
+            reads=True, strange_after_s=60, due_within_s=60, patience_s=60,
         )  # fmt: skip
         how = {"reading": True, "writing": False, "once": False, "timeout_s": PATIENCE_S}
         assert intake.serve(None, rig.lanes, **how) == BROKEN

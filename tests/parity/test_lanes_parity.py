@@ -60,11 +60,26 @@ class Model:
         self.lossless = lossless
         self.high: list[int] = []
         self.low: list[list[Any]] = []  # [number, kind, position, is a slot]
-        self.dropped = self.conflated = self.unfinished = self.told_room = 0
-        self.stopped = False
+        self.dropped = self.conflated = self.high_dropped = self.unfinished = self.told_room = 0
+        self.stopped = self.newest_only = False
+
+    def keep_newest(self) -> None:
+        self.newest_only = True
+
+    def keep_all(self) -> bool:
+        began, self.newest_only = self.newest_only, False
+        return began
 
     def put_high(self, number: int) -> None:
         self.high.append(number)
+        self.unfinished += 1
+        if self.newest_only and len(self.high) > self.high_capacity:
+            self.high.pop(0)
+            self.high_dropped += 1
+            self.unfinished -= 1
+
+    def put_first(self, number: int) -> None:
+        self.high.insert(0, number)
         self.unfinished += 1
 
     def put_low(self, number: int, kind: str, position: int | None) -> None:
@@ -77,7 +92,7 @@ class Model:
         self.low.append([number, kind, position, has_slot])
         self.unfinished += 1
         loose = self.loose()
-        if len(loose) > self.low_capacity and not self.lossless:
+        if len(loose) > self.low_capacity and (self.newest_only or not self.lossless):
             self.low.remove(loose[0])
             self.dropped += 1
             self.unfinished -= 1
@@ -116,8 +131,8 @@ class Model:
         return self.unfinished
 
     def full(self) -> bool:
-        self.stopped = len(self.high) >= self.high_capacity or (
-            self.lossless and len(self.loose()) >= self.low_capacity
+        self.stopped = not self.newest_only and (
+            len(self.high) >= self.high_capacity or (self.lossless and len(self.loose()) >= self.low_capacity)
         )
         return self.stopped
 
@@ -162,9 +177,11 @@ class Trio:
     def check(self) -> None:
         """Counters and sizes agree, and each make holds exactly what waits in it."""
         model = self.model
-        expected = (model.dropped, model.conflated, model.unfinished, model.told_room, len(model.waiting()))
+        lost = (model.dropped, model.conflated, model.high_dropped)
+        expected = (*lost, model.unfinished, model.told_room, len(model.waiting()))
         for name, lanes in self.makes.items():
-            counts = (lanes.dropped, lanes.conflated, lanes.unfinished, lanes.told_room, lanes.qsize())
+            lost = (lanes.dropped, lanes.conflated, lanes.high_dropped)
+            counts = (*lost, lanes.unfinished, lanes.told_room, lanes.qsize())
             assert counts == expected, name
             assert {item.number for item in self.alive[name]} == model.waiting(), name
 
@@ -213,6 +230,18 @@ class LanesMachine(RuleBasedStateMachine):
     @rule()
     def put_high(self) -> None:
         self.trio.put("put_high")
+
+    @rule()
+    def put_first(self) -> None:
+        self.trio.put("put_first")
+
+    @rule()
+    def keep_newest(self) -> None:
+        self.trio.ask(lambda lanes: lanes.keep_newest())
+
+    @rule()
+    def keep_all(self) -> None:
+        self.trio.ask(lambda lanes: lanes.keep_all())
 
     @rule(kind=st.sampled_from(KINDS), position=st.none() | POSITIONS)
     def put_low(self, kind: str, position: int | None) -> None:
@@ -477,3 +506,21 @@ def test_forget_position_items_taken_meanwhile_are_counted_once(kind: str) -> No
     assert lanes.qsize() == 0
     lanes.put_low(Item(9), kind, 7)
     assert lanes.pop().number == 9
+
+
+@pytest.mark.parametrize("make", [PURE.Lanes, _core.Lanes])
+def test_lanes_slots_of_ids_without_end_are_bounded(make: Any) -> None:
+    """A server may name ids that nobody knows: the newest 16,384 wait, and loose items are not pushed out."""
+    lanes = make(SLOTTED, 10, 10)
+    lanes.put_low("tick", "trade_tick", 1)
+    for number in range(40_000):
+        lanes.put_low(number, SLOTTED[number % 2], number)
+    assert lanes.qsize() == 16_384 + 1
+    assert (lanes.dropped, lanes.unfinished) == (40_000 - 16_384, 16_384 + 1)
+    assert lanes.pop() == "tick"
+    assert lanes.pop() == 40_000 - 16_384
+    # A slot that was dropped is a new one, in the last place.
+    lanes.put_low("again", SLOTTED[0], 0)
+    batch: list[Any] = []
+    lanes.pop_into(batch, 10**6)
+    assert batch == [*range(40_000 - 16_384 + 1, 40_000), "again"]

@@ -35,11 +35,12 @@ INNER_LAYERS = {
         ["tunnel"],
     ],
     "stream": [
-        ["tls_socket"],
+        ["tls_socket", "unread_link"],
         ["connection_events", "lifecycle", "transport", "live_connections"],
         ["options"],
         ["event_queue", "keepalive", "stats", "known_positions", "taps"],
         ["desired_state"],
+        ["consumer_watch", "decode_failures"],
         ["sink", "writer", "sender"],
         ["serving"],
         ["reader"],
@@ -91,7 +92,8 @@ INNER_LAYERS = {
     ],
     "session": [
         ["events", "market_view", "table", "deadlines", "exits", "health", "start_watch"],
-        ["memory", "dispatch", "resync"],
+        ["memory", "handler_errors", "resync", "feed_watch"],
+        ["dispatch"],
         ["position_tracker"],
         ["state"],
         ["typed_events"],
