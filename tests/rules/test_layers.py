@@ -53,9 +53,9 @@ INNER_LAYERS = {
         ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "rpc_node"],
-        ["guard.addresses", "guard.context", "key_file"],
+        ["guard.addresses", "guard.context", "guard.swap_layout", "key_file"],
         ["guard.programs", "guard.market_pool", "guard.nodes", "guard.options", "keystore"],
-        ["guard.expected"],
+        ["guard.expected", "guard.layout_file"],
         ["guard.decoded", "guard.lookup_tables"],
         ["guard.rules.rule", "guard.inner_instructions"],
         [

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
-from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
+from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Program
+from lasersell_sync.trading.guard.swap_layout import Layout, SwapLayout
 from lasersell_sync.trading.wire_tx import instructions_of
 from lasersell_sync.trading.wire_tx_v1 import V1, TxConfig, v1_config
 
@@ -36,7 +37,6 @@ _TRANSFER_AT = 4
 _BASE_AT = 4
 _SEED_LENGTH_AT = 36
 _SEED_AT = 44
-_MODE_AT = 24
 #: 32 bytes of seed at the most, says the System program.
 _MAX_SEED_BYTES = 32
 _CREATE_WITH_SEED: Final = "system.create_account_with_seed"
@@ -125,6 +125,8 @@ class Swap:
         is_purchase: whether it pays with SOL or USD1.
         most_in: at the most so much is paid, in the smallest units.
         least_out: at the least so much is got.
+        is_exchange: whether it pays with one currency for another.
+        calls_market: whether the program is no market itself, and calls the one whose pool is among the accounts.
         third_party_fee: what the instruction gives to somebody else, in the program's units; 0 mostly.
         pool: the market's account of this token; None: the layout does not say where it stands.
     """
@@ -138,6 +140,8 @@ class Swap:
     pays_lamports: bool
     gets_lamports: bool
     is_purchase: bool
+    is_exchange: bool
+    calls_market: bool
     most_in: int
     least_out: int
     third_party_fee: int
@@ -186,9 +190,9 @@ class Decoded:
     """
 
     __slots__ = (
-        "_header", "_static_keys", "_written_in_tables", "blockhash", "by_kind", "config", "fee_payer", "has_gaps",
-        "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps", "table_problems", "unknown_tables",
-        "unlisted",
+        "_brought", "_header", "_static_keys", "_written_in_tables", "blockhash", "by_kind", "config", "fee_payer",
+        "has_gaps", "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps", "table_problems",
+        "unknown_tables", "unlisted",
     )  # fmt: skip
 
     def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:
@@ -211,6 +215,7 @@ class Decoded:
         self.spending: dict[str, int] = {}
         self.seeded: list[SeededAccount] = []
         self.by_kind: dict[str, list[Instruction]] = {}
+        self._brought: dict[str, int] = {}
 
     def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
         """Add the accounts of the tables: first all that are written to, then all that are read."""
@@ -260,7 +265,12 @@ class Decoded:
         self.swaps.append(swap)
         if swap.is_purchase:
             currency = known.currencies[swap.paid_mint]  # type: ignore[index]
-            self.spending[currency] = self.spending.get(currency, 0) + swap.most_in
+            # A hop spends what the hop before it brings at least, and only what is beyond that is the wallet's.
+            covered = min(self._brought.pop(currency, 0), swap.most_in) if swap.is_exchange else 0
+            self.spending[currency] = self.spending.get(currency, 0) + swap.most_in - covered
+        elif swap.got_mint in known.currencies:
+            currency = known.currencies[swap.got_mint]  # type: ignore[index]
+            self._brought[currency] = self._brought.get(currency, 0) + swap.least_out
 
 
 def decode(
@@ -333,18 +343,18 @@ def read_swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms
         paid_mint, got_mint = _way(paid_mint, got_mint, user, source, target, known)
     most_in, least_out = _amounts(instruction, layout)
     fee = 0 if layout.zero is None else instruction.u64(layout.zero)
+    is_purchase = paid_mint in known.currencies
     pool = None if layout.pool is None else keys[places[layout.pool]]
     return Swap(
         instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
-        paid_mint in known.currencies, most_in, least_out, fee, pool,
+        is_purchase, is_purchase and got_mint in known.currencies, layout.calls_market, most_in, least_out, fee, pool,
     )  # fmt: skip
 
 
 def _amounts(instruction: Instruction, layout: SwapLayout) -> tuple[int, int]:
     """The most that is paid and the least that is got, by the mode if there is one."""
-    modes = len(layout.most_in)
-    mode = instruction.data[_MODE_AT] if modes > 1 else 0
-    if mode < modes:
+    mode = 0 if layout.mode is None else instruction.data[layout.mode]
+    if mode < len(layout.most_in):
         return instruction.u64(layout.most_in[mode]), instruction.u64(layout.least_out[mode])
     # Of a mode that nobody knows, the dearer reading.
     return max(map(instruction.u64, layout.most_in)), 0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
+from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, SellOutput
 from lasersell_sync.trading.guard.addresses import from_text, require_address
 from lasersell_sync.trading.guard.context import NOTHING_KNOWN, TradeContext
 from lasersell_sync.trading.guard.market_pool import AnnouncedMarket, announced_market
@@ -36,6 +36,7 @@ class Expected(NamedTuple):
         max_tokens: a sale may sell so many, in the token's smallest units.
         currency: what a purchase is paid with, ``SOL`` or ``USD1``.
         max_spend: a purchase may cost so much, in lamports or USD1 base units.
+        output: what a sale is to pay, ``SOL`` or ``USD1``, because the user's request says so.
         asked_by_user: whether these are the user's words; a signal's are the server's.
         partner: who may get a partner fee, because the user's request says so.
         context: what the session knows about the position.
@@ -53,6 +54,7 @@ class Expected(NamedTuple):
     max_tokens: int | None = None
     currency: str | None = None
     max_spend: int | None = None
+    output: str | None = None
     asked_by_user: bool = False
     partner: bytes | None = None
     context: TradeContext = NOTHING_KNOWN
@@ -126,7 +128,9 @@ def _requested(signer: bytes, request: Request) -> Expected:
         asked_by_user=True, partner=None if recipient is None else require_address("partner_fee_recipient", recipient),
     )  # fmt: skip
     if isinstance(request, BuildSellTxRequest):
-        return expected._replace(side=SELL, max_tokens=request.amount_tokens or None)
+        return expected._replace(
+            side=SELL, max_tokens=request.amount_tokens or None, output=SellOutput(request.output).value
+        )
     budget = _atomic(request.amount, request.input) if request.amount_in_total is None else request.amount_in_total
     return expected._replace(side=BUY, currency=request.input, max_spend=_with_slippage(budget, request.slippage_bps))
 

@@ -44,6 +44,7 @@ class GuardOptions:
 
     max_buy_lamports: int | None
     max_buy_usd1_units: int | None
+    max_buy_usdc_units: int | None
     max_tip_lamports: int
     max_partner_fee_lamports: int
     max_priority_fee_lamports: int
@@ -54,6 +55,9 @@ class GuardOptions:
     max_slippage_bps: int
     never_sell: tuple[str, ...]
     allow: Mapping[str, Collection[str]]
+    usdc_quotes: bool
+    min_usd1_per_sol: float | None
+    layouts: str | None
     rpc: tuple[SendTargetRpc, ...]
     service_programs: tuple[str, ...]
     co_signers: tuple[str, ...]
@@ -62,7 +66,7 @@ class GuardOptions:
     max_unsimulated_lamports: int
 
     def __attrs_post_init__(self) -> None:
-        for name in ("max_buy_lamports", "max_buy_usd1_units"):
+        for name in ("max_buy_lamports", "max_buy_usd1_units", "max_buy_usdc_units"):
             if getattr(self, name) is not None:
                 _require_amount(name, getattr(self, name))
         for name in (
@@ -76,6 +80,15 @@ class GuardOptions:
                 "simulation_timeout_s", f"a number of seconds above 0 and up to {_MAX_TIMEOUT_S} is needed"
             )
         _require_amount("max_slippage_bps", self.max_slippage_bps, _BPS_MAX)
+        if not isinstance(self.usdc_quotes, bool):
+            raise ConfigurationError("usdc_quotes", f"a {type(self.usdc_quotes).__name__} is not True or False")
+        if self.max_buy_usdc_units is not None and not self.usdc_quotes:
+            raise ConfigurationError("max_buy_usdc_units", "nothing is bought with USDC without usdc_quotes=True")
+        rate = self.min_usd1_per_sol
+        if rate is not None and (
+            isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf")
+        ):
+            raise ConfigurationError("min_usd1_per_sol", f"{rate!r} is not a positive number of USD1 for one SOL")
 
 
 def _require_amount(field: str, value: object, most: int = _U64_MAX) -> None:

@@ -1,21 +1,14 @@
-"""Which programs and instructions may stand in a transaction, and where an instruction keeps what matters.
+"""Which programs and instructions may stand in a transaction.
 
 The facts are data: ``programs.json``. A program has a table ``allowed`` (instruction, its first bytes in hex, how many
 bytes and accounts it has at least, and which other one it ``counts_as``), and a table ``refused``, which only gives
 names to what is refused anyway, and for good: what such a list does not allow, no sale needs. The markets' programs
-have ``swaps``, whose first eight bytes follow from the name (Anchor), and which say in positions
-
-- of the account list: the ``user`` who signs, the ``pool``, the accounts ``from`` which the user pays and ``to`` which
-  the user is paid (null: the user's own lamports), and the ``mints`` paid and got (``"SOL"``: lamports), in this order
-  or, where the program goes ``either_way``, in the other;
-- of the data: where the most that goes ``in`` and the least that comes ``out`` stand, eight bytes each. Where the
-  byte behind the two is a mode, there is one position a mode. At ``zero`` is a fee for a third party.
+have ``swaps`` (``swap_layout`` reads them, docs/guard-layouts.md explains them).
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from importlib import resources
@@ -25,65 +18,13 @@ import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.trading.guard.addresses import from_text, require_address, to_text
+from lasersell_sync.trading.guard.swap_layout import ANCHOR_BYTES, Layout, anchor_prefix, hex_bytes, read_swap
 
-__all__ = [
-    "SYSTEM_PROGRAM",
-    "KnownPrograms",
-    "Layout",
-    "Program",
-    "SwapLayout",
-    "allow",
-    "known_programs",
-    "with_services",
-]
+__all__ = ["SYSTEM_PROGRAM", "KnownPrograms", "Program", "allow", "known_programs", "with_services"]
 
 SYSTEM_PROGRAM: Final = bytes(32)
-_ANCHOR_BYTES = 8
-_U64_BYTES = 8
-#: Behind the first bytes and two numbers.
-_MODE_AT = _ANCHOR_BYTES + 2 * _U64_BYTES
 _EVERYTHING = "*"
 _HEX = "0x"
-
-
-@attrs.frozen
-class SwapLayout:
-    """Where a swap keeps what matters; positions in accounts and data. None as an account: the user's lamports.
-
-    Attributes:
-        mints: (paid, got); None as a mint: lamports.
-        either_way: whether the second may be paid and the first got; the accounts tell.
-        most_in: one position a mode; without modes, one.
-        least_out: the same.
-        zero: where a third party's fee stands, or None.
-        pool: the market's account of this token; None: not known.
-    """
-
-    user: int
-    source: int | None
-    target: int | None
-    mints: tuple[int | None, int | None]
-    either_way: bool
-    most_in: tuple[int, ...]
-    least_out: tuple[int, ...]
-    zero: int | None
-    pool: int | None = None
-
-
-@attrs.frozen
-class Layout:
-    """One allowed instruction: its name, the least of its data and accounts, and what a swap adds to that.
-
-    Attributes:
-        name: ``token.close_account``; of both token programs, for they mean the same.
-        kind: the name, or that of another which means the same for the rules.
-    """
-
-    name: str
-    kind: str
-    least_bytes: int
-    least_accounts: int
-    swap: SwapLayout | None = None
 
 
 @attrs.frozen
@@ -128,17 +69,25 @@ class KnownPrograms:
         programs: by address.
         token_programs: the two addresses.
         currencies: mints of SOL and USD1 and their names; what buys are paid with.
+        usdc: the mint, which is a currency only where a user allows it.
         wrapped_sol: the mint.
         tip_accounts: of all senders.
         inner_programs: programs that markets call beside Solana's own.
+        minimum_tips: what each sender takes at least, in lamports.
     """
 
     programs: Mapping[bytes, Program]
     token_programs: tuple[bytes, ...]
     currencies: Mapping[bytes, str]
     wrapped_sol: bytes
+    usdc: bytes
     tip_accounts: frozenset[bytes]
     inner_programs: frozenset[bytes]
+    minimum_tips: Mapping[str, int]
+
+    def with_usdc(self) -> KnownPrograms:
+        """USDC is a currency, too."""
+        return attrs.evolve(self, currencies={**self.currencies, self.usdc: "USDC"})
 
 
 @functools.cache
@@ -153,6 +102,8 @@ def known_programs() -> KnownPrograms:
         token_programs=tuple(program.address for program in programs if program.name in ("token", "token_2022")),
         currencies=currencies,
         wrapped_sol=from_text(data["currencies"]["SOL"]),
+        usdc=from_text(data["optional_currencies"]["USDC"]),
+        minimum_tips=data["minimum_tip_lamports"],
         tip_accounts=frozenset(from_text(tip) for tips in data["tip_accounts"].values() for tip in tips),
         inner_programs=frozenset(map(from_text, data["called_by_markets"].values())),
     )
@@ -163,8 +114,8 @@ def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Progr
     family = entry.get("same_instructions_as", name)
     entry = entries[family]
     if "swaps" in entry:
-        swaps = {_anchor_prefix(swap): _swap(f"{name}.{swap}", fields) for swap, fields in entry["swaps"].items()}
-        return Program(name, address, _ANCHOR_BYTES, swaps, {}, is_market=True)
+        swaps = dict(read_swap(name, swap, fields, ANCHOR_BYTES) for swap, fields in entry["swaps"].items())
+        return Program(name, address, ANCHOR_BYTES, swaps, {}, is_market=True)
     allowed = {
         bytes.fromhex(prefix): _layout(family, instruction, fields)
         for instruction, fields in entry["allowed"].items()
@@ -177,27 +128,6 @@ def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Progr
 def _layout(family: str, instruction: str, fields: dict[str, Any]) -> Layout:
     kind = fields.get("counts_as", instruction)
     return Layout(f"{family}.{instruction}", f"{family}.{kind}", fields["bytes"], fields["accounts"])
-
-
-def _anchor_prefix(instruction: str) -> bytes:
-    return hashlib.sha256(f"global:{instruction}".encode()).digest()[:_ANCHOR_BYTES]
-
-
-def _swap(name: str, fields: dict[str, Any]) -> Layout:
-    most_in, least_out = (tuple(item) if isinstance(item, list) else (item,) for item in (fields["in"], fields["out"]))
-    paid, got = map(_slot, fields["mints"])
-    swap = SwapLayout(
-        fields["user"], fields["from"], fields["to"], (paid, got), fields.get("either_way", False),
-        most_in, least_out, fields.get("zero"), fields.get("pool"),
-    )  # fmt: skip
-    slots = [swap.user, swap.source, swap.target, swap.pool, paid, got]
-    numbers = [_MODE_AT] if swap.zero is None else [_MODE_AT, swap.zero + _U64_BYTES]
-    least_bytes = max(numbers) + (len(most_in) > 1)
-    return Layout(name, name, least_bytes, 1 + max(slot for slot in slots if slot is not None), swap)
-
-
-def _slot(value: int | str) -> int | None:
-    return None if value == "SOL" else int(value)
 
 
 # ── what users add ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,7 +152,7 @@ def allow(programs: Mapping[bytes, Program], additions: Mapping[str, Collection[
         if address in programs and programs[address].is_complete:
             problem = f"{text} is Solana's own {programs[address].name} program: no sale needs what its list refuses"
             raise ConfigurationError("allow", f"{problem}. Remove this entry.")
-        known = table.get(address) or Program(to_text(address), address, _ANCHOR_BYTES, {}, {})
+        known = table.get(address) or Program(to_text(address), address, ANCHOR_BYTES, {}, {})
         table[address] = attrs.evolve(known, trusted=known.trusted + trusted)
     return table
 
@@ -231,12 +161,9 @@ def _trusted_prefix(instruction: str) -> bytes:
     if instruction == _EVERYTHING:
         return b""
     if instruction.isidentifier() and not instruction.startswith(_HEX):
-        return _anchor_prefix(instruction)
-    try:
-        prefix = bytes.fromhex(instruction.removeprefix(_HEX)) if instruction.startswith(_HEX) else b""
-    except ValueError:
-        prefix = b""
-    if not prefix:
+        return anchor_prefix(instruction)
+    prefix = hex_bytes(instruction)
+    if prefix is None:
         raise ConfigurationError(
             "allow", f"{instruction!r} is not an instruction's name, its first bytes (0x04), or '*' for all"
         )
@@ -265,5 +192,9 @@ def with_services(programs: Mapping[bytes, Program], others: Collection[str]) ->
             raise ConfigurationError(
                 "service_programs", f"{text} is {known[address].name}, whose layout is known. Remove this entry."
             )
-        table[address] = Program(name, address, _ANCHOR_BYTES, {}, {}, is_opaque=True)
+        before = table.get(address)
+        if before is not None and before.allowed:  # a user's file describes some of its instructions
+            table[address] = attrs.evolve(before, trusted=(), is_opaque=True)
+        else:
+            table[address] = Program(name, address, ANCHOR_BYTES, {}, {}, is_opaque=True)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
@@ -17,11 +18,12 @@ from lasersell_sync.trading.guard.addresses import require_address, to_text
 from lasersell_sync.trading.guard.context import TradeContext
 from lasersell_sync.trading.guard.decoded import Decoded, decode, lookup_counts
 from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
+from lasersell_sync.trading.guard.layout_file import LAYOUTS_ENVIRONMENT, with_layout_file
 from lasersell_sync.trading.guard.lookup_tables import LookupTables
 from lasersell_sync.trading.guard.nodes import GuardNodes
 from lasersell_sync.trading.guard.options import GuardOptions, OpaqueMode, opaque_mode
+from lasersell_sync.trading.guard.programs import KnownPrograms, known_programs, with_services
 from lasersell_sync.trading.guard.programs import allow as with_allowed
-from lasersell_sync.trading.guard.programs import known_programs, with_services
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
 from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
@@ -83,6 +85,7 @@ class SigningGuard:
         max_buy_lamports: the most that a purchase may cost, slippage and the market's fees included. None: purchases
             with SOL are signed only when they come with the user's own ``BuildBuyTxRequest``, which then caps them.
         max_buy_usd1_units: the same for purchases with USD1, in its base units (6 decimals).
+        max_buy_usdc_units: the same for purchases with USDC, in its base units (6 decimals).
         max_tip_lamports: the most for tips to senders, together.
         max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (PROTOCOL.md §7).
         max_priority_fee_lamports: price times limit of compute units.
@@ -94,6 +97,12 @@ class SigningGuard:
         max_slippage_bps: what a sale may bring less than its known price (see ``TradeContext``), in basis points from 0
             to 10 000, unless it was asked for with a slippage.
         never_sell: mints that are never sold, base58.
+        usdc_quotes: True: tokens may be traded against USDC, too. A sale then pays USDC, and a purchase that is paid
+            with USDC needs ``max_buy_usdc_units``.
+        min_usd1_per_sol: the least USD1 for one SOL: a sale may then sell for SOL, and change it into USD1 in a second
+            hop. None: no second hop. The guard knows no rate of its own.
+        layouts: a file of instruction layouts (docs/guard-layouts.md), which adds to the packaged list. None: the file
+            that the environment variable ``LASERSELL_GUARD_LAYOUTS`` names, if any.
         allow: programs and instructions that are trusted beyond the list, what they do notwithstanding: by program
             address, names of Anchor instructions, first bytes (``0x04``), or ``*``. A rejection says what to write.
             Solana's own programs take no addition: no sale needs what their lists refuse.
@@ -128,6 +137,7 @@ class SigningGuard:
         *,
         max_buy_lamports: int | None = None,
         max_buy_usd1_units: int | None = None,
+        max_buy_usdc_units: int | None = None,
         max_tip_lamports: int = 10_000_000,
         max_partner_fee_lamports: int = 50_000_000,
         max_priority_fee_lamports: int = 5_000_000,
@@ -137,6 +147,9 @@ class SigningGuard:
         tip_accounts: Iterable[str] = (),
         max_slippage_bps: int = 5_000,
         never_sell: Iterable[str] = NEVER_SELL,
+        usdc_quotes: bool = False,
+        min_usd1_per_sol: float | None = None,
+        layouts: str | os.PathLike[str] | None = None,
         allow: Mapping[str, Collection[str]] = types.MappingProxyType({}),
         rpc: SendTargetRpc | str | Sequence[SendTargetRpc | str] | None = None,
         service_programs: Iterable[str] = (),
@@ -148,6 +161,7 @@ class SigningGuard:
         self._options = GuardOptions(
             max_buy_lamports=max_buy_lamports,
             max_buy_usd1_units=max_buy_usd1_units,
+            max_buy_usdc_units=max_buy_usdc_units,
             max_tip_lamports=max_tip_lamports,
             max_partner_fee_lamports=max_partner_fee_lamports,
             max_priority_fee_lamports=max_priority_fee_lamports,
@@ -157,6 +171,9 @@ class SigningGuard:
             tip_accounts=_texts("tip_accounts", tip_accounts),
             max_slippage_bps=max_slippage_bps,
             never_sell=_texts("never_sell", never_sell),
+            usdc_quotes=usdc_quotes,
+            min_usd1_per_sol=min_usd1_per_sol,
+            layouts=None if layouts is None else os.fspath(layouts),
             allow=dict(allow),
             rpc=() if rpc is None else rpc_targets("rpc", rpc),
             service_programs=_texts("service_programs", service_programs),
@@ -171,12 +188,13 @@ class SigningGuard:
         addresses = (
             partner, *options.own_accounts, *options.tip_accounts, *options.service_programs, *options.co_signers
         )  # fmt: skip
-        if any(addresses) or allow or never_sell is not self.NEVER_SELL:
-            _ = self._limits  # wrong addresses are told here; without any, nothing is loaded before the first check
+        if any(addresses) or allow or layouts is not None or never_sell is not self.NEVER_SELL:
+            self.load()  # wrong addresses are told here; without any, nothing is loaded before the first check
 
     @functools.cached_property
     def _limits(self) -> Limits:
-        known, options = known_programs(), self._options
+        options = self._options
+        known = _known(options)
         tips = (require_address("tip_accounts", text) for text in options.tip_accounts)
         return Limits(
             known=known,
@@ -184,18 +202,31 @@ class SigningGuard:
             tip_accounts=known.tip_accounts.union(tips),
             own_accounts=frozenset(require_address("own_accounts", text) for text in options.own_accounts),
             partner=None if options.partner is None else require_address("partner", options.partner),
-            max_buy={"SOL": options.max_buy_lamports, "USD1": options.max_buy_usd1_units},
+            max_buy={
+                "SOL": options.max_buy_lamports,
+                "USD1": options.max_buy_usd1_units,
+                "USDC": options.max_buy_usdc_units,
+            },
             max_lamports={
                 "tip": options.max_tip_lamports,
                 "partner": options.max_partner_fee_lamports,
                 "own": options.max_rent_lamports,
             },
             max_priority_fee_lamports=options.max_priority_fee_lamports,
+            min_usd1_per_sol=options.min_usd1_per_sol,
             max_slippage_bps=options.max_slippage_bps,
             never_sell=frozenset(require_address("never_sell", text) for text in options.never_sell),
             co_signers=frozenset(require_address("co_signers", text) for text in options.co_signers),
             opaque=options.opaque,
         )
+
+    def load(self) -> None:
+        """Reads the lists of programs now, and not at the first check: a wrong layout file is reported at once.
+
+        Raises:
+            ConfigurationError: the file of ``layouts`` or ``LASERSELL_GUARD_LAYOUTS``.
+        """
+        _ = self._limits
 
     @property
     def rpc(self) -> tuple[SendTargetRpc, ...]:
@@ -412,6 +443,15 @@ class SigningGuard:
 
 def _is_to_simulate(decoded: Decoded, limits: Limits) -> bool:
     return bool(decoded.opaque) and limits.opaque is OpaqueMode.SIMULATE
+
+
+def _known(options: GuardOptions) -> KnownPrograms:
+    """What is packaged, what a file adds, and USDC where it may be traded against."""
+    known = known_programs()
+    path = options.layouts if options.layouts is not None else os.environ.get(LAYOUTS_ENVIRONMENT)
+    if path:
+        known = with_layout_file(known, path)
+    return known.with_usdc() if options.usdc_quotes else known
 
 
 def read_unsigned(transaction: Signal | BuildTxResponse | str, request: Request | None = None) -> CheckedTransaction:

@@ -67,6 +67,8 @@ def _pool(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
 def _is_in_market(swap: Swap, market: AnnouncedMarket, limits: Limits) -> bool:
     program = swap.instruction.program
     assert program is not None  # a swap is read by its program's list
+    if swap.calls_market:
+        return market.pool is None or market.pool in (swap.pool, *swap.instruction.accounts)
     token, currency = (swap.got_mint, swap.paid_mint) if swap.is_purchase else (swap.paid_mint, swap.got_mint)
     if token in limits.known.currencies:
         return True  # a second hop, from currency to currency: the position is in the first one

@@ -20,6 +20,7 @@ class Limits:
     """What a ``SigningGuard`` was told, in the form that the rules use; its constructor explains the fields.
 
     ``max_buy`` is by currency, ``max_lamports`` by kind of destination (``tip``, ``partner``, ``own``).
+    ``known.currencies`` has USDC where the user allows it.
     """
 
     known: KnownPrograms
@@ -30,6 +31,7 @@ class Limits:
     max_buy: Mapping[str, int | None]
     max_lamports: Mapping[str, int]
     max_priority_fee_lamports: int
+    min_usd1_per_sol: float | None
     max_slippage_bps: int
     never_sell: frozenset[bytes]
     co_signers: frozenset[bytes]

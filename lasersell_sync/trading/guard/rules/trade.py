@@ -13,18 +13,24 @@ __all__ = ["TRADE_RULES"]
 
 @rule("mint", "it trades the expected token, against SOL or USD1")
 def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    if not tx.swaps and not tx.opaque and not any(item.is_trusted for item in tx.unlisted):
+    is_unread = bool(tx.opaque) or any(item.is_trusted for item in tx.unlisted)
+    if not is_unread and all(swap.is_exchange for swap in tx.swaps):
         yield Offence("no instruction of a market is in it: nothing is traded", trade.mint)
     if trade.mint is not None and trade.mint not in tx.keys:
         yield Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
     for swap in tx.swaps:
+        if swap.is_exchange:
+            continue
         token = swap.got_mint if swap.is_purchase else swap.paid_mint
         if trade.mint is not None and token != trade.mint:
             yield Offence(
                 f"instruction {swap.instruction.number} trades {shown(token)}, not {shown(trade.mint)}", token
             )
         if not swap.is_purchase and swap.got_mint not in limits.known.currencies:
-            yield Offence(f"instruction {swap.instruction.number} pays in {shown(swap.got_mint)}", swap.got_mint)
+            remedy = "if you take USDC: SigningGuard(usdc_quotes=True)" if swap.got_mint == limits.known.usdc else _NO
+            yield Offence(
+                f"instruction {swap.instruction.number} pays in {shown(swap.got_mint)}", swap.got_mint, remedy
+            )
 
 
 @rule("side", "a sale sells and a purchase buys")
@@ -32,6 +38,8 @@ def _side(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
     if trade.side is None:
         return
     for swap in tx.swaps:
+        if swap.is_exchange:
+            continue
         side = BUY if swap.is_purchase else SELL
         if side != trade.side:
             yield Offence(f"instruction {swap.instruction.number} is a {side}, not a {trade.side}", swap.got_mint)
@@ -55,12 +63,15 @@ def _amount(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
 def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     if tx.opaque and trade.side == BUY:
         yield from _opaque_spend(trade, limits)
+    asked = trade.asked_by_user and trade.side == BUY
     for currency, most in tx.spending.items():
+        if not most:
+            continue  # all of it is what a hop before it brings
         unit, own_cap = _UNITS[currency], limits.max_buy[currency]
         remedy = f"set what a purchase may cost: SigningGuard(max_buy_{unit}=...)"
         if trade.currency is not None and currency != trade.currency:
             yield Offence(f"it spends {currency}, where {trade.currency} was to be spent", trade.mint)
-        if own_cap is None and not trade.asked_by_user:
+        if own_cap is None and not asked:
             yield Offence(f"it may spend {most} {unit}, and the guard was given no cap", trade.mint, remedy, most)
         for cap, whose in ((own_cap, "the guard's cap"), (trade.max_spend, "the order with its slippage")):
             if cap is not None and most > cap:
@@ -77,7 +88,40 @@ def _opaque_spend(trade: Expected, limits: Limits) -> Iterator[Offence]:
         yield Offence("no instruction says what it may spend, and the guard was given no cap", trade.mint, remedy)
 
 
-_UNITS = {"SOL": "lamports", "USD1": "usd1_units"}
+_UNITS = {"SOL": "lamports", "USD1": "usd1_units", "USDC": "usdc_units"}
+_NO = "do not sign it: ask for a new one, and tell the service if that is no better"
+#: One SOL is 10**9 lamports, and one USD1 10**6 units.
+_LAMPORTS_PER_USD1_UNIT = 1_000
 
 
-TRADE_RULES = (_mint, _side, _amount, _spend)
+@rule("exchange", "SOL is changed into USD1 in a second hop only where the guard was given a rate")
+def _exchange(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    rate = limits.min_usd1_per_sol
+    for swap in tx.swaps:
+        if not swap.is_exchange:
+            continue
+        way = [limits.known.currencies[mint] for mint in (swap.paid_mint, swap.got_mint) if mint is not None]
+        what = f"instruction {swap.instruction.number} changes {way[0]} into {way[-1]}"
+        if way != ["SOL", "USD1"] or trade.side == BUY:
+            yield Offence(what, swap.got_mint)
+        elif rate is None:
+            remedy = "if that is right: SigningGuard(min_usd1_per_sol=...), the least USD1 for one SOL"
+            yield Offence(what, swap.got_mint, remedy)
+        elif swap.least_out * _LAMPORTS_PER_USD1_UNIT < swap.most_in * rate:
+            yield Offence(
+                f"{what}: at least {swap.least_out} units for {swap.most_in} lamports, less than {rate:g} USD1 a SOL",
+                swap.got_mint, "ask for a fresh transaction", amount=swap.most_in,
+            )  # fmt: skip
+
+
+@rule("output", "a sale pays the currency that was asked for")
+def _output(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    if trade.output is None or trade.side != SELL or not tx.swaps:
+        return
+    paid = tx.swaps[-1].got_mint
+    currency = limits.known.currencies.get(paid) if paid is not None else None
+    if currency != trade.output:
+        yield Offence(f"it pays {currency or shown(paid)}, where {trade.output} was asked for", paid)
+
+
+TRADE_RULES = (_mint, _side, _amount, _spend, _exchange, _output)
