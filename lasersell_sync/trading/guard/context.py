@@ -45,7 +45,8 @@ class TradeContext:
         proceeds_units: the newest ``proceeds_units`` of a ``pnl_update``, which is at most 10 s old.
         own_token_accounts: token accounts that the wallets of this session are known to own, base58: anything that
             answers ``in``. A transaction of a program whose layout is not known must not name them.
-        min_context_slot: the slot in which the position was seen last; a simulation from an older state says nothing.
+        min_context_slot: the slot in which the position was seen last; default: the announcement's. A simulation from
+            an older state says nothing.
         slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
 
         never_sell: the mints that are never sold, 32 bytes each, in place of the guard's list.
@@ -64,6 +65,12 @@ class TradeContext:
     min_context_slot: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
     never_sell: frozenset[bytes] | None = None
+
+    @property
+    def newest_slot(self) -> int | None:
+        """The newest slot in which the position is known to have been there."""
+        announced = None if self.announcement is None else self.announcement.slot
+        return max((slot for slot in (self.min_context_slot, announced) if slot is not None), default=None)
 
 
 NOTHING_KNOWN: Final = TradeContext()

@@ -52,7 +52,7 @@ class Money:
 
     def most_routing(self, moved: int) -> int:
         """The highest routing fee for a trade that moves so much of the currency."""
-        share = moved * _ROUTING_BPS // _BPS
+        share = -(-moved * _ROUTING_BPS // _BPS)
         return max(share, _LEAST_ROUTING_LAMPORTS) if self.currency == _SOL else share
 
     @classmethod

@@ -334,12 +334,16 @@ class SigningGuard:
         """
         self._start_simulation(judgement, lambda verdicts: then(self._simulated(judgement, verdicts)))
 
-    def _start_simulation(self, judgement: Judgement, on_done: Callable[[Verdicts], None] | None = None) -> Asking:
+    def _start_simulation(
+        self, judgement: Judgement, on_done: Callable[[Verdicts], None] | None = None, *, hears_all: bool = False
+    ) -> Asking:
         assert self._simulating is not None  # the judgement says so
         raw, layout = judgement.checked
         # The node wants a place for every signature, and looks at none.
         tx_b64 = encode_base64(layout.signed(raw, bytes(SIGNATURE_BYTES)))
-        return self._simulating.start(tx_b64, judgement.decoded, judgement.trade, self._limits, on_done)
+        return self._simulating.start(
+            tx_b64, judgement.decoded, judgement.trade, self._limits, on_done, hears_all=hears_all
+        )
 
     def _simulated(self, judgement: Judgement, verdicts: Verdicts) -> Judgement:
         assert self._simulating is not None
@@ -419,7 +423,7 @@ class SigningGuard:
     def _explained(self, judgement: Judgement) -> Judgement:
         if self._simulating is None:
             return judgement._replace(offences=without_nodes())
-        return self._simulated(judgement, self._start_simulation(judgement).wait())
+        return self._simulated(judgement, self._start_simulation(judgement, hears_all=True).wait())
 
     def _decode(self, text: str) -> tuple[bytes, Layout, Decoded]:
         """Raises UnsafeTransactionError: not exactly one transaction."""

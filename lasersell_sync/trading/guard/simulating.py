@@ -84,6 +84,8 @@ class Simulating:
         trade: Expected,
         limits: Limits,
         on_done: Callable[[Verdicts], None] | None = None,
+        *,
+        hears_all: bool = False,
     ) -> Asking:
         """Have a transaction simulated by every node at once.
 
@@ -93,9 +95,12 @@ class Simulating:
             trade: what it should be.
             limits: the guard's.
             on_done: called once, on a thread of a node; it must be quick.
+            hears_all: wait for every node, though the verdict is known.
         """
         saw = partial(self._saw, trade.signer, limits)
-        return self._simulators.ask(SimulationQuestion(tx_b64, tx, trade, limits, saw=saw), on_done)
+        return self._simulators.ask(
+            SimulationQuestion(tx_b64, tx, trade, limits, saw=saw), on_done, hears_all=hears_all
+        )
 
     def offences(self, verdicts: Verdicts, trade: Expected) -> Offences:
         """What the verdicts come to; none: it may be signed."""

@@ -40,7 +40,6 @@ class SimulationQuestion:
         tx: decoded, every account known.
         trade: what it should be.
         limits: the guard's.
-        min_context_slot: an older state says nothing.
         saw: told a node's number and the wallet's states before, for the wallet's known funds.
 
     Threads: called on several at once.
@@ -59,7 +58,7 @@ class SimulationQuestion:
         self._tx = tx
         self._trade = trade
         self._limits = limits
-        self._min_slot = trade.context.min_context_slot
+        self._min_slot = trade.context.newest_slot
         self._saw = saw
 
     @cached_property

@@ -166,12 +166,18 @@ class Asking:
     """
 
     def __init__(
-        self, peers: Sequence[Peer], timeout_s: float, on_done: Callable[[Verdicts], None] | None = None
+        self,
+        peers: Sequence[Peer],
+        timeout_s: float,
+        on_done: Callable[[Verdicts], None] | None = None,
+        *,
+        hears_all: bool = False,
     ) -> None:
         self._peers = peers
         self._started = time.monotonic()
         self._timeout_s = timeout_s
         self._on_done = on_done
+        self._hears_all = hears_all
         self._changed = threading.Condition()
         self._findings: dict[int, Finding] = {}
         self.verdicts: Verdicts | None = None
@@ -218,15 +224,15 @@ class Asking:
         """When the answers so far decide at the latest; None: now."""
         said = {finding.verdict for finding in self._findings.values()}
         pending = [peer for place, peer in enumerate(self._peers) if place not in self._findings]
-        if not pending or SimulationVerdict.THEFT in said:
+        if not pending or (SimulationVerdict.THEFT in said and not self._hears_all):
             return None
-        if said <= {SimulationVerdict.CANNOT}:
+        if self._hears_all or said <= {SimulationVerdict.CANNOT}:
             return self.ends_at
         awaited = [peer.patience_s for peer in pending if not peer.hangs]
         return min(self._started + max(awaited), self.ends_at) if awaited else None
 
     def _silent(self, place: int) -> Finding:
-        return Finding(self._peers[place].label, SimulationVerdict.CANNOT, f"no answer within {self._timeout_s:g} s")
+        return Finding(self._peers[place].label, SimulationVerdict.CANNOT, "no answer in time")
 
 
 class Simulators:
@@ -245,14 +251,17 @@ class Simulators:
         self._timeout_s = timeout_s
         self._clock = _Clock()
 
-    def ask(self, question: Question, on_done: Callable[[Verdicts], None] | None = None) -> Asking:
+    def ask(
+        self, question: Question, on_done: Callable[[Verdicts], None] | None = None, *, hears_all: bool = False
+    ) -> Asking:
         """Put a question to all nodes at once.
 
         Args:
             question: asks one node; on that node's threads, several at once.
             on_done: called once, on a thread of a node or of the clock; it must be quick.
+            hears_all: wait for every node, though the verdict is known.
         """
-        asking = Asking(self.peers, self._timeout_s, on_done)
+        asking = Asking(self.peers, self._timeout_s, on_done, hears_all=hears_all)
         for place, peer in enumerate(self.peers):
             if len(self.peers) > 1 and peer.hangs and peer.owes:
                 # It is asked again when it has answered; the others decide.
