@@ -52,6 +52,13 @@ _MOST_LINES = 20
     help="Trade through the LaserSell Router, which takes the tier's routing fee; without it directly and without fee.",
 )
 @click.option(
+    "--instructions",
+    type=click.Choice(["classic", "today"]),
+    default="classic",
+    show_default=True,
+    help="Which instructions the trades of Pump.fun and PumpSwap are written in.",
+)
+@click.option(
     "--session-policy",
     type=click.Choice(["refuse", "replace"]),
     default="refuse",
@@ -71,6 +78,7 @@ def sandbox(
     speed: float,
     tier: int,
     router: bool,
+    instructions: str,
     session_policy: str,
     api_key: str,
     host: str | None,
@@ -97,6 +105,7 @@ def sandbox(
             speed=speed,
             tier=tier,
             router=router,
+            instructions=instructions,
             session_policy=session_policy,
             api_key=api_key,
             host=host,

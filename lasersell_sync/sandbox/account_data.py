@@ -55,6 +55,10 @@ def account_info(ledger: Ledger, address: Pubkey, *, program: bool) -> AccountIn
     table = ledger.lookup_table(address)
     if table is not None:
         return AccountInfo(lamports, LOOKUP_TABLE_PROGRAM, table.data)
+    allocated = ledger.allocated(address)
+    if allocated is not None:
+        space, owner = allocated
+        return AccountInfo(lamports, owner, bytes(space))
     return AccountInfo(lamports, SYSTEM_PROGRAM, b"") if lamports else None
 
 

@@ -26,7 +26,9 @@ WRAPPED_SOL_MINT = Pubkey.from_string("So111111111111111111111111111111111111111
 USD1_MINT = Pubkey.from_string("USD1ttGY1N17NEEHLmELoaybftRBUSErhqYiQzvEmuB")
 
 PUMP_FUN_FEE_RECIPIENT = Pubkey.from_string("CebN5WGQ4jvEPvsVU4EoHEpgzq1VV7AbicfhtW4xC9iM")
-PUMP_SWAP_FEE_RECIPIENT = Pubkey.from_string("62qc2CNXwrYqQScmEdiZFFAn262PCzyTdRZ7vbLQRZFq")
+PUMP_SWAP_FEE_RECIPIENT = Pubkey.from_string("62qc2CNXwrYqQScmEdiZFFAnJR262PxWEuNQtxfafNgV")
+#: One of the eight accounts that buy tokens back, named by every trade of the two pump markets since April 2026.
+PUMP_BUYBACK_FEE_RECIPIENT = Pubkey.from_string("5YxQFdt3Tr9zJLvkFccqXVUwhdTWJQc1fFg2YPbxvxeD")
 
 #: Where tips go, by ``send_mode``. ``rpc`` pays none.
 TIP_ACCOUNTS: dict[str, tuple[Pubkey, ...]] = {

@@ -8,6 +8,7 @@ and the least they may bring: all programs have instructions of both kinds, and 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
@@ -15,9 +16,10 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.instructions import close_token_account, create_token_account, sync_native, transfer
 from lasersell_sync.sandbox.ledger import Ledger, token_address
 from lasersell_sync.sandbox.listings import EVENT_TAG, Call, Listing, derived_address, event_tag
-from lasersell_sync.sandbox.pools import FeeSchedule, Fill, Reserves, price_lamports
+from lasersell_sync.sandbox.pools import FeeSchedule, Fill, Reserves, price_lamports, tokens_for_budget
 from lasersell_sync.sandbox.program_ledger import ProgramLedger
 from lasersell_sync.sandbox.runtime import Anchor, Invocation, ProgramError, Swap, check_anchor_accounts, custom
+from lasersell_sync.sandbox.trade_forms import TradeForm, chosen_form, matching_form
 
 
 class AnchorVenue:
@@ -40,6 +42,8 @@ class AnchorVenue:
     halted_code: int
     zero_code: int
     slippage_code: int
+    #: a purchase for an exact price brings too few tokens
+    least_tokens_code: int
 
     # -- what a subclass says
 
@@ -64,12 +68,20 @@ class AnchorVenue:
         raise NotImplementedError
 
     def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        """The accounts of a purchase, in the program's order."""
+        """The accounts of a classic purchase, in the program's order."""
         raise NotImplementedError
 
     def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        """The accounts of a sale, in the program's order."""
+        """The accounts of a classic sale, in the program's order."""
         raise NotImplementedError
+
+    def today_buys(self) -> Sequence[TradeForm]:
+        """Today's forms of a purchase, where they differ from the classic one."""
+        return ()
+
+    def today_sells(self) -> Sequence[TradeForm]:
+        """Today's forms of a sale, where they differ from the classic one."""
+        return ()
 
     def reserves(self, ledger: Ledger, listing: Listing) -> Reserves:
         """What the price is computed from."""
@@ -93,9 +105,26 @@ class AnchorVenue:
 
     # -- instructions
 
+    @property
+    def buy_forms(self) -> tuple[TradeForm, ...]:
+        """Every instruction that buys, the classic one first."""
+        classic = TradeForm(self.buy_call, self.mint_indexes[0], self.user_index, self.buy_accounts)
+        return (classic, *self.today_buys())
+
+    @property
+    def sell_forms(self) -> tuple[TradeForm, ...]:
+        """Every instruction that sells, the classic one first."""
+        classic = TradeForm(self.sell_call, self.mint_indexes[1], self.user_index, self.sell_accounts)
+        return (classic, *self.today_sells())
+
+    def buys_exact_quote(self, listing: Listing) -> bool:
+        """Whether a purchase names what to spend and the least tokens, in place of tokens and what they may cost."""
+        return chosen_form(self.buy_forms, listing).exact_quote
+
     def buy_instructions(self, listing: Listing, user: Pubkey, tokens: int, max_lamports: int) -> list[Instruction]:
         """Make sure of the accounts, swap; SOL is wrapped before, and what was not needed is unwrapped after."""
-        swap = Instruction(self.program, self.buy_call.pack(tokens, max_lamports), self.buy_accounts(listing, user))
+        form = chosen_form(self.buy_forms, listing)
+        swap = Instruction(self.program, form.call.pack(tokens, max_lamports), form.accounts(listing, user))
         prepared = [create_token_account(user, listing.mint)]
         if not (self.spends_tokens(listing) and listing.quote.is_native):
             return [*prepared, swap]
@@ -109,7 +138,8 @@ class AnchorVenue:
 
     def sell_instructions(self, listing: Listing, user: Pubkey, tokens: int, min_lamports: int) -> list[Instruction]:
         """Swap into the quote account; wrapped SOL is unwrapped."""
-        swap = Instruction(self.program, self.sell_call.pack(tokens, min_lamports), self.sell_accounts(listing, user))
+        form = chosen_form(self.sell_forms, listing)
+        swap = Instruction(self.program, form.call.pack(tokens, min_lamports), form.accounts(listing, user))
         if not self.spends_tokens(listing):
             return [swap]
         create = create_token_account(user, listing.quote.mint)
@@ -124,30 +154,39 @@ class AnchorVenue:
         if invocation.data.startswith(EVENT_TAG):
             self._take_event(invocation)
             return
-        buying = self.buy_call.matches(invocation.data)
-        if not buying and not self.sell_call.matches(invocation.data):
+        buy, sell = (matching_form(forms, invocation.data) for forms in (self.buy_forms, self.sell_forms))
+        form = buy or sell
+        if form is None:
             raise custom(Anchor.INSTRUCTION_FALLBACK_NOT_FOUND)
-        numbers = (self.buy_call if buying else self.sell_call).unpack(invocation.data)
+        numbers = form.call.unpack(invocation.data)
         if numbers is None:
             raise custom(Anchor.INSTRUCTION_DID_NOT_DESERIALIZE)
-        mint_index = self.mint_indexes[0 if buying else 1]
-        if len(invocation.accounts) <= max(mint_index, self.user_index):
+        if len(invocation.accounts) <= max(form.mint_index, form.user_index):
             raise custom(Anchor.ACCOUNT_NOT_ENOUGH_KEYS)
-        listing = listings.get(invocation.accounts[mint_index].pubkey)
+        listing = listings.get(invocation.accounts[form.mint_index].pubkey)
         if listing is None:
             raise custom(Anchor.ACCOUNT_NOT_INITIALIZED)
         if listing.market_type != self.market_type:
             raise self.moved(listing)
-        user = invocation.accounts[self.user_index].pubkey
-        wanted = self.buy_accounts(listing, user) if buying else self.sell_accounts(listing, user)
-        check_anchor_accounts(invocation.accounts, wanted)
+        user = invocation.accounts[form.user_index].pubkey
+        check_anchor_accounts(invocation.accounts, form.accounts(listing, user))
         if listing.halted:
             raise custom(self.halted_code)
         self.ask_fees(invocation, listing, numbers[0])
-        trade = self.buy if buying else self.sell
-        swap = trade(ProgramLedger(invocation), listing, user, *numbers)
+        ledger = ProgramLedger(invocation)
+        if buy is not None and buy.exact_quote:
+            swap = self._buy_for(ledger, listing, user, *numbers)
+        else:
+            swap = (self.sell if buy is None else self.buy)(ledger, listing, user, *numbers)
         invocation.swaps.append(swap)
         self._emit(invocation, swap)
+
+    def _buy_for(self, ledger: Ledger, listing: Listing, user: Pubkey, least_tokens: int, quote: int) -> Swap:
+        """Spend so much; what it buys must be enough."""
+        tokens = tokens_for_budget(self.reserves(ledger, listing), self.fees, quote)
+        if tokens < least_tokens:
+            raise custom(self.least_tokens_code)
+        return self.buy(ledger, listing, user, tokens, quote)
 
     # -- events, which these programs write by calling themselves
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import struct
 
-from solders.instruction import AccountMeta, Instruction
+from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
 from lasersell_sync.sandbox.instructions import (
-    SYSTEM_CREATE_ACCOUNT,
     TOKEN_GET_ACCOUNT_DATA_SIZE,
     TOKEN_INITIALIZE_ACCOUNT_3,
     TOKEN_INITIALIZE_IMMUTABLE_OWNER,
+    create_account,
     transfer,
 )
 from lasersell_sync.sandbox.ledger import TOKEN_ACCOUNT_BYTES, token_address
-from lasersell_sync.sandbox.listings import readonly, signer, writable
+from lasersell_sync.sandbox.listings import readonly, writable
 from lasersell_sync.sandbox.runtime import Invocation, ProgramError
 
 _IMMUTABLE_OWNER = struct.pack("<H", 7)
@@ -62,6 +62,5 @@ def _allocate(invocation: Invocation, payer: Pubkey, address: Pubkey) -> None:
             invocation.call(transfer(payer, address, rent_lamports - present))
         invocation.ledger.allocate(address, space=TOKEN_ACCOUNT_BYTES, owner=TOKEN_PROGRAM)
         return
-    data = struct.pack("<IQQ32s", SYSTEM_CREATE_ACCOUNT, rent_lamports, TOKEN_ACCOUNT_BYTES, bytes(TOKEN_PROGRAM))
-    new = AccountMeta(address, is_signer=True, is_writable=True)
-    invocation.call(Instruction(SYSTEM_PROGRAM, data, [signer(payer), new]), signed_for=[address])
+    create = create_account(payer, address, rent_lamports, space=TOKEN_ACCOUNT_BYTES, owner=TOKEN_PROGRAM)
+    invocation.call(create, signed_for=[address])

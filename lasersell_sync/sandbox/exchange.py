@@ -89,6 +89,8 @@ class ExchangeSettings:
     router: bool = False
     #: which of the Router's shapes; None: the seed chooses
     router_shape: int | None = None
+    #: trades are written in today's forms, or else in the classic ones
+    today: bool = False
     slot_ms: int = 200
     rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE
     requests_per_min: int | None = None
@@ -133,7 +135,7 @@ class Exchange:
         #: hear what sessions are told; added to before the first session connects
         self.listeners: list[Listener] = []
         self._ledger = Ledger(rent_lamports_per_byte=settings.rent_lamports_per_byte)
-        self._market = Market(self._ledger, seed=settings.seed, scenario=settings.scenario)
+        self._market = Market(self._ledger, seed=settings.seed, scenario=settings.scenario, today=settings.today)
         self._faucet = seeded_keypair(settings.seed, "faucet")
         self._ledger.credit(self._faucet.pubkey(), _FAUCET_LAMPORTS)
         self._airdrops = 0

@@ -44,6 +44,12 @@ def transfer(source: Pubkey, target: Pubkey, amount_lamports: int) -> Instructio
     return system_transfer(TransferParams(from_pubkey=source, to_pubkey=target, lamports=amount_lamports))
 
 
+def create_account(payer: Pubkey, address: Pubkey, lamports: int, *, space: int, owner: Pubkey) -> Instruction:
+    """Create an account of a program's; the address signs, or the program that it is derived from signs for it."""
+    data = struct.pack("<IQQ32s", SYSTEM_CREATE_ACCOUNT, lamports, space, bytes(owner))
+    return Instruction(SYSTEM_PROGRAM, data, [signer(payer), signer(address)])
+
+
 def create_token_account(owner: Pubkey, mint: Pubkey) -> Instruction:
     """Create the owner's associated token account unless it exists."""
     accounts = [

@@ -41,6 +41,9 @@ class Listing:
     launched_on: str | None = None
     #: nobody trades it while this is so
     halted: bool = False
+    #: its trades are written in today's forms, which of them by ``lot``; or else in the classic ones
+    today: bool = False
+    lot: int = 0
 
     @property
     def graduated(self) -> bool:
@@ -104,6 +107,9 @@ class Venue(Protocol):
 
     def reserves(self, ledger: Ledger, listing: Listing) -> Reserves:
         """What the price is computed from."""
+
+    def buys_exact_quote(self, listing: Listing) -> bool:
+        """Whether a purchase names what to spend and the least tokens that it must bring."""
 
     def buyable_tokens(self, ledger: Ledger, listing: Listing) -> int:
         """The most tokens a buy can take out."""

@@ -55,8 +55,10 @@ class Market:
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, ledger: Ledger, *, seed: int, scenario: Scenario) -> None:
+    def __init__(self, ledger: Ledger, *, seed: int, scenario: Scenario, today: bool = False) -> None:
         self._ledger = ledger
+        #: trades are written in today's forms
+        self._today = today
         self._seed = seed
         self._crowd = seeded_keypair(seed, "crowd").pubkey()
         self._traders = [seeded_keypair(seed, f"trader:{number}").pubkey() for number in range(_CROWD_TRADERS)]
@@ -96,6 +98,8 @@ class Market:
             plan.tape,
             plan.quote,
             launched_on=plan.market_type if plan.market_type in CURVES else None,
+            today=self._today,
+            lot=hashlib.sha256(f"{self._seed}:form:{plan.symbol}".encode()).digest()[0],
         )
         self.listings[mint], self._plans[mint] = listing, plan
         self._ledger.create_mint(mint, decimals=TOKEN_DECIMALS)

@@ -32,6 +32,7 @@ class MeteoraDammV2(MeteoraVenue, PoolVenue):
     halted_code = POOL_DISABLED
     zero_code = AMOUNT_IS_ZERO
     slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = EXCEEDED_SLIPPAGE
     empty_code = INSUFFICIENT_LIQUIDITY
 
     def config(self, listing: Listing) -> Pubkey:

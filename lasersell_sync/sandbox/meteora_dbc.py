@@ -34,6 +34,7 @@ class MeteoraDbc(MeteoraVenue, CurveVenue):
     halted_code = SWAP_DISABLED
     zero_code = AMOUNT_IS_ZERO
     slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = EXCEEDED_SLIPPAGE
     complete_code = POOL_IS_COMPLETED
 
     def config(self, listing: Listing) -> Pubkey:

@@ -103,6 +103,9 @@ class OrderDesk:
         if tokens == 0:
             raise OrderRejected("amount is too small to buy anything")
         limit_lamports = min(_U64_MAX, market_lamports * (BPS + slippage_bps) // BPS)
+        if venue.buys_exact_quote(listing):
+            # Slippage takes from the tokens in place of adding to the price.
+            tokens, limit_lamports = max(1, tokens * (BPS - min(slippage_bps, BPS)) // BPS), market_lamports
         instructions = venue.buy_instructions(listing, user, tokens, limit_lamports)
         if self._routed is not None:
             instructions = self._routed.route(

@@ -1,15 +1,21 @@
 """The Pump.fun bonding curve: a market priced by virtual reserves, paid in plain lamports.
 
 Instruction data: 8 bytes discriminator, then two u64: tokens and the lamport limit. Account order as in the program's
-current IDL. Fees: 1 %, of which a part goes to the token's creator. Graduates to PumpSwap.
+current IDL. Today's forms have two accounts behind the IDL's own, or spend an exact price, or are of the second
+generation, which names the accounts of the quote currency, though a coin paired with SOL still moves lamports.
+Fees: 1 %, of which a part goes to the token's creator. Graduates to PumpSwap.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.addresses import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    PUMP_BUYBACK_FEE_RECIPIENT,
     PUMP_FEES_PROGRAM,
     PUMP_FUN_FEE_RECIPIENT,
     PUMP_FUN_PROGRAM,
@@ -17,11 +23,13 @@ from lasersell_sync.sandbox.addresses import (
     TOKEN_PROGRAM,
 )
 from lasersell_sync.sandbox.curve_venue import CurveVenue
+from lasersell_sync.sandbox.instructions import create_account
 from lasersell_sync.sandbox.ledger import Ledger, token_address
-from lasersell_sync.sandbox.listings import Call, Listing, readonly, signer, writable
+from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill
 from lasersell_sync.sandbox.pump_fees import ask_pump_fees, fee_config
 from lasersell_sync.sandbox.runtime import Invocation
+from lasersell_sync.sandbox.trade_forms import TradeForm
 
 TOO_MUCH_SOL_REQUIRED = 6002
 TOO_LITTLE_SOL_RECEIVED = 6003
@@ -29,8 +37,12 @@ BONDING_CURVE_COMPLETE = 6005
 BUY_ZERO_AMOUNT = 6020
 SELL_ZERO_AMOUNT = 6022
 NOT_ENOUGH_TOKENS_TO_SELL = 6023
+BUY_SLIPPAGE_BELOW_MIN_TOKENS_OUT = 6042
 #: The program cannot be halted for one token; this is its "not authorized".
 HALTED = 6000
+#: Behind the numbers of a purchase: whether its volume counts for rewards.
+_TRACK_VOLUME = b"\x01"
+_VOLUME_ACCOUNT_BYTES = 137
 
 
 class PumpFun(CurveVenue):
@@ -52,6 +64,7 @@ class PumpFun(CurveVenue):
     slippage_code = TOO_MUCH_SOL_REQUIRED
     sell_slippage_code = TOO_LITTLE_SOL_RECEIVED
     complete_code = BONDING_CURVE_COMPLETE
+    least_tokens_code = BUY_SLIPPAGE_BELOW_MIN_TOKENS_OUT
     short_code = NOT_ENOUGH_TOKENS_TO_SELL
 
     def pool(self, listing: Listing) -> Pubkey:
@@ -104,8 +117,19 @@ class PumpFun(CurveVenue):
         ledger.move_lamports(payer, self._creator_vault(listing), fill.creator_fee_lamports)
 
     def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
-        """Its fees come from the fee program."""
+        """Its fees come from the fee program; and a wallet's first trade opens the account that counts its volume."""
+        if listing.today:
+            self._open_volume_account(invocation)
         ask_pump_fees(invocation, PUMP_FUN_PROGRAM, self.reserves(invocation.ledger, listing), tokens)
+
+    def _open_volume_account(self, invocation: Invocation) -> None:
+        payer = next(meta.pubkey for meta in invocation.accounts if meta.is_signer)
+        address, ledger = self.derived(b"user_volume_accumulator", bytes(payer)), invocation.ledger
+        named = any(meta.pubkey == address for meta in invocation.accounts)
+        if named and ledger.allocated(address) is None:
+            rent_lamports = ledger.rent_lamports(_VOLUME_ACCOUNT_BYTES)
+            create = create_account(payer, address, rent_lamports, space=_VOLUME_ACCOUNT_BYTES, owner=PUMP_FUN_PROGRAM)
+            invocation.call(create, signed_for=[address])
 
     # -- accounts
 
@@ -150,4 +174,72 @@ class PumpFun(CurveVenue):
             readonly(TOKEN_PROGRAM),
             *self._program_accounts(),
             *self._fee_accounts(),
+        ]
+
+    # -- today's forms
+
+    def today_buys(self) -> Sequence[TradeForm]:
+        """With trailing accounts, and the second generation; for tokens, or for an exact price."""
+        buy, sol_in = Call("buy", tail=_TRACK_VOLUME), Call("buy_exact_sol_in", limit_first=True, tail=_TRACK_VOLUME)
+        quote_in = Call("buy_exact_quote_in_v2", limit_first=True)
+        return (
+            TradeForm(buy, 2, 6, self._buy_with_trailing),
+            TradeForm(sol_in, 2, 6, self._buy_with_trailing, exact_quote=True),
+            TradeForm(Call("buy_v2"), 1, 13, self._buy_v2_accounts),
+            TradeForm(quote_in, 1, 13, self._buy_v2_accounts, exact_quote=True),
+        )
+
+    def today_sells(self) -> Sequence[TradeForm]:
+        """With trailing accounts, and the second generation."""
+        return (
+            TradeForm(Call("sell"), 2, 6, self._sell_with_trailing),
+            TradeForm(Call("sell_v2"), 1, 13, self._sell_v2_accounts),
+        )
+
+    def _trailing(self, listing: Listing) -> list[AccountMeta]:
+        second = self.derived(b"bonding-curve-v2", bytes(listing.mint))
+        return [readonly(second), writable(PUMP_BUYBACK_FEE_RECIPIENT)]
+
+    def _buy_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return [*self.buy_accounts(listing, user), *self._trailing(listing)]
+
+    def _sell_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return [*self.sell_accounts(listing, user), *self._trailing(listing)]
+
+    def _buy_v2_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return self._v2_accounts(listing, user, [readonly(self.derived(b"global_volume_accumulator"))])
+
+    def _sell_v2_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return self._v2_accounts(listing, user, [])
+
+    def _v2_accounts(self, listing: Listing, user: Pubkey, volume: list[AccountMeta]) -> list[AccountMeta]:
+        quote, curve, creator = listing.quote.mint, self.pool(listing), self._creator_vault(listing)
+        traded = self.derived(b"user_volume_accumulator", bytes(user))
+        sharing = derived_address(PUMP_FEES_PROGRAM, b"sharing-config", bytes(listing.mint))
+        return [
+            readonly(self.derived(b"global")),
+            readonly(listing.mint),
+            readonly(quote),
+            readonly(TOKEN_PROGRAM),
+            readonly(TOKEN_PROGRAM),
+            readonly(ASSOCIATED_TOKEN_PROGRAM),
+            writable(PUMP_FUN_FEE_RECIPIENT),
+            writable(token_address(PUMP_FUN_FEE_RECIPIENT, quote)),
+            writable(PUMP_BUYBACK_FEE_RECIPIENT),
+            writable(token_address(PUMP_BUYBACK_FEE_RECIPIENT, quote)),
+            writable(curve),
+            writable(self.pool_token_account(listing)),
+            writable(token_address(curve, quote)),
+            signer(user),
+            writable(token_address(user, listing.mint)),
+            writable(token_address(user, quote)),
+            writable(creator),
+            writable(token_address(creator, quote)),
+            readonly(sharing),
+            *volume,
+            writable(traded),
+            writable(token_address(traded, quote)),
+            *self._fee_accounts(),
+            readonly(SYSTEM_PROGRAM),
+            *self._program_accounts(),
         ]

@@ -7,11 +7,14 @@ liquidity providers' part stays in the pool.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
+    PUMP_BUYBACK_FEE_RECIPIENT,
     PUMP_FEES_PROGRAM,
     PUMP_FUN_PROGRAM,
     PUMP_SWAP_FEE_RECIPIENT,
@@ -26,11 +29,15 @@ from lasersell_sync.sandbox.pool_venue import PoolVenue
 from lasersell_sync.sandbox.pools import FeeSchedule, Fill
 from lasersell_sync.sandbox.pump_fees import ask_pump_fees, fee_config
 from lasersell_sync.sandbox.runtime import Invocation
+from lasersell_sync.sandbox.trade_forms import TradeForm
 
 ZERO_BASE_AMOUNT = 6001
 TOO_LITTLE_POOL_TOKEN_LIQUIDITY = 6003
 EXCEEDED_SLIPPAGE = 6004
 DISABLED = 6013
+BUY_SLIPPAGE_BELOW_MIN_BASE_AMOUNT_OUT = 6040
+#: Behind the numbers of a purchase: whether its volume counts for rewards.
+_TRACK_VOLUME = b"\x01"
 
 
 class PumpSwap(PoolVenue):
@@ -48,6 +55,7 @@ class PumpSwap(PoolVenue):
     halted_code = DISABLED
     zero_code = ZERO_BASE_AMOUNT
     slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = BUY_SLIPPAGE_BELOW_MIN_BASE_AMOUNT_OUT
     empty_code = TOO_LITTLE_POOL_TOKEN_LIQUIDITY
 
     def pool(self, listing: Listing) -> Pubkey:
@@ -137,3 +145,31 @@ class PumpSwap(PoolVenue):
     def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         """Of ``sell``."""
         return [*self._common_accounts(listing, user), *self._fee_accounts()]
+
+    # -- today's forms
+
+    def today_buys(self) -> Sequence[TradeForm]:
+        """With trailing accounts; for tokens, or for an exact price."""
+        quote_in = Call("buy_exact_quote_in", limit_first=True, tail=_TRACK_VOLUME)
+        return (
+            TradeForm(Call("buy", tail=_TRACK_VOLUME), 3, 1, self._buy_with_trailing),
+            TradeForm(quote_in, 3, 1, self._buy_with_trailing, exact_quote=True),
+        )
+
+    def today_sells(self) -> Sequence[TradeForm]:
+        """With trailing accounts."""
+        return (TradeForm(Call("sell"), 3, 1, self._sell_with_trailing),)
+
+    def _trailing(self, listing: Listing) -> list[AccountMeta]:
+        quote = listing.quote.mint
+        return [
+            readonly(self.derived(b"pool-v2", bytes(listing.mint))),
+            readonly(PUMP_BUYBACK_FEE_RECIPIENT),
+            writable(token_address(PUMP_BUYBACK_FEE_RECIPIENT, quote)),
+        ]
+
+    def _buy_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return [*self.buy_accounts(listing, user), *self._trailing(listing)]
+
+    def _sell_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        return [*self.sell_accounts(listing, user), *self._trailing(listing)]

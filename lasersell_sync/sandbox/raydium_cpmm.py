@@ -37,6 +37,7 @@ class RaydiumCpmm(PoolVenue):
     halted_code = NOT_APPROVED
     zero_code = ZERO_TRADING_TOKENS
     slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = EXCEEDED_SLIPPAGE
     empty_code = EMPTY_SUPPLY
 
     def _config(self) -> Pubkey:

@@ -39,6 +39,7 @@ class RaydiumLaunchpad(CurveVenue):
     halted_code = NOT_APPROVED
     zero_code = INVALID_INPUT
     slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = EXCEEDED_SLIPPAGE
     complete_code = POOL_FUNDING
 
     def _config(self, listing: Listing) -> Pubkey:

@@ -98,6 +98,8 @@ class Sandbox:
         start_time_ms: The Unix time at which virtual time begins; None: now, or a scenario's own date.
         session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
             ``"replace"`` (the first one is closed); None: as in ``policies``.
+        instructions: ``"classic"``: trades are written in the instructions that the markets have always had;
+            ``"today"``: in those of 2026, with more accounts, exact prices and second generations; the seed chooses.
         slot_ms: How long a slot takes, from 20 to 10000; virtual time. 200 today, 400 until SIMD-0525.
         rent_lamports_per_byte: What a byte of an account's data costs to be exempt from rent, 128 more bytes each
             account included: 5080 since September 2026, 6960 before.
@@ -134,6 +136,7 @@ class Sandbox:
         clock: str = "flowing",
         start_time_ms: int | None = None,
         session_policy: str | None = None,
+        instructions: str = "classic",
         slot_ms: int = 200,
         rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE,
         router: bool = False,
@@ -150,6 +153,8 @@ class Sandbox:
             _check_integer("start_time_ms", start_time_ms, least=0, most=2**53)
         if requests_per_min is not None:
             _check_integer("requests_per_min", requests_per_min, least=1, most=10**9)
+        if instructions not in ("classic", "today"):
+            raise ValueError(f"instructions must be 'classic' or 'today', not {instructions!r}")
         _check_integer("slot_ms", slot_ms, least=20, most=10_000)
         _check_integer("rent_lamports_per_byte", rent_lamports_per_byte, least=0, most=10**6)
         _check_bool("router", router)
@@ -178,6 +183,7 @@ class Sandbox:
             scenario=scenario if isinstance(scenario, Scenario) else load_scenario(scenario),
             tiers=_checked_tiers(tier, api_keys),
             policies=_checked_policies(policies, session_policy),
+            today=instructions == "today",
             slot_ms=slot_ms,
             rent_lamports_per_byte=rent_lamports_per_byte,
             router=router,

@@ -18,6 +18,7 @@ from lasersell_sync.sandbox.instructions import (
     TOKEN_TRANSFER,
     TOKEN_TRANSFER_CHECKED,
 )
+from lasersell_sync.sandbox.trade_forms import matching_form
 from lasersell_sync.sandbox.venues import VENUES
 
 _TOKEN_NAMES = {
@@ -39,8 +40,9 @@ def summarise(program: Pubkey, data: bytes) -> str:
     """E.g. ``pump_fun.buy tokens=5 limit_lamports=7`` or ``system.transfer lamports=1000``."""
     if program in _MARKETS:
         venue = _MARKETS[program]
-        for side, call in (("buy", venue.buy_call), ("sell", venue.sell_call)):
-            numbers = call.unpack(data) if call.matches(data) else None
+        for side, forms in (("buy", venue.buy_forms), ("sell", venue.sell_forms)):
+            form = matching_form(forms, data)
+            numbers = None if form is None else form.call.unpack(data)
             if numbers is not None:
                 return f"{venue.market_type}.{side} tokens={numbers[0]} limit_lamports={numbers[1]}"
     if program == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00" and len(data) >= 12:

@@ -26,6 +26,7 @@ from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.orders import Delivery
 from lasersell_sync.sandbox.scenario import Action
 from lasersell_sync.sandbox.sessions import Session
+from lasersell_sync.sandbox.transactions import Transaction
 
 #: Far more than anything here takes; a wait that reaches it is a failure.
 PATIENCE_S = 20.0
@@ -117,7 +118,7 @@ class Rig:
             self.now_s = min(end_s, self.now_s + (seconds if wait_s is None else max(wait_s, 1e-6)))
         self.exchange.run_due()
 
-    def send(self, transaction: VersionedTransaction, *, skip_preflight: bool = False) -> Any:
+    def send(self, transaction: VersionedTransaction | Transaction, *, skip_preflight: bool = False) -> Any:
         """Send and land; the record."""
         signature = self.exchange.send_transaction(transaction, skip_preflight=skip_preflight)
         self.advance(0.41)

@@ -1,0 +1,127 @@
+"""Today's instructions of the pump markets: layouts against PROTOCOL.md §10, money against the ledger."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from solders.keypair import Keypair
+
+from lasersell_sync.sandbox.listings import Listing
+from lasersell_sync.sandbox.orders import Delivery
+from lasersell_sync.sandbox.scenario import Action, load_scenario
+from lasersell_sync.sandbox.transactions import Transaction, read_transaction
+from tests.sandbox.players import Rig
+
+#: market, side, lot: discriminator (PROTOCOL.md §10, and Anchor's of buy and sell), accounts, place of mint and user
+FORMS: dict[tuple[str, str, int], tuple[str, int, int, int]] = {
+    ("pump_fun", "buy", 0): ("66063d1201daebea", 18, 2, 6),
+    ("pump_fun", "buy", 1): ("38fc74089edfcd5f", 18, 2, 6),
+    ("pump_fun", "buy", 2): ("b817ee6167c5d33d", 27, 1, 13),
+    ("pump_fun", "buy", 3): ("c2ab1c46684d5b2f", 27, 1, 13),
+    ("pump_fun", "sell", 0): ("33e685a4017f83ad", 16, 2, 6),
+    ("pump_fun", "sell", 1): ("5df6823ce7e940b2", 26, 1, 13),
+    ("pump_swap", "buy", 0): ("66063d1201daebea", 26, 3, 1),
+    ("pump_swap", "buy", 1): ("c62e1552b4d9e870", 26, 3, 1),
+    ("pump_swap", "sell", 0): ("33e685a4017f83ad", 24, 3, 1),
+}
+SLIPPAGE = {("pump_fun", 0): 6002, ("pump_fun", 1): 6042, ("pump_fun", 2): 6002, ("pump_fun", 3): 6042}
+SLIPPAGE |= {("pump_swap", 0): 6004, ("pump_swap", 1): 6040}
+TIPPED = Delivery("helius_sender", 1_000_000)
+
+
+def listing_of(rig: Rig, market_type: str, lot: int) -> Listing:
+    """A token of a market, whose trades are written in the forms of a lot."""
+    found = next(item for item in rig.exchange.listings if item.market_type == market_type)
+    rig.exchange._market.listings[found.mint] = replace(found, today=True, lot=lot)
+    return rig.exchange._market.listings[found.mint]
+
+
+def order(rig: Rig, wallet: Keypair, listing: Listing, budget: int | None, slippage_bps: int = 500) -> Transaction:
+    common: Any = {"slippage_bps": slippage_bps, "delivery": TIPPED, "partner_fee": None}
+    if budget is None:
+        built = rig.exchange.build_sell(listing, wallet.pubkey(), tokens=0, **common)
+    else:
+        built = rig.exchange.build_buy(listing, wallet.pubkey(), budget_lamports=budget, **common)
+    unsigned = read_transaction(base64.b64decode(built.tx_b64))
+    signature = bytes(wallet.sign_message(unsigned.message_bytes))
+    message = unsigned.message_bytes
+    return read_transaction(message + signature if unsigned.version == 1 else b"\x01" + signature + message)
+
+
+@pytest.mark.parametrize(("market_type", "side", "lot"), FORMS)
+def test_todays_form_has_the_idls_layout(market_type: str, side: str, lot: int) -> None:
+    """Discriminator, number of accounts, and where mint and user stand."""
+    rig = Rig()
+    wallet, listing = rig.wallet(), listing_of(rig, market_type, lot)
+    if side == "sell":
+        rig.send(order(rig, wallet, listing, 10**9))
+    transaction = order(rig, wallet, listing, 10**9 if side == "buy" else None)
+    program = rig.exchange.venue(listing).program
+    (swap,) = [item for item in transaction.instructions if transaction.keys[item.program_index] == program]
+    accounts = [transaction.keys[place] for place in swap.accounts]
+    discriminator, count, mint_place, user_place = FORMS[market_type, side, lot]
+    assert (swap.data[:8].hex(), len(accounts)) == (discriminator, count)
+    assert (accounts[mint_place], accounts[user_place]) == (listing.mint, wallet.pubkey())
+
+
+@pytest.mark.parametrize("lot", range(4))
+@pytest.mark.parametrize("market_type", ["pump_fun", "pump_swap"])
+@pytest.mark.parametrize("shape", [None, *range(8)])
+def test_todays_trades_land_and_pay_what_they_say(market_type: str, lot: int, shape: int | None) -> None:
+    """A round trip by each form, directly and through each shape of the Router, accounts for every lamport."""
+    rig = Rig(router=shape is not None, router_shape=shape, tiers=(2,))
+    wallet, listing = rig.wallet(), listing_of(rig, market_type, lot)
+    before = rig.exchange.balance_lamports(wallet.pubkey())
+    records = []
+    for budget in (10**9, None):
+        records.append(rig.send(order(rig, wallet, listing, budget)))
+        assert records[-1].err is None, records[-1]
+    bought, sold = (record.swaps[0] for record in records)
+    assert bought.net_lamports <= 10**9
+    assert bought.net_lamports > 10**9 * 0.99
+    assert sold.tokens == bought.tokens
+    # The wallet's account of the token, and on Pump.fun the one that counts its volume.
+    rent = 1_488_440 + (1_346_200 if market_type == "pump_fun" else 0)
+    costs = sum(record.fee_lamports + record.tip_lamports for record in records)
+    spent = before - rig.exchange.balance_lamports(wallet.pubkey())
+    assert spent == bought.net_lamports - sold.net_lamports + rent + costs
+
+
+@pytest.mark.parametrize(("market_type", "lot"), SLIPPAGE)
+def test_todays_purchase_beyond_its_slippage_fails(market_type: str, lot: int) -> None:
+    """Too dear, or too few tokens for the exact price: the program's own number; cheaper brings more tokens."""
+    rig = Rig()
+    wallet, listing = rig.wallet(), listing_of(rig, market_type, lot)
+    late = order(rig, wallet, listing, 10**9, slippage_bps=100)
+    rig.price(str(listing.mint), 1.05)
+    record = rig.send(late, skip_preflight=True)
+    assert record.err["InstructionError"][1] == {"Custom": SLIPPAGE[market_type, lot]}
+    cheap = order(rig, wallet, listing, 10**9, slippage_bps=100)
+    rig.price(str(listing.mint), 0.8)
+    record = rig.send(cheap, skip_preflight=True)
+    assert record.err is None
+    spends = record.swaps[0].lamports / 10**9
+    assert spends > 0.99 if lot % 2 else spends < 0.9
+
+
+def test_todays_instructions_are_chosen_by_the_seed() -> None:
+    """Over some seeds every form of Pump.fun is used; a graduated coin uses PumpSwap's."""
+    seen = set()
+    for seed in range(30):
+        rig = Rig(seed=seed, today=True)
+        wallet = rig.wallet()
+        listing = next(item for item in rig.exchange.listings if item.market_type == "pump_fun")
+        bought = order(rig, wallet, listing, 10**8)
+        program = rig.exchange.venue(listing).program
+        seen |= {item.data[:8].hex() for item in bought.instructions if bought.keys[item.program_index] == program}
+    assert seen == {form[0] for (market, side, _), form in FORMS.items() if (market, side) == ("pump_fun", "buy")}
+    rig = Rig(seed=1, today=True, scenario=load_scenario("graduation"))
+    listing = next(item for item in rig.exchange.listings if item.market_type == "pump_fun")
+    rig.exchange.act(Action(0.0, "graduate", listing.symbol))
+    assert rig.token(listing.symbol).market_type == "pump_swap"
+    wallet = rig.wallet()
+    for budget in (10**9, None):
+        assert rig.send(order(rig, wallet, rig.token(listing.symbol), budget)).err is None
