@@ -7,6 +7,7 @@ from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Attempt, BuyRecord, ExitRecord, Journal, Step
 from lasersell_sync.autosell.legs import LegPlan, LegsReport
 from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Journal",
     "LegPlan",
     "LegsReport",
+    "Refusal",
     "SellPolicy",
     "SellReport",
     "Step",

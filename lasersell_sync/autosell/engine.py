@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from lasersell_sync._log import logger, shorten, without_secrets
+from lasersell_sync.autosell.budgets import HourlyBudgets, HourlyLimits
 from lasersell_sync.autosell.exits import ExitKey, part_of
 from lasersell_sync.autosell.held_tokens import HeldTokens
 from lasersell_sync.autosell.journal import ExitRecord, Journal
@@ -22,9 +23,11 @@ from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.mirror import MirrorDesk
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.position import Position, PositionId
+from lasersell_sync.autosell.refusals import Refusal, Refusals
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.sale import report_of
-from lasersell_sync.autosell.tools import ExitApi, Tools
+from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGate
+from lasersell_sync.autosell.tools import ExitApi, PositionFacts, SellTerms, Tools
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle
@@ -55,6 +58,8 @@ _TRIES: Final = 2
 _NOT_STARTED: Final = (
     "an AutoSeller was made and not started: it sells nothing. Call seller.start(), or use it in a with statement"
 )
+#: Older proceeds are no price.
+_NEWEST_PROCEEDS_MS: Final = 10_000
 _IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
 
 
@@ -72,19 +77,30 @@ class AutoSeller:
         signers: one for each wallet that is sold for; a signal for another wallet is reported ``REJECTED``.
         sender: sends and confirms. It stays the caller's, who closes it after the seller.
         journal: the record, or its path. One that is given stays the caller's.
-        guard: as for ``Signer.sign``. None: everything is signed, and each time a warning is logged.
+        guard: as for ``Signer.sign``. None: everything is signed, and each time a warning is logged. Assigning
+            ``seller.guard`` replaces it while the seller runs.
+        guard_mode: ``enforce``, or ``report``: what the guard refuses is signed and reported (``on_refused``). What no
+            sale needs, caps, budgets, and what this wallet cannot sign alone are refused in both.
         policy: how an exit is pursued.
         exit_api: builds sales of a part of a position (ladder levels, legs) anew when their transaction is dead;
             without it such exits are given up then, because what the stream builds anew is always a sale of everything.
-        mirror_buys: follow ``mirror_buy_signal`` too. The guard then needs ``max_buy_lamports`` (or
-            ``max_buy_usd1_units``), without which it signs no purchase that the server asks for.
+        mirror_buys: follow ``mirror_buy_signal`` too. The guard then needs ``max_buy_lamports`` or
+            ``max_buy_usd1_units``.
+        sell_unannounced: sell positions, too, that no link of the session announced and the journal does not have.
+            False: their exit waits ``resync_grace_s`` for the announcement, and is refused then.
+        never_sell: mints that are never sold, base58, in place of the guard's list (SOL, USDC, USDT, USD1).
+        max_buys_lamports_per_hour: what all purchases with SOL may cost within an hour; None: no limit.
+        max_buys_usd1_units_per_hour: the same for purchases with USD1, in its base units (6 decimals).
+        max_fees_lamports_per_hour: what network fees, priority fees, tips and partner fees may cost within an hour. It
+            stops exits, too: no more is signed until an hour has passed. None: no limit.
         dry_run: nothing is signed for the chain, sent or recorded; each signal is reported with what the guard says.
         workers: threads.
 
     Threads: every method from any thread. Owns ``lasersell-autosell-N``; callbacks run on them.
 
     Raises:
-        ConfigurationError: no signer, two for one wallet, not a number of workers, or an argument of another kind.
+        ConfigurationError: no signer, two for one wallet, not a number of workers, purchases without a cap, or an
+            argument of another kind.
         JournalError: the journal cannot be opened.
     """
 
@@ -98,7 +114,13 @@ class AutoSeller:
         guard: SigningGuard | None = DEFAULT_GUARD,
         policy: SellPolicy | None = None,
         exit_api: ExitApi | None = None,
+        guard_mode: str = ENFORCE,
         mirror_buys: bool = False,
+        sell_unannounced: bool = False,
+        never_sell: Iterable[str] | None = None,
+        max_buys_lamports_per_hour: int | None = None,
+        max_buys_usd1_units_per_hour: int | None = None,
+        max_fees_lamports_per_hour: int | None = None,
         dry_run: bool = False,
         workers: int = 4,
     ) -> None:
@@ -109,6 +131,18 @@ class AutoSeller:
         self._sender = sender
         self._guard = ProcessGuard("automatic seller")
         self._follows_buys = mirror_buys
+        self._require_cap(guard)
+        terms = SellTerms(
+            sell_unannounced=sell_unannounced,
+            never_sell=None if never_sell is None else _addresses("never_sell", never_sell),
+            announcement_grace_s=session.connection.options.resync_grace_s,
+        )
+        limits = HourlyLimits(
+            max_buys_lamports_per_hour=max_buys_lamports_per_hour,
+            max_buys_usd1_units_per_hour=max_buys_usd1_units_per_hour,
+            max_fees_lamports_per_hour=max_fees_lamports_per_hour,
+        )
+        _require("guard_mode", guard_mode, guard_mode in GUARD_MODES, "'enforce' or guard_mode='report'")
         by_wallet = _by_wallet(signers)
         self._own_journal = None if isinstance(journal, Journal) else Journal(":memory:" if dry_run else journal)
         if isinstance(journal, Journal):
@@ -125,17 +159,20 @@ class AutoSeller:
         self._leg_ends: set[Future[SellReport]] = set()
         self._on_outcome: tuple[Callable[[SellReport], object], ...] = ()
         self._on_buy: tuple[Callable[[BuyReport], object], ...] = ()
+        self._on_refused: tuple[Callable[[Refusal], object], ...] = ()
         self._on_problem: tuple[Callable[[Exception], object], ...] = ()
         self._running = threading.Event()
         self._running.set()
         self._stop_hearing: Callable[[], None] = _nothing
         self._lines = Lines(workers, self._troubled)
+        budgets = HourlyBudgets(limits, self._journal)
+        self._gate = SigningGate(guard, guard_mode, Refusals(), budgets, self._report_refusal)
         self._tools = Tools(
             stream=_Stream(session),
             sender=sender,
             journal=self._journal,
             signers=by_wallet,
-            guard=guard,
+            gate=self._gate,
             policy=policy or SellPolicy(),
             exit_api=exit_api,
             lines=self._lines,
@@ -144,6 +181,8 @@ class AutoSeller:
             report_sale=self._report_sale,
             report_buy=self._report_buy,
             report_problem=self._report_problem,
+            report_refusal=self._report_refusal,
+            terms=terms,
         )
         self._mirror = MirrorDesk(self._tools)
         self._not_waited_for: Callable[[], None] = session.expect_start(_NOT_STARTED)
@@ -246,6 +285,76 @@ class AutoSeller:
     def is_paused(self) -> bool:
         """Whether ``pause`` was called last."""
         return not self._running.is_set()
+
+    # ── what the guard refuses ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def guard(self) -> SigningGuard | None:
+        """Who decides. Assign another one at any time, on any thread: the next transaction is judged by it.
+
+        Raises:
+            ConfigurationError: not a guard; or one without a cap, and purchases are copied.
+        """
+        return self._gate.guard
+
+    @guard.setter
+    def guard(self, guard: SigningGuard | None) -> None:
+        _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
+        self._require_cap(guard)
+        self._gate.guard = guard
+
+    def _require_cap(self, guard: SigningGuard | None) -> None:
+        if self._follows_buys and (guard is None or not guard.caps_purchases):
+            raise ConfigurationError(
+                "mirror_buys", "purchases are to be copied, and nothing caps what one may cost. "
+                "Write guard=SigningGuard(max_buy_lamports=...), or max_buy_usd1_units=... for USD1",
+            )  # fmt: skip
+
+    def refused(self) -> list[Refusal]:
+        """Exits that the guard refuses and that could still be sold, oldest first.
+
+        A new signal for one of them has its own chance; ``allow_once`` decides now; ``seller.guard = …`` for all.
+        """
+        return self._gate.refusals.all()
+
+    def allow_once(self, key: ExitKey) -> None:
+        """Let the next transaction of a refused exit break the rules that its refusal reported.
+
+        Only those rules, for the same accounts and programs, with at most those amounts; once, in this process. It is
+        written to the journal. A transaction of the refused exit that is young enough is signed; otherwise a fresh one
+        is asked for.
+
+        Args:
+            key: ``refusal.key`` of one that ``refused()`` lists.
+
+        Raises:
+            ConfigurationError: no exit of this key is refused, or it is refused for what no sale needs.
+            ConcurrencyError: a transaction of this exit may still land.
+        """
+        self._guard.check()
+        position = self._positions.get((key.wallet, key.token_account))
+        if position is not None and any(sale.key == key and sale.live for sale in position.live_sales):
+            raise ConcurrencyError(f"a transaction of {key} may still land: wait for its outcome")
+        refusal = self._gate.refusals.allow_once(key)
+        log.warning("%s: the user allows once: %s", key, refusal.error)
+        self._in_line(_line_of(key), lambda position: position.allowed(key))
+
+    def on_refused(self, callback: Callable[[Refusal], object]) -> Callable[[Refusal], object]:
+        """Call ``callback(refusal)`` when the guard refuses an exit, or would have done so in report mode.
+
+        Also a decorator. Called before ``on_outcome``; ``allow_once`` may be called in it.
+
+        Args:
+            callback: runs on a worker thread, with no lock held; what it raises is logged.
+        """
+        with self._lock:
+            self._on_refused = (*self._on_refused, callback)
+        return callback
+
+    def _report_refusal(self, refusal: Refusal) -> None:
+        if not refusal.was_signed:
+            log.error("%s is refused: %s", refusal.key or f"the purchase of {refusal.mint}", refusal.error)
+        self._tell_user(self._on_refused, refusal)
 
     def sell_in_legs(
         self, handle: PositionHandle, plan: LegPlan, *, output: SellOutput | str | None = None
@@ -412,6 +521,7 @@ class AutoSeller:
                     message.opened_at_ms,
                     message.slot,
                     quote_currency=quote_currency_of(message.market_context),
+                    announcement=message,
                 ),
             )
 
@@ -475,6 +585,14 @@ class _Stream:
         self._session = session
         self._connection = session.connection
 
+    def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
+        handle = self._session.position(wallet, token_account)
+        if handle is None:
+            return PositionFacts(None, None)
+        update, now_ms = self._session.pnl(handle), self._connection.server_time_ms()
+        is_new = update is not None and now_ms is not None and now_ms - update.server_time_ms <= _NEWEST_PROCEEDS_MS
+        return PositionFacts(handle.tokens, update.proceeds_units if update is not None and is_new else None)
+
     def watch_tokens(self, wallet: str, token_account: str) -> HeldTokens:
         return HeldTokens(self._session, wallet, token_account)
 
@@ -498,6 +616,11 @@ class _Stream:
     @property
     def tip_lamports(self) -> int | None:
         return self._connection.tip_lamports
+
+
+def _addresses(field: str, values: Iterable[str]) -> frozenset[bytes]:
+    _require(field, values, not isinstance(values, str), "['mint', ...]")
+    return frozenset(require_address(field, value) for value in values)
 
 
 def _require_parts(session: object, sender: object, guard: object, policy: object, exit_api: object) -> None:

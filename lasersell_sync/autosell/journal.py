@@ -28,7 +28,7 @@ from lasersell_sync.trading.outcome import SellOutcome
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Step"]
+__all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Spending", "Step"]
 
 log = logger("autosell.journal")
 
@@ -80,6 +80,12 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 _EXIT_COLUMNS = (
     "id, wallet, token_account, mint, part, generation, position_id, reason, tokens, state, outcome, detail,"
     " is_reported, began_ms, changed_ms"
+)
+
+#: Added by versions that count what is spent; a file without it is a journal, too.
+_SPENDING_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS spending (at_ms INTEGER NOT NULL, buys_lamports TEXT NOT NULL,"
+    " buys_usd1_units TEXT NOT NULL, fees_lamports TEXT NOT NULL)"
 )
 
 # States of an exit.
@@ -175,6 +181,22 @@ class BuyRecord:
     outcome: SellOutcome | None
     slot: int | None
     is_reported: bool
+
+
+@attrs.frozen(kw_only=True)
+class Spending:
+    """What one signed transaction costs at most, when spending is limited.
+
+    Attributes:
+        at_ms: Unix milliseconds of this machine's clock.
+        buys_lamports, buys_usd1_units: what its purchases may take.
+        fees_lamports: network fee, priority fee, tips and partner fee.
+    """
+
+    at_ms: int
+    buys_lamports: int
+    buys_usd1_units: int
+    fees_lamports: int
 
 
 class Journal:
@@ -324,6 +346,11 @@ class Journal:
             "SELECT generation FROM openings WHERE wallet = ? AND token_account = ?", (wallet, token_account)
         )
         return 0 if row is None else int(row[0])
+
+    def is_announced(self, wallet: str, token_account: str, mint: str) -> bool:
+        """Whether a position of this token in this token account was ever announced."""
+        sql = "SELECT 1 FROM openings WHERE wallet = ? AND token_account = ? AND mint = ?"
+        return self._one(sql, (wallet, token_account, mint)) is not None
 
     def announced_slot(self, wallet: str, token_account: str) -> int | None:
         """Where the tokens of its latest opening were seen last, by the server's word; None: it was not announced."""
@@ -485,6 +512,38 @@ class Journal:
                 )
                 for row in rows
             ]  # fmt: skip
+
+    # ── decisions and budgets ────────────────────────────────────────────────────────────────────────────────────
+
+    # On the disk with the next write that must be: what is signed is written down before it is sent.
+
+    def note(self, exit_id: int, step: str, detail: str) -> None:
+        """Add a step to an exit that does not change its state: a refusal, or a user's permission."""
+        self._write(lambda db: _add_step(db, exit_id, step, detail), durable=False)
+
+    def spent(self, spending: Spending) -> None:
+        """A transaction is about to be signed."""
+        amounts = (spending.buys_lamports, spending.buys_usd1_units, spending.fees_lamports)
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(_SPENDING_SCHEMA)
+            db.execute("INSERT INTO spending VALUES (?,?,?,?)", (spending.at_ms, *map(str, amounts)))
+
+        self._write(write, durable=False)
+
+    def spending(self, *, since_ms: int) -> list[Spending]:
+        """What was signed since, oldest first."""
+
+        def read(db: sqlite3.Connection) -> list[Any]:
+            db.execute(_SPENDING_SCHEMA)
+            db.execute("DELETE FROM spending WHERE at_ms < ?", (since_ms,))
+            columns = "at_ms, buys_lamports, buys_usd1_units, fees_lamports"
+            return db.execute(f"SELECT {columns} FROM spending ORDER BY at_ms").fetchall()  # noqa: S608 - a literal
+
+        return [
+            Spending(at_ms=row[0], buys_lamports=int(row[1]), buys_usd1_units=int(row[2]), fees_lamports=int(row[3]))
+            for row in self._write(read, durable=False)
+        ]
 
     # ── SQL ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

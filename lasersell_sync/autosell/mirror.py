@@ -58,7 +58,7 @@ class MirrorDesk:
             self._refuse(signal, f"the signal is {age_s:.1f} s old: its price is not today's")
             return
         try:
-            signed = tools.sign(signal.user_wallet, signal)
+            signed = tools.sign(signal.user_wallet, signal, mint=signal.mint)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return

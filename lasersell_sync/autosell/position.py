@@ -20,9 +20,11 @@ from typing import TypedDict
 import attrs
 
 from lasersell_sync._log import logger
+from lasersell_sync.autosell.announced import Announced
 from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.lines import growing_pause_s
+from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.tools import Signed, Tools
@@ -34,9 +36,10 @@ from lasersell_sync.exceptions import (
     TxSubmitError,
     UnsafeTransactionError,
 )
-from lasersell_sync.messages import ExitSignalWithTx, MarketContext
+from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpened
 from lasersell_sync.quotes import quote_currency_of
 from lasersell_sync.trading.build_tx import ASSETS, BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.guard.rules.price import PRICE
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 
@@ -71,6 +74,9 @@ class Position:
         #: What it cost, by its newest announcement; None: it was not announced to this process.
         self._entry_quote_units: int | None = None
         self._quote_currency: str | None = None
+        self._announced = Announced(wallet, token_account, tools)
+        #: Of refused exits: what is signed if the user allows it soon enough.
+        self._refused: dict[ExitKey, tuple[ExitSignalWithTx, int]] = {}
         #: Exits of earlier generations than this have nothing left to sell.
         self._ended_below = 0
         #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
@@ -146,6 +152,7 @@ class Position:
         slot: int | None = None,
         *,
         quote_currency: str | None = None,
+        announcement: PositionOpened | None = None,
     ) -> None:
         """The position was announced, for the first time or again."""
         self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
@@ -155,6 +162,9 @@ class Position:
         self._finish_all("the position was closed, and opened again", below=self._generation)
         self._entry_quote_units = entry_quote_units
         self._quote_currency = quote_currency
+        self._tools.gate.refusals.drop_position(*self.id, below=self._generation)
+        for signal, received_ns in self._announced.opened(announcement):
+            self._follow_signal(signal, received_ns)
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""
@@ -162,6 +172,9 @@ class Position:
         self._is_closed = True
         # A transaction that may have landed tells by itself; what closed the position was probably it.
         self._finish_all("the position was closed")
+        self._announced.closed()
+        self._refused.clear()
+        self._tools.gate.refusals.drop_position(*self.id)
 
     def _finish_all(self, detail: str, *, below: int | None = None) -> None:
         """Every exit of which no transaction can land any more; with ``below``, of earlier generations than this."""
@@ -171,6 +184,20 @@ class Position:
 
     def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         """The server wants an exit."""
+        if not self._announced.must_wait(signal):
+            self._follow_signal(signal, received_ns)
+            return
+        grace_s = self._tools.terms.announcement_grace_s
+        log.warning("an exit of %s waits %g s for the announcement of its position", self.id[1], grace_s)
+        self._announced.hold(signal, received_ns)
+        end = partial(self._end_of_grace, signal, received_ns)
+        self._tools.lines.put_later(self.id, grace_s, partial(self.do, end))
+
+    def _end_of_grace(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+        if self._announced.let_go(signal):
+            self._follow_signal(signal, received_ns)
+
+    def _follow_signal(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         transaction = hash(signal.unsigned_tx_b64)
         if transaction in self._seen:
             return
@@ -371,7 +398,7 @@ class Position:
         if signal is None or (not is_answer and self._is_out_of_date(sale, signal)):
             self._ask(sale)
         else:
-            self._sign_and_send(sale, signal)
+            self._sign_and_send(sale, signal, asked_bps=sale.asked_bps if is_answer else None)
 
     def unpaused(self) -> None:
         """``resume`` was called: what waited may go on."""
@@ -387,12 +414,23 @@ class Position:
         return max(age_s, told_age_s) > self._tools.policy.max_signal_age_s
 
     def _sign_and_send(
-        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, request: BuildSellTxRequest | None = None
+        self,
+        sale: Sale,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None = None,
+        *,
+        asked_bps: int | None = None,
     ) -> None:
         tools = self._tools
         try:
-            signed = tools.sign(sale.key.wallet, transaction, request)
-        except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
+            signed = tools.sign(
+                sale.key.wallet, transaction, request, mint=sale.key.mint, key=sale.key,
+                context=self._announced.context(sale.key.mint, slippage_bps=asked_bps), may_be_allowed=not sale.live,
+            )  # fmt: skip
+        except UnsafeTransactionError as error:
+            self._refuse(sale, transaction, error)
+            return
+        except (TxSubmitError, ConfigurationError) as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
             return
         if signed is None:
@@ -406,6 +444,60 @@ class Position:
             tools.journal.signed(sale.record.id, signature=signed.signature, blockhash=signed.blockhash)
             self._send(sale, signed)
 
+    def _refuse(
+        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
+    ) -> None:
+        """Nothing was signed: ask for another price, or leave the exit to the user."""
+        if self._asks_for_another_price(sale, error):
+            sale.use_up_signal()
+            self._put(partial(self._use_signal_in, sale, sale.enter(SaleState.WAITING)))
+            return
+        self._tools.journal.note(sale.record.id, "refused", str(error))
+        if not sale.live:
+            if isinstance(transaction, ExitSignalWithTx):
+                self._refused[sale.key] = (transaction, sale.came_ns)
+            refusal = Refusal(
+                key=sale.key, wallet=sale.key.wallet, mint=sale.key.mint, error=error, refused_at_ms=_now_ms()
+            )
+            self._tools.gate.refusals.add(refusal)
+            self._tools.report_refusal(refusal)
+        self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+
+    def _asks_for_another_price(self, sale: Sale, error: UnsafeTransactionError) -> bool:
+        """A price below the floor is not final: the next transaction may have another one."""
+        tools = self._tools
+        can_ask = sale.key.is_whole or tools.exit_api is not None
+        if sale.live or tools.is_dry_run or not can_ask or sale.low_prices >= tools.policy.max_refreshes:
+            return False
+        if any(offence.rule != PRICE for offence in error.offences):
+            return False
+        sale.low_prices += 1
+        log.warning("%s: a fresh transaction is asked for: %s", sale.key, error)
+        return True
+
+    def _use_signal_in(self, sale: Sale, turn: int) -> None:
+        if sale.turn == turn:
+            self._use_signal(sale)
+
+    def allowed(self, key: ExitKey) -> None:
+        """The user permits what was refused, for this exit's next transaction."""
+        record = self._tools.journal.find(key)
+        if record is None or key.generation != self._present_generation() or self._is_closed:
+            log.warning("%s is over: what was allowed for it is not used", key)
+            self._tools.gate.refusals.drop(key)
+            return
+        self._tools.journal.note(record.id, "allowed", "once, by the user")
+        if self._sale_of(key) is None:
+            record = self._tools.journal.received(
+                key, position_id=record.position_id, reason=record.reason, tokens=record.tokens
+            )
+            if record.is_finished:
+                return
+            sale = self._line_up(Sale(record))
+            if key in self._refused:
+                sale.offer(*self._refused.pop(key))
+        self._next_turn()
+
     def _give_up(self, sale: Sale, outcome: SellOutcome, detail: str, *, error: Exception | None = None) -> None:
         """No further transaction; the end, unless an earlier one may still land (``overlap_full_exit``)."""
         if sale.live:
@@ -417,6 +509,8 @@ class Position:
     def _send(self, sale: Sale, signed: Signed) -> None:
         turn = sale.enter(SaleState.LIVE)
         sale.use_up_signal()
+        sale.low_prices = 0
+        self._tools.gate.refusals.drop(sale.key)
         sale.live.add(signed.signature)
         sale.signatures.add(signed.signature)
         if not sale.key.is_whole:
@@ -514,6 +608,7 @@ class Position:
         turn = sale.enter(SaleState.ASKING)
         sale.use_up_signal()
         sale.unanswered = 0
+        sale.asked_bps = slippage_bps
         self._ask_again(sale, turn, slippage_bps)
 
     def _slippage_bps(self, sale: Sale) -> int:
@@ -589,6 +684,8 @@ class Position:
             for other in self._others_of_its_generation(sale):
                 self._finish(other, SellOutcome.EXPIRED, "the position was sold as a whole before its turn came")
         self._tools.journal.finished(sale.record.id, outcome, detail=detail)
+        if outcome is not SellOutcome.REJECTED:
+            self._tools.gate.refusals.drop(sale.key)
         self._errors = 0
         sale.enter(SaleState.FINISHED)
         self._waiting.pop(sale.key, None)
@@ -637,6 +734,10 @@ class _Callbacks(TypedDict, total=False):
 
 def _nothing() -> None:
     """To be done."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _not_known() -> bool:

@@ -61,6 +61,10 @@ class Sale:
         }
         #: By signature, of parts that were signed by this process: what the stream says about the tokens since.
         self.witnesses: dict[str, TokenWitness] = {}
+        #: The slippage that the newest fresh transaction was asked for with; None: none was asked for.
+        self.asked_bps: int | None = None
+        #: Transactions in a row whose price the guard refused.
+        self.low_prices = 0
         #: What became of the latest dead one.
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 
+from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
-from lasersell_sync.trading.guard import SigningGuard
+from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tracked_tx import OnSettled
 from lasersell_sync.trading.tx import read_signed_tx
 
-__all__ = ["ExitApi", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
+__all__ = ["ExitApi", "PositionFacts", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
 
 
 class Sender(Protocol):
@@ -70,8 +73,23 @@ class TokenWitness(Protocol):
         """Whether the balance is lower by so many."""
 
 
+class PositionFacts(NamedTuple):
+    """What the stream knows of a position now; None: nothing.
+
+    Attributes:
+        tokens: the balance, in atomic units.
+        proceeds_units: the newest, when they are at most 10 s old.
+    """
+
+    tokens: int | None
+    proceeds_units: int | None
+
+
 class StreamPort(Protocol):
     """What is needed of a session."""
+
+    def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
+        """The balance of a position and its newest proceeds."""
 
     def watch_tokens(self, wallet: str, token_account: str) -> TokenWitness:
         """A witness of the position's balance from now on."""
@@ -99,6 +117,21 @@ class StreamPort(Protocol):
 
 
 @attrs.frozen(kw_only=True)
+class SellTerms:
+    """What an automatic seller sells at all.
+
+    Attributes:
+        sell_unannounced: positions, too, that no link announced and the journal does not have.
+        never_sell: mints, 32 bytes each, in place of the guard's list; None: the guard's.
+        announcement_grace_s: seconds that the signal of an unannounced position waits for the announcement.
+    """
+
+    sell_unannounced: bool = False
+    never_sell: frozenset[bytes] | None = None
+    announcement_grace_s: float = 3.0
+
+
+@attrs.frozen(kw_only=True)
 class Signed:
     """A transaction that was signed.
 
@@ -121,7 +154,7 @@ class Tools:
         sender: sends, and learns what became of it.
         journal: of a dry run, one in memory.
         signers: by wallet.
-        guard: as for ``Signer.sign``; None: nothing is judged.
+        gate: decides what is signed.
         policy: how an exit is pursued.
         exit_api: builds sales of a part anew; None: they are given up when their transaction is dead.
         lines: where tasks run.
@@ -130,13 +163,15 @@ class Tools:
         report_sale: tell the user, and the journal by the exit's number in it.
         report_buy: tell the user.
         report_problem: tell the user what keeps an exit waiting, or went wrong.
+        report_refusal: tell the user that an exit waits for a decision.
+        terms: what is sold at all.
     """
 
     stream: StreamPort
     sender: Sender
     journal: Journal
     signers: Mapping[str, Signer]
-    guard: SigningGuard | None
+    gate: SigningGate
     policy: SellPolicy
     exit_api: ExitApi | None
     lines: Lines
@@ -145,14 +180,30 @@ class Tools:
     report_sale: Callable[[SellReport, int], None]
     report_buy: Callable[[BuyReport], None]
     report_problem: Callable[[Exception], None]
+    report_refusal: Callable[[Refusal], None]
+    terms: SellTerms
 
     def sign(
         self,
         wallet: str,
         transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
         request: BuildSellTxRequest | None = None,
+        *,
+        mint: str,
+        key: ExitKey | None = None,
+        context: TradeContext | None = None,
+        may_be_allowed: bool = False,
     ) -> Signed | None:
         """The transaction, guarded and signed; None in a dry run, which only asks the guard.
+
+        Args:
+            wallet: who signs, base58.
+            transaction: the signal, or what the REST API built.
+            request: what that was asked for with.
+            mint: the token, base58.
+            key: the exit; None for a purchase.
+            context: what is known of the position.
+            may_be_allowed: whether a permission of the user for this exit may be used now.
 
         Raises:
             ConfigurationError: no signer is this wallet.
@@ -161,10 +212,15 @@ class Tools:
         signer = self.signers.get(wallet)
         if signer is None:
             raise ConfigurationError("signers", f"none is the wallet {wallet}")
-        if not self.is_dry_run:
-            tx_b64 = signer.sign(transaction, request=request, guard=self.guard)
-            read = read_signed_tx(tx_b64)
-            return Signed(signature=read.signature, blockhash=read.blockhash, tx_b64=tx_b64)
-        if self.guard is not None:
-            self.guard.check(transaction, wallet=wallet, request=request)
-        return None
+        checked = self.gate.check(
+            transaction, wallet=wallet, mint=mint, key=key, request=request, context=context,
+            may_be_allowed=may_be_allowed, is_dry_run=self.is_dry_run,
+        )  # fmt: skip
+        if self.is_dry_run:
+            return None
+        if checked is None:
+            tx_b64 = signer.sign(transaction, request=request, guard=None)
+        else:
+            tx_b64 = signer.sign_checked(checked)
+        read = read_signed_tx(tx_b64)
+        return Signed(signature=read.signature, blockhash=read.blockhash, tx_b64=tx_b64)

@@ -408,6 +408,10 @@ class StreamSession:
         wanted = require_pubkey("wallet", wallet), require_pubkey("mint", mint)
         return [handle for handle in self.positions() if (handle.wallet_pubkey, handle.mint) == wanted]
 
+    def position(self, wallet: str, token_account: str) -> PositionHandle | None:
+        """The newest handle of one position; None when it is not open."""
+        return self._state.table.by_key((wallet, token_account))
+
     def pnl(self, handle: PositionSelector) -> PnlUpdate | None:
         """The newest profit and loss of a position; None before the first, and after its close.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
 from lasersell_sync.pubkeys import is_signature
-from lasersell_sync.trading.guard import NO_BLOCKHASH, SigningGuard, TradeContext, read_unsigned
+from lasersell_sync.trading.guard import NO_BLOCKHASH, CheckedTransaction, SigningGuard, TradeContext, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
 from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
 from lasersell_sync.trading.wire_tx import encode_base64
@@ -185,16 +185,30 @@ class Signer:
         """
         if guard is None:
             _log.warning("%s signs without a guard: what the transaction does was not checked", self._wallet)
-            raw, layout = read_unsigned(transaction, request)
+            checked = read_unsigned(transaction, request)
+            raw, layout = checked
             if layout.required_signatures != 1 or layout.signer(raw, 0) != self._public_key:
                 raise TxSubmitError(
                     "sign_tx", f"it is not a transaction that {self._wallet} pays for and signs alone: "
                     "sign with the wallet that it was built for",
                 )  # fmt: skip
         else:
-            raw, layout = guard.check(transaction, wallet=self._wallet, request=request, context=context)
-            if layout.blockhash(raw) == _NO_BLOCKHASH:  # of text alone, the guard leaves that to whoever signs
-                raise UnsafeTransactionError(*NO_BLOCKHASH)
+            return self.sign_checked(guard.check(transaction, wallet=self._wallet, request=request, context=context))
+        return self._signed(checked)
+
+    def sign_checked(self, checked: CheckedTransaction) -> str:
+        """What ``SigningGuard.check`` returned for this wallet, signed, in standard base64.
+
+        Raises:
+            UnsafeTransactionError: it names no block.
+        """
+        raw, layout = checked
+        if layout.blockhash(raw) == _NO_BLOCKHASH:  # of text alone, the guard leaves that to whoever signs
+            raise UnsafeTransactionError(*NO_BLOCKHASH)
+        return self._signed(checked)
+
+    def _signed(self, checked: CheckedTransaction) -> str:
+        raw, layout = checked
         signature = self._sign_message(layout.message(raw))
         return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
 

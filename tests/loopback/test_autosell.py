@@ -190,15 +190,26 @@ def test_copies_are_bought_and_the_server_is_told(trader: Trader, tmp_path: Path
 
 
 def test_copies_need_a_cap(trader: Trader, tmp_path: Path):
-    """Without one the guard signs no purchase that the server asks for; the server is told, and so is the user."""
+    """Without one no seller is made; above it nothing is signed, and both the server and the user are told."""
     with Sandbox(scenario="mirror", seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:
         copier = Trader(sandbox, tmp_path)
         copier.register()
         whale = next(str(keypair.pubkey()) for name, keypair in sandbox.wallets.items() if "whale" in name)
         auto_buy = ls.AutoBuyConfig(wallet_pubkey=copier.wallet, amount_quote_units=10**8, amount_usd1_units=10**7)
         watch = ls.WatchWallet(pubkey=whale, auto_buy=auto_buy)
-        with copier.session(watch_wallets=[watch]) as session, copier.seller(session, mirror_buys=True):
-            (report,) = copier.wait_for_buys()[:1]
+        tight = ls.SigningGuard(max_buy_lamports=10**7, max_buy_usd1_units=10**6)
+        with copier.session(watch_wallets=[watch]) as session:
+            for guard in (None, ls.SigningGuard()):
+                with (
+                    pytest.raises(ls.ConfigurationError, match=r"mirror_buys.*max_buy_lamports"),
+                    copier.seller(session, mirror_buys=True, guard=guard),
+                ):
+                    pass
+            with copier.seller(session, mirror_buys=True, guard=tight) as seller:
+                with pytest.raises(ls.ConfigurationError, match="mirror_buys"):
+                    seller.guard = ls.SigningGuard()
+                assert seller.guard is tight
+                (report,) = copier.wait_for_buys()[:1]
         assert report.outcome is ls.SellOutcome.REJECTED
         assert isinstance(report.error, ls.UnsafeTransactionError)
         close_rpc_connections()

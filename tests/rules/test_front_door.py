@@ -118,6 +118,7 @@ PROMISED = [
     "SellOutcome",
     "AutoSeller",
     "SellPolicy",
+    "Refusal",
     "SellReport",
     "Journal",
     "JournalError",

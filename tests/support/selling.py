@@ -13,17 +13,22 @@ from typing import Any
 import attrs
 from solders.hash import Hash
 from solders.message import MessageV0
+from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
+from lasersell_sync.autosell.budgets import HourlyBudgets, HourlyLimits
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.position import Position
+from lasersell_sync.autosell.refusals import Refusal, Refusals
 from lasersell_sync.autosell.reports import BuyReport, SellReport
-from lasersell_sync.autosell.tools import Tools
+from lasersell_sync.autosell.signing_gate import SigningGate
+from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
 from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
 from lasersell_sync.trading.token_amounts import AmountProof
@@ -55,7 +60,15 @@ def exit_signal() -> ExitSignalWithTx:
 
 @cache
 def _sale_of(tokens: int) -> str:
-    return desk(MARKET).sell(tokens=tokens)
+    """For at least one lamport, of however few tokens: a sale for nothing is refused."""
+    taken = draft(desk(MARKET).sell(tokens=tokens))
+    program = next(each for each in known_programs().programs.values() if each.name == MARKET)
+    swap = taken.index(str(Pubkey.from_bytes(program.address)))
+    data = taken.instructions[swap].data
+    layout = program.allowed[data[:8]].swap
+    assert layout is not None
+    (at,) = layout.least_out
+    return taken.with_data(swap, data[:at] + (1).to_bytes(8, "little") + data[at + 8 :]).b64()
 
 
 class FakeLines:
@@ -173,6 +186,7 @@ class FakeStream:
         self.asked: list[tuple[str, int]] = []
         self.bought: list[tuple[str, bool]] = []
         self.is_linked = True
+        self.facts = PositionFacts(None, None)
         self.clock_ms: float | None = None
         #: How much the balance fell since every transaction.
         self.fell_by = 0
@@ -181,6 +195,11 @@ class FakeStream:
 
     def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
         self.asked.append((token_account, slippage_bps))
+
+    def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
+        assert wallet
+        assert token_account
+        return self.facts
 
     def watch_tokens(self, wallet: str, token_account: str) -> FakeWitness:
         assert wallet
@@ -224,18 +243,27 @@ class Rig:
         self.reports: list[SellReport] = []
         self.buys: list[BuyReport] = []
         self.problems: list[Exception] = []
+        self.refusals: list[Refusal] = []
         self.is_paused = False
         self.options = options
         self._begin()
 
     def _begin(self) -> None:
         self.lines = FakeLines()
+        limits = HourlyLimits(**self.options.get("limits", {}))
+        self.gate = SigningGate(
+            self.options.get("guard", DEFAULT_GUARD),
+            self.options.get("guard_mode", "enforce"),
+            Refusals(),
+            HourlyBudgets(limits, self.journal),
+            self.refusals.append,
+        )
         self.tools = Tools(
             stream=self.stream,
             sender=self.sender,
             journal=self.journal,
             signers={desk(MARKET).address: Signer(desk(MARKET).wallet)},
-            guard=self.options.get("guard", DEFAULT_GUARD),
+            gate=self.gate,
             policy=self.options.get("policy", SellPolicy()),
             exit_api=self.api,
             lines=self.lines,  # type: ignore[arg-type]
@@ -244,6 +272,8 @@ class Rig:
             report_sale=self._report,
             report_buy=self.buys.append,
             report_problem=self.problems.append,
+            report_refusal=self.refusals.append,
+            terms=self.options.get("terms", SellTerms()),
         )
         account = self.signal.token_account
         assert account is not None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.tools import SellTerms
 from lasersell_sync.exceptions import JournalError, UnsafeTransactionError
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import Signer
@@ -684,7 +685,7 @@ def test_an_empty_token_account_has_nothing_left_to_sell(rig: Rig):
 @pytest.mark.parametrize("announced", [11, None], ids=["announced in a later block", "never announced"])
 def test_a_node_that_lags_behind_the_tokens_ends_no_exit(announced: int | None):
     """It has not seen the account yet, and says that it holds nothing."""
-    rig = Rig()
+    rig = Rig(terms=SellTerms(sell_unannounced=True))
     if announced is not None:
         rig.opened(slot=announced)
     rig.is_paused = True

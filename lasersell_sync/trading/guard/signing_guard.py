@@ -16,6 +16,7 @@ from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildTxResponse
 from lasersell_sync.trading.guard.addresses import require_address, to_text
 from lasersell_sync.trading.guard.context import TradeContext
+from lasersell_sync.trading.guard.costs import Costs, costs_of
 from lasersell_sync.trading.guard.decoded import Decoded, decode, lookup_counts
 from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
 from lasersell_sync.trading.guard.layout_file import LAYOUTS_ENVIRONMENT, with_layout_file
@@ -290,7 +291,7 @@ class SigningGuard:
         """
         judgement = self.judge(transaction, wallet=wallet, request=request, context=context)
         if self.needs_simulation(judgement):
-            judgement = self._simulated(judgement, self._start_simulation(judgement).wait())
+            judgement = self.simulated(judgement)
         if judgement.offences:
             raise UnsafeTransactionError.of([broken_rule(*offence) for offence in judgement.offences])
         return judgement.checked
@@ -334,6 +335,10 @@ class SigningGuard:
         """
         self._start_simulation(judgement, lambda verdicts: then(self._simulated(judgement, verdicts)))
 
+    def simulated(self, judgement: Judgement) -> Judgement:
+        """As ``simulate``, but waits for it: ``simulation_timeout_s`` at the most."""
+        return self._simulated(judgement, self._start_simulation(judgement).wait())
+
     def _start_simulation(
         self, judgement: Judgement, on_done: Callable[[Verdicts], None] | None = None, *, hears_all: bool = False
     ) -> Asking:
@@ -374,6 +379,15 @@ class SigningGuard:
     def known_lamports(self, wallet: str) -> int | None:
         """What the nodes said last of a wallet's SOL and wrapped SOL; None: nothing."""
         return None if self._simulating is None else self._simulating.known_lamports(require_address("wallet", wallet))
+
+    @property
+    def caps_purchases(self) -> bool:
+        """Whether it was told what a purchase that the server asks for may cost."""
+        return self._options.max_buy_lamports is not None or self._options.max_buy_usd1_units is not None
+
+    def costs(self, judgement: Judgement) -> Costs:
+        """What a transaction that was judged costs at most."""
+        return costs_of(judgement.decoded, judgement.trade, self._limits)
 
     def explain(
         self,

@@ -10,7 +10,7 @@ from lasersell_sync.trading.guard.expected import BUY, Expected
 from lasersell_sync.trading.guard.rules.accounts import is_own
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
-__all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS"]
+__all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "lamports_by_destination"]
 
 #: A classic token account, exempt from rent; comes back when it is closed.
 TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
@@ -33,14 +33,8 @@ def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
     is_kept_in_report_mode=True,
 )  # fmt: skip
 def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    sums: dict[str, int] = {"tip": 0, "partner": 0, "own": 0}
     last: dict[str, bytes | None] = {}
-    for item in tx.by_kind.get("system.transfer", ()):
-        target = item.account(1)
-        bucket = _bucket(tx, trade, limits, target)
-        if bucket is not None:
-            sums[bucket] += transferred_lamports(item)
-            last[bucket] = target
+    sums = lamports_by_destination(tx, trade, limits, last)
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
@@ -60,6 +54,21 @@ def _opaque_budget(tx: Decoded, trade: Expected, limits: Limits) -> int:
     if not tx.opaque or trade.side != BUY or trade.currency not in (None, "SOL"):
         return 0
     return min((cap for cap in (limits.max_buy["SOL"], trade.max_spend) if cap is not None), default=0)
+
+
+def lamports_by_destination(
+    tx: Decoded, trade: Expected, limits: Limits, last: dict[str, bytes | None] | None = None
+) -> dict[str, int]:
+    """What System transfers send to tip accounts, the partner and own accounts; notes in ``last`` where they went."""
+    sums = {"tip": 0, "partner": 0, "own": 0}
+    for item in tx.by_kind.get("system.transfer", ()):
+        target = item.account(1)
+        bucket = _bucket(tx, trade, limits, target)
+        if bucket is not None:
+            sums[bucket] += transferred_lamports(item)
+            if last is not None:
+                last[bucket] = target
+    return sums
 
 
 _CAPS = {"tip": "max_tip_lamports", "partner": "max_partner_fee_lamports", "own": "max_rent_lamports"}

@@ -1,0 +1,143 @@
+"""What an automatic seller signs: the guard's verdict, report mode, permissions for once, budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.budgets import HourlyBudgets
+from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.refusals import Permission, Refusal, Refusals
+from lasersell_sync.exceptions import BrokenRule, ConfigurationError, UnsafeTransactionError
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
+from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.guard import CheckedTransaction, SigningGuard, TradeContext
+from lasersell_sync.trading.guard.signing_guard import Judgement, broken_rule
+
+__all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "SigningGate"]
+
+log = logger("autosell")
+
+ENFORCE: Final = "enforce"
+REPORT: Final = "report"
+GUARD_MODES: Final = (ENFORCE, REPORT)
+
+_Transaction = ExitSignalWithTx | MirrorBuySignal | BuildTxResponse | str
+_Request = BuildSellTxRequest | BuildBuyTxRequest
+
+
+class SigningGate:
+    """Decides on each transaction of one ``AutoSeller``.
+
+    Args:
+        guard: None: everything is signed, budgets notwithstanding.
+        mode: ``enforce``, or ``report``: what the guard refuses is reported and signed, but for what no sale needs,
+            for caps and budgets, and for what this wallet cannot sign alone.
+        refusals: holds the permissions.
+        budgets: what may be spent in an hour.
+        on_refused: called with what was refused, or would have been.
+
+    Threads: any.
+    """
+
+    def __init__(
+        self,
+        guard: SigningGuard | None,
+        mode: str,
+        refusals: Refusals,
+        budgets: HourlyBudgets,
+        on_refused: Callable[[Refusal], None],
+    ) -> None:
+        if mode not in GUARD_MODES:
+            raise ConfigurationError("guard_mode", f"{mode!r} is not 'enforce' or 'report'")
+        #: Replaced as a whole; a check that runs meanwhile goes by the one or the other.
+        self.guard = guard
+        self.mode = mode
+        self.refusals = refusals
+        self._budgets = budgets
+        self._on_refused = on_refused
+
+    def check(
+        self,
+        transaction: _Transaction,
+        *,
+        wallet: str,
+        mint: str,
+        key: ExitKey | None,
+        request: _Request | None,
+        context: TradeContext | None,
+        may_be_allowed: bool,
+        is_dry_run: bool,
+    ) -> CheckedTransaction | None:
+        """The transaction, if it may be signed; None without a guard.
+
+        Args:
+            transaction: as for ``SigningGuard.check``.
+            wallet: the wallet that is to sign, base58.
+            mint: the token, base58.
+            key: the exit; None for a purchase.
+            request: as for ``SigningGuard.check``.
+            context: what is known of the position.
+            may_be_allowed: False beside a live transaction of the exit: a permission is then of no use.
+            is_dry_run: nothing is spent.
+
+        Raises:
+            UnsafeTransactionError: it must not be signed; shows every broken rule.
+            ConfigurationError: as ``SigningGuard.check``.
+        """
+        guard = self.guard
+        permission = None if key is None else self.refusals.take_permission(key)
+        if guard is None:
+            return None
+        allowed = permission if may_be_allowed else None
+        judgement = guard.judge(transaction, wallet=wallet, request=request, context=context)
+        # What the user allows, or report mode signs, is simulated all the same.
+        is_open = self.mode == REPORT or not self._broken(judgement, allowed)
+        if is_open and guard.needs_simulation(judgement._replace(offences=[])):
+            judgement = guard.simulated(judgement)
+        spending, exceeded = self._budgets.claim(guard.costs(judgement)) if self._budgets.are_set else (None, [])
+        try:
+            would_be_refused = self._decide(self._broken(judgement, allowed, exceeded), judgement)
+        except UnsafeTransactionError:
+            if spending is not None:
+                self._budgets.release(spending)
+            raise
+        if spending is not None:
+            (self._budgets.release if is_dry_run else self._budgets.record)(spending)
+        if would_be_refused is not None:
+            self._report(key, wallet, mint, would_be_refused)
+        return judgement.checked
+
+    @staticmethod
+    def _broken(
+        judgement: Judgement, allowed: Permission | None, exceeded: Sequence[BrokenRule] = ()
+    ) -> list[BrokenRule]:
+        """Every broken rule that the user has not allowed."""
+        broken = [*(broken_rule(*offence) for offence in judgement.offences), *exceeded]
+        return broken if allowed is None else [each for each in broken if not allowed.covers(each)]
+
+    def _decide(self, offences: list[BrokenRule], judgement: Judgement) -> UnsafeTransactionError | None:
+        """What report mode only reports.
+
+        Raises:
+            UnsafeTransactionError: what is refused.
+        """
+        if not offences:
+            return None
+        error = UnsafeTransactionError.of(offences)
+        if self.mode == ENFORCE or any(map(_is_kept(judgement), offences)):
+            raise error
+        return error
+
+    def _report(self, key: ExitKey | None, wallet: str, mint: str, error: UnsafeTransactionError) -> None:
+        log.warning("%s: signed in report mode, which the guard would refuse: %s", key or f"purchase of {mint}", error)
+        now_ms = time.time_ns() // 1_000_000
+        self._on_refused(Refusal(key=key, wallet=wallet, mint=mint, error=error, refused_at_ms=now_ms, was_signed=True))
+
+
+def _is_kept(judgement: Judgement) -> Callable[[BrokenRule], bool]:
+    """Whether report mode refuses an offence, too."""
+    kept = {rule.name for rule, _ in judgement.offences if rule.is_kept_in_report_mode}
+    return lambda offence: offence.is_final or offence.rule in kept or offence.rule in HourlyBudgets.RULES
