@@ -58,6 +58,7 @@ INNER_LAYERS = {
         ["guard.expected", "guard.layout_file"],
         ["guard.decoded", "guard.lookup_tables"],
         ["guard.rules.rule", "guard.inner_instructions"],
+        ["guard.rules.partner"],
         [
             "guard.rules.signers",
             "guard.rules.programs",

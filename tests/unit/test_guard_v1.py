@@ -22,6 +22,7 @@ from tests.support.market_transactions import BLOCKHASH, MARKETS, SEND_MODES, V1
 from tests.unit.test_guard import (
     CAPPED,
     NEED_A_NODE,
+    NEED_A_PARTNER,
     NEED_A_POSITION,
     NEED_TWO_CURRENCIES,
     bases,
@@ -91,7 +92,7 @@ def test_v1_every_mutant_is_refused_by_its_rule():
             report = SigningGuard().explain(tx_b64, wallet=trader.address, request=asked)
             assert rule in report.broken, f"{name}: {what}: {report}"
             refusal(tx_b64, trader, asked)
-    elsewhere = NOT_IN_V1 | NEED_A_POSITION | NEED_A_NODE | NEED_TWO_CURRENCIES
+    elsewhere = NOT_IN_V1 | NEED_A_POSITION | NEED_A_NODE | NEED_TWO_CURRENCIES | NEED_A_PARTNER
     assert set(counted) == {rule.name for rule in RULES} - elsewhere
     assert min(counted.values()) >= 12, counted
 

@@ -48,6 +48,8 @@ class TradeContext:
         min_context_slot: the slot in which the position was seen last; default: the announcement's. A simulation from
             an older state says nothing.
         slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
+        tip_lamports: the tip that the stream was configured with, in lamports.
+        minimum_tip_lamports: the largest minimum of the targets that the transaction is sent to, in lamports.
 
         never_sell: the mints that are never sold, 32 bytes each, in place of the guard's list.
 
@@ -64,6 +66,8 @@ class TradeContext:
     own_token_accounts: Container[str] = attrs.field(default=(), eq=False, repr=False)
     min_context_slot: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
+    tip_lamports: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    minimum_tip_lamports: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
     never_sell: frozenset[bytes] | None = None
 
     @property

@@ -371,9 +371,9 @@ def _way(
     if one not in known.currencies and other in known.currencies:
         one, other = other, one
     for paid, got in ((one, other), (other, one)):
-        if is_own_token_account(user, paid, source, known.token_programs):
+        if is_own_token_account(user, paid, source, known.token_programs_of(paid)):
             return paid, got
-        if is_own_token_account(user, paid, target, known.token_programs):
+        if is_own_token_account(user, paid, target, known.token_programs_of(paid)):
             return got, paid
     # Neither is the user's: take it for the way that spends money.
     return one, other

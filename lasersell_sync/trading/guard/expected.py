@@ -39,6 +39,10 @@ class Expected(NamedTuple):
         output: what a sale is to pay, ``SOL`` or ``USD1``, because the user's request says so.
         asked_by_user: whether these are the user's words; a signal's are the server's.
         partner: who may get a partner fee, because the user's request says so.
+        partner_fee_bps: its share of the trade, in basis points.
+        partner_fee_lamports: its fixed amount.
+        tip_lamports: the tip that was asked for.
+        send_mode: how the transaction is to be sent, says the user's request.
         context: what the session knows about the position.
         held_tokens: the whole position, in the token's smallest units.
         reference_units: what selling the whole position should bring, in lamports or USD1 base units; may be negative.
@@ -57,6 +61,10 @@ class Expected(NamedTuple):
     output: str | None = None
     asked_by_user: bool = False
     partner: bytes | None = None
+    partner_fee_bps: int | None = None
+    partner_fee_lamports: int | None = None
+    tip_lamports: int | None = None
+    send_mode: str | None = None
     context: TradeContext = NOTHING_KNOWN
     held_tokens: int | None = None
     reference_units: int | None = None
@@ -126,6 +134,8 @@ def _requested(signer: bytes, request: Request) -> Expected:
     expected = Expected(
         signer, require_address("user_pubkey", request.user_pubkey), mint=require_address("mint", request.mint),
         asked_by_user=True, partner=None if recipient is None else require_address("partner_fee_recipient", recipient),
+        partner_fee_bps=request.partner_fee_bps, partner_fee_lamports=request.partner_fee_lamports,
+        tip_lamports=request.tip_lamports, send_mode=request.send_mode, slippage_bps=request.slippage_bps,
     )  # fmt: skip
     if isinstance(request, BuildSellTxRequest):
         return expected._replace(

@@ -67,7 +67,7 @@ class KnownPrograms:
 
     Attributes:
         programs: by address.
-        token_programs: the two addresses.
+        token_programs: the two addresses; the classic one is the first.
         currencies: mints of SOL and USD1 and their names; what buys are paid with.
         usdc: the mint, which is a currency only where a user allows it.
         wrapped_sol: the mint.
@@ -85,6 +85,10 @@ class KnownPrograms:
     inner_programs: frozenset[bytes]
     minimum_tips: Mapping[str, int]
 
+    def token_programs_of(self, mint: bytes | None) -> tuple[bytes, ...]:
+        """Whose accounts a mint may have: wrapped SOL has those of the classic token program alone."""
+        return self.token_programs[:1] if mint == self.wrapped_sol else self.token_programs
+
     def with_usdc(self) -> KnownPrograms:
         """USDC is a currency, too."""
         return attrs.evolve(self, currencies={**self.currencies, self.usdc: "USDC"})
@@ -99,7 +103,7 @@ def known_programs() -> KnownPrograms:
     currencies = {from_text(mint): name for name, mint in data["currencies"].items()}
     return KnownPrograms(
         programs={program.address: program for program in programs},
-        token_programs=tuple(program.address for program in programs if program.name in ("token", "token_2022")),
+        token_programs=tuple(from_text(entries[name]["address"]) for name in ("token", "token_2022")),
         currencies=currencies,
         wrapped_sol=from_text(data["currencies"]["SOL"]),
         usdc=from_text(data["optional_currencies"]["USDC"]),

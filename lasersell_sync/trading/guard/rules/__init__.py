@@ -14,6 +14,7 @@ from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH
 from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
 from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES, TOKEN_ACCOUNT_RENT_LAMPORTS
 from lasersell_sync.trading.guard.rules.opaque import OPAQUE_RULES
+from lasersell_sync.trading.guard.rules.partner import PARTNER_RULES
 from lasersell_sync.trading.guard.rules.price import PRICE_RULES
 from lasersell_sync.trading.guard.rules.programs import PROGRAM_RULES
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
@@ -35,6 +36,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *IDENTITY_RULES,
     *ACCOUNT_RULES,
     *LAMPORT_RULES,
+    *PARTNER_RULES,
     *FEE_RULES,
     *TOKEN_RULES,
 )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, is_own_token_account, shown
 from lasersell_sync.trading.guard.expected import Expected
+from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM
+from lasersell_sync.trading.guard.rules.partner import is_partner
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["ACCOUNT_RULES", "OURS", "fresh_accounts", "is_own"]
@@ -34,9 +37,7 @@ def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
 @rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
 def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("associated_token.create", ()):
-        for account in (item.account(0), item.account(2)):
-            if account != trade.signer:
-                yield Offence(f"instruction {item.number} creates an account for {shown(account)}", account)
+        yield from _associated_account(item, trade, limits)
     for item in tx.by_kind.get("token.initialize_account", ()):
         if _owner_of_initialized(item) != trade.signer:
             yield Offence(
@@ -48,6 +49,20 @@ def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[
                 f"instruction {created.instruction.number} creates an account that does not become our wrapped SOL",
                 created.address,
             )
+
+
+def _associated_account(item: Instruction, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    """Paid by us and ours, or the partner's for a currency; and made by the programs that make such accounts."""
+    payer, account, owner, mint, system, token_program = item.accounts[:6]
+    is_partners = is_partner(owner, trade, limits) and mint in limits.known.currencies
+    for party, is_right in ((payer, payer == trade.signer), (owner, owner == trade.signer or is_partners)):
+        if not is_right:
+            yield Offence(f"instruction {item.number} creates an account for {shown(party)}", party)
+    if system != SYSTEM_PROGRAM or token_program not in limits.known.token_programs_of(mint):
+        wrong = system if system != SYSTEM_PROGRAM else token_program
+        yield Offence(f"instruction {item.number} lets {shown(wrong)} create an account", wrong)
+    elif owner is not None and mint is not None and token_account(owner, mint, token_program or b"") != account:
+        yield Offence(f"instruction {item.number} creates {shown(account)}, which is not its owner's account", account)
 
 
 def _owner_of_initialized(item: Instruction) -> bytes | None:
@@ -64,7 +79,7 @@ def _is_signalled_source(swap: Swap, trade: Expected) -> bool:
 
 def is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, account: bytes | None) -> bool:
     """Whether a token account of this mint is the wallet's."""
-    if is_own_token_account(trade.signer, mint, account, limits.known.token_programs):
+    if is_own_token_account(trade.signer, mint, account, limits.known.token_programs_of(mint)):
         return True
     if account in limits.own_accounts:
         return True
@@ -89,7 +104,7 @@ def fresh_accounts(tx: Decoded, trade: Expected, limits: Limits) -> set[bytes]:
         for account in tx.seeded
         if account.address == account.derived
         and account.base == trade.signer
-        and account.owner in known.token_programs
+        and account.owner in known.token_programs_of(known.wrapped_sol)
         and account.derived in initialized
     }
 

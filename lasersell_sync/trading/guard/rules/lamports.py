@@ -8,6 +8,7 @@ from typing import Final
 from lasersell_sync.trading.guard.decoded import Decoded, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import BUY, Expected
 from lasersell_sync.trading.guard.rules.accounts import is_own
+from lasersell_sync.trading.guard.rules.partner import is_partner
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "lamports_by_destination"]
@@ -39,14 +40,26 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]
         sums["own"] += created.lamports
         last["own"] = created.address
     creations = len(tx.by_kind.get("associated_token.create", ()))
-    spent = tx.spending.get("SOL", 0) + _opaque_budget(tx, trade, limits)
+    # What a market takes as lamports need not be wrapped first.
+    wrapped = sum(swap.most_in for swap in tx.swaps if not swap.pays_lamports and swap.is_purchase)
+    spent = min(tx.spending.get("SOL", 0), wrapped) + _opaque_budget(tx, trade, limits)
     sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - spent
-    for bucket, cap in limits.max_lamports.items():
+    for bucket, most in limits.max_lamports.items():
+        cap = _tip_cap(trade, limits) if bucket == "tip" else most
         if sums[bucket] > cap:
             yield Offence(
                 f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
                 f"if that is right: SigningGuard({_CAPS[bucket]}=...)", amount=sums[bucket],
             )  # fmt: skip
+
+
+def _tip_cap(trade: Expected, limits: Limits) -> int:
+    """What was asked for, or what the sender takes at least where that is more; the guard's cap if nobody asked."""
+    asked = trade.context.tip_lamports if trade.tip_lamports is None else trade.tip_lamports
+    if asked is None:
+        return limits.max_lamports["tip"]
+    minimum = limits.known.minimum_tips.get(trade.send_mode or "", 0)
+    return max(asked, minimum, trade.context.minimum_tip_lamports or 0)
 
 
 def _opaque_budget(tx: Decoded, trade: Expected, limits: Limits) -> int:
@@ -79,7 +92,7 @@ def _bucket(tx: Decoded, trade: Expected, limits: Limits, target: bytes | None) 
     """Which of the permitted kinds of destination it is."""
     if target in limits.tip_accounts:
         return "tip"
-    if target is not None and target in (limits.partner, trade.partner):
+    if is_partner(target, trade, limits):
         return "partner"
     if target == trade.signer or is_own(tx, trade, limits, limits.known.wrapped_sol, target):
         return "own"

@@ -7,18 +7,22 @@ from collections.abc import Iterator, Sequence
 from lasersell_sync.trading.guard.decoded import Decoded, shown
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.accounts import OURS, is_own
+from lasersell_sync.trading.guard.rules.partner import is_partner_account
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["TOKEN_RULES"]
 
 
-@rule("token_transfer", "tokens are transferred between own accounts only")
+@rule("token_transfer", "tokens are transferred between own accounts, and a fee to the partner")
 def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for kind, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
         for item in tx.by_kind.get(kind, ()):
             target = item.account(target_at)
             mints: Sequence[bytes | None] = _mints(tx, limits) if mint_at is None else (item.account(mint_at),)
-            if not any(is_own(tx, trade, limits, mint, target) for mint in mints):
+            if not any(
+                is_own(tx, trade, limits, mint, target) or is_partner_account(mint, target, trade, limits)
+                for mint in mints
+            ):
                 yield Offence(f"instruction {item.number} transfers tokens to {shown(target)}", target, OURS)
 
 
