@@ -6,6 +6,7 @@ import click
 
 from lasersell_sync import __version__, backend
 from lasersell_sync.cli.demo import demo
+from lasersell_sync.cli.explain_tx import explain_tx
 from lasersell_sync.cli.journal import journal
 from lasersell_sync.cli.replay import replay
 from lasersell_sync.cli.sandbox import sandbox
@@ -36,6 +37,7 @@ def lasersell_sync_command() -> None:
 
 
 lasersell_sync_command.add_command(demo)
+lasersell_sync_command.add_command(explain_tx)
 lasersell_sync_command.add_command(journal)
 lasersell_sync_command.add_command(replay)
 lasersell_sync_command.add_command(sandbox)

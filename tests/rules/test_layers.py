@@ -70,7 +70,7 @@ INNER_LAYERS = {
         ],
         ["guard.rules.lamports", "guard.rules.tokens", "guard.rules.opaque"],
         ["guard.rules", "guard.simulation", "guard.wallet_funds"],
-        ["guard.verdicts", "guard.money"],
+        ["guard.verdicts", "guard.money", "guard.instruction_sketch"],
         ["guard.report", "guard.costs", "guard.simulators", "guard.simulation_rules"],
         ["guard.simulation_question"],
         ["guard.simulating"],
