@@ -55,10 +55,8 @@ _LINES_AT_ONCE: Final = 1024
 
 #: For a replay that is told no other: nobody reads it there, but a session must have a wallet and an exit.
 _ANY_CONFIGURE: Final = StreamConfigure(["1" * 32], StrategyConfig(target_profit_pct=100.0, stop_loss_pct=0.0))
-#: Every recorded message is delivered, and links that end within moments are no reason to wait.
-_REPLAY_OPTIONS: Final = StreamOptions(
-    low_lane="lossless", initial_backoff_s=0.001, max_backoff_s=0.01, stable_after_s=0.001
-)
+#: Links that end within moments are no reason to wait.
+_REPLAY_OPTIONS: Final = StreamOptions(initial_backoff_s=0.001, max_backoff_s=0.01, stable_after_s=0.001)
 
 
 class RecordingError(LaserSellError, ValueError):
@@ -436,12 +434,15 @@ def replay(
     and lost links (where the recording has one) behave as they do live. Commands go nowhere. The session's own time
     limits run in real time, whatever the speed.
 
+    At every speed the order is the recording's: the next frame comes when the consumer has taken the last event. The
+    replay waits for its consumer. Only beside an AutoSeller, ``tap()`` or ``wait_for`` does it go on after a second
+    without one, and a later consumer's first event is ``lagged``.
+
     Args:
         recording: or its path.
         configure: for the deadline; the server's part of it is not looked at. None for no deadline.
-        speed: 1.0 as recorded, 10.0 ten times as fast; None as fast as they can be read. As for any consumer that is
-            slower than the stream, exits then overtake prices; handlers with ``dispatch="inline"`` see wire order.
-        options: None for such as conflate and drop nothing (``low_lane="lossless"``).
+        speed: 1.0 as recorded, 10.0 ten times as fast; None as fast as the consumer takes them.
+        options: their ``low_lane`` and capacities mean nothing here: nothing is conflated, dropped or overtaken.
         dispatch: as ``StreamSession.connect``.
 
     Raises:
@@ -457,12 +458,17 @@ def replay(
         raise RecordingError(str(source.path), "it holds no frame: nothing was received while it was open")
     api_key = secrets.token_hex()  # nobody else on this machine gets the recording
     try:
-        server = ReplayServer(lambda: timed_frames(source), api_key=api_key, port=0, speed=speed)
+        server = ReplayServer(
+            lambda: timed_frames(source), api_key=api_key, port=0, speed=speed, in_step=True, close_at_end=False
+        )
     except ValueError as error:
         raise ConfigurationError("speed", str(error)) from error
     with server:
-        client = StreamClient(api_key, options=options or _REPLAY_OPTIONS).with_endpoint(server.stream_url)
-        with StreamSession.connect(client, configure or _ANY_CONFIGURE, dispatch=dispatch) as session:
+        # One event waits at the most, so one frame is on its way, and the server waits until it was read.
+        in_step = attrs.evolve(options or _REPLAY_OPTIONS, low_lane="lossless", low_capacity=1, high_capacity=1)
+        client = StreamClient(api_key, options=in_step).with_endpoint(server.stream_url)
+        connection = client.prepare(configure or _ANY_CONFIGURE)
+        with StreamSession.over(connection, dispatch=dispatch, waits_for_consumer=True) as session:
             server.when_finished(session.connection.stop_soon)
             yield session
     if server.error is not None:

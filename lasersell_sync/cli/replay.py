@@ -27,15 +27,19 @@ __all__ = ["replay"]
 def replay(file: Path, port: int, speed: float, fast: bool) -> None:
     """Serve a recording until Ctrl-C or SIGTERM.
 
-    Every client that connects and sends configure, with any API key, gets the recorded frames from the first on. Once
-    ready, it writes one line of JSON to stdout: stream_url. What is for people goes to stderr.
+    Every client that connects and sends configure, with any API key, gets the recorded frames from the first on. After
+    the last its connection is closed with code 1000, "the recording is over"; the same key plays again after 30 s
+    without a connection, another one at once. Once ready, it writes one line of JSON to stdout: stream_url. What is for
+    people goes to stderr.
     """
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told_to_stop.set())
     try:
         recording = Recording(file)
-        server = ReplayServer(lambda: timed_frames(recording), port=port, speed=None if fast else speed)
+        server = ReplayServer(
+            lambda: timed_frames(recording), port=port, speed=None if fast else speed, on_end=_say_that_it_is_over
+        )
     except (RecordingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except ValueError as error:
@@ -53,3 +57,7 @@ def replay(file: Path, port: int, speed: float, fast: bool) -> None:
         server.stop()
     if server.error is not None:
         raise click.ClickException(str(server.error))
+
+
+def _say_that_it_is_over() -> None:
+    click.echo("A client has received the whole recording; its connection is closed.", err=True)

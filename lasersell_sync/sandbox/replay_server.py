@@ -35,6 +35,11 @@ _log = logging.getLogger("lasersell_sync.sandbox.replay")
 LINK_LOST = 1001
 _CLOSE_TIMEOUT_S = 0.5
 _STOP_TIMEOUT_S = 2.0
+#: A normal end: the whole recording was sent.
+OVER = 1000
+OVER_REASON = "the recording is over"
+#: A client that comes back so soon after the end reconnects by itself: it is refused again instead of played to again.
+AGAIN_AFTER_S = 30.0
 #: Frames sent in a row, when there is nothing to wait for, until other connections get their turn.
 _FRAMES_IN_A_ROW = 64
 
@@ -48,8 +53,11 @@ class ReplayServer:
     A client is known by its API key. A second ``hello_ok`` in the recording means that its link was lost and made anew:
     the server closes the connection there, and goes on when the same key comes back. Who leaves anywhere else gets the
     recording from its beginning the next time. Recorded ``pong`` frames answered pings that nobody sends now: they are
-    left out, and the client's own pings are answered, in the recording's time. Other commands change nothing. After the
-    last frame the connection stays open, and silent.
+    left out, and the client's own pings are answered, in the recording's time. Other commands change nothing.
+
+    After the last frame, once the client has read it, the connection is closed with code 1000 and ``OVER_REASON``. Most
+    clients reconnect by themselves, so the same key gets the same close until it has stayed away for 30 s
+    (``AGAIN_AFTER_S``). Then, or with another key, the recording plays from its beginning.
 
     Use as a context manager, or ``start`` and ``stop``.
 
@@ -60,6 +68,9 @@ class ReplayServer:
         host: An IP address to listen on; None means loopback only.
         speed: 1.0 is as recorded, 10.0 ten times as fast; None is as fast as the client reads. What passed between two
             links is not waited for.
+        in_step: Send a frame only when the client has read the one before it, at every speed.
+        close_at_end: False: leave the connection open, and silent, after the last frame.
+        on_end: Called on the serving thread each time a client has read the last frame; must not block.
 
     Raises:
         ValueError: ``speed`` makes no sense.
@@ -75,6 +86,9 @@ class ReplayServer:
         port: int = 8082,
         host: str | None = None,
         speed: float | None = 1.0,
+        in_step: bool = False,
+        close_at_end: bool = True,
+        on_end: Callable[[], object] | None = None,
     ) -> None:
         is_number = isinstance(speed, (int, float)) and not isinstance(speed, bool)
         if speed is not None and not (is_number and math.isfinite(speed) and speed > 0):
@@ -83,11 +97,16 @@ class ReplayServer:
         self._api_key = api_key
         self._address = (port, host)
         self._speed = speed
+        self._in_step = in_step
+        self._close_at_end = close_at_end
+        self._on_end = on_end
         self._url: str | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lasersell-sandbox-replay", daemon=True)
         # On the loop only. Who is between two links, by API key.
         self._waiting: dict[str, _Playing] = {}
+        #: Who has received everything, and when it was here last, by API key.
+        self._ended_at: dict[str, float] = {}
         self._servers: list[Server] = []
         # Guards the next three.
         self._lock = threading.Lock()
@@ -157,6 +176,8 @@ class ReplayServer:
             self._finished = True
             self._error = self._error or error
             callbacks, self._callbacks = self._callbacks, []
+        if self._on_end is not None and error is None:
+            callbacks = [*callbacks, self._on_end]
         for callback in callbacks:
             callback()
 
@@ -195,28 +216,45 @@ class ReplayServer:
         key = connection.request.headers.get("x-api-key", "")
         try:
             await connection.recv()  # as the live server, which says nothing before ``configure``
-            playing = self._waiting.pop(key, None) or _Playing(self._frames(), self._speed)
+            if self._is_over(key):
+                await connection.close(OVER, OVER_REASON)
+                return
+            playing = self._waiting.pop(key, None) or _Playing(self._frames(), self._speed, in_step=self._in_step)
             if await playing.one_link(connection):
                 self._waiting[key] = playing
                 await connection.close(LINK_LOST, "the recorded link was lost here")
                 return
             # Frames are handled in order: who answers this has handled every one before it.
             await (await connection.ping())
+            if self._close_at_end:
+                self._ended_at[key] = time.monotonic()
             self._finish()
+            if self._close_at_end:
+                await connection.close(OVER, OVER_REASON)
             await connection.wait_closed()
         except ConnectionClosed:
             pass  # the client left
         except Exception as error:  # noqa: BLE001 (the recording cannot be read: whoever waits for its end must hear)
             self._finish(error)
 
+    def _is_over(self, key: str) -> bool:
+        """True for a client that has just received everything, and comes back by itself."""
+        now = time.monotonic()
+        self._ended_at = {known: at for known, at in self._ended_at.items() if now - at < AGAIN_AFTER_S}
+        if key not in self._ended_at:
+            return False
+        self._ended_at[key] = now
+        return True
+
 
 class _Playing:
     """Where one client is in the recording."""
 
-    def __init__(self, frames: Iterable[TimedFrame], speed: float | None) -> None:
+    def __init__(self, frames: Iterable[TimedFrame], speed: float | None, *, in_step: bool) -> None:
         self._frames = iter(frames)
         self._next = next(self._frames, None)
         self._speed = speed
+        self._in_step = in_step
         #: (server time in its last ``hello_ok``, when that was sent)
         self._clock = (0, 0.0)
 
@@ -248,6 +286,9 @@ class _Playing:
                     await asyncio.sleep(0)
                 await connection.send(text)
                 sent += 1
+                if self._in_step:
+                    # Frames are handled in order: who answers this has read the one before it.
+                    await (await connection.ping())
             self._next = next(self._frames, None)
         return False
 

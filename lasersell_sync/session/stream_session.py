@@ -107,8 +107,19 @@ class StreamSession:
         """
         if not callable(getattr(client, "prepare", None)) or isinstance(client, type):
             raise ConfigurationError("client", _not_a_client(client))
-        connection = client.prepare(configure)
+        return cls.over(client.prepare(configure), dispatch=dispatch)
+
+    @classmethod
+    def over(cls, connection: StreamConnection, *, dispatch: Dispatch, waits_for_consumer: bool = False) -> Self:
+        """Open a connection that was prepared, and a session over it; ``connect`` and a replay call this.
+
+        Args:
+            connection: not open yet.
+            dispatch: as ``connect``.
+            waits_for_consumer: lossless lanes wait for their first consumer, however long that takes.
+        """
         session = cls(connection, dispatch=dispatch)
+        session._state.consumer.waits_for_consumer = waits_for_consumer
         try:
             connection.open(session._state)
         except BaseException:

@@ -23,7 +23,9 @@ from lasersell_sync import (
     HelloOk,
     StrategyConfig,
     StreamClient,
+    StreamClosed,
     StreamConfigure,
+    StreamEvent,
     StreamOptions,
     StreamSession,
     TransportError,
@@ -472,12 +474,105 @@ def test_what_cannot_be_replayed_is_refused_before_anything_is_opened(path: Path
         pass
 
 
+def trades(prices: int) -> list[tuple[int, dict[str, Any]]]:
+    """Two positions, one after the other: prices, an exit in their middle, and a close."""
+    frames = [hello()]
+    for position in (1, 2):
+        account = f"account-{position}"
+        frames.append(opened(position, account=account))
+        for number in range(prices):
+            frames.append(pnl(position, profit_units=number))
+            if number == prices // 2:
+                frames.append(exit_signal(position, account=account, triggered_at_ms=number))
+        frames.append(closed(position, account=account))
+    return [(number * 10, message) for number, message in enumerate(frames)]
+
+
+def kinds(frames: list[tuple[int, dict[str, Any]]]) -> list[str]:
+    return [message["type"] for _, message in frames]
+
+
+@pytest.mark.parametrize("speed", [None, 1.0, 100.0])
+@pytest.mark.parametrize("style", ["recv", "queue", "batches", "thread", "per_lane", "inline", "run"])
+def test_replay_keeps_the_order_of_the_recording(path: Path, style: str, speed: float | None) -> None:
+    """At every speed, in every way to consume, with a consumer that is slower than the frames: all 48 prices come."""
+    frames = trades(24)
+    write_recording(path, frames)
+    seen: list[Any] = []
+    dispatch: Any = style if style in ("per_lane", "inline") else "thread"
+
+    def take(event: StreamEvent[Any]) -> None:
+        seen.append(event)
+        time.sleep(0.001)
+
+    with replay(path, speed=speed, dispatch=dispatch) as session:
+        if style == "recv":
+            for event in session:
+                take(event)
+        elif style in ("queue", "batches"):
+            with contextlib.suppress(StreamClosed):
+                while True:
+                    for event in session.events.get_batch(8) if style == "batches" else [session.events.get()]:
+                        take(event)
+        else:
+            session.on("*", take)
+            (session.run if style == "run" else session.start)()
+            session.wait_for("closed", PATIENCE_S)
+        until(lambda: seen and seen[-1].type == "closed")
+    wire = [event for event in seen if event.type in kinds(frames)]
+    assert [event.type for event in wire] == kinds(frames)
+    profits = [event.message.profit_units for event in wire if event.type == "pnl_update"]
+    assert profits == [*range(24), *range(24)]
+    assert session.stats().dropped == session.stats().conflated == session.stats().high_dropped == 0
+
+
+def test_replay_state_is_that_of_the_event_at_hand(path: Path) -> None:
+    """A loop sees no position before its announcement and no price before its update."""
+    write_recording(path, trades(24))
+    with replay(path) as session:
+        for event in session:
+            if event.type == "pnl_update":
+                assert event.handle is not None
+                newest = session.pnl(event.handle)
+                # The next frame may have been read already, and no more than that.
+                assert newest is None or newest.profit_units - event.message.profit_units in (0, 1)
+                assert len(session.positions()) <= 1
+
+
+def test_replay_whatever_the_options_conflates_nothing(path: Path) -> None:
+    write_recording(path, trades(24))
+    with replay(path, options=StreamOptions(low_lane="conflate")) as session:
+        events = list(session)
+    assert sum(event.type == "pnl_update" for event in events) == 48
+
+
+def test_replay_waits_for_its_consumer(path: Path) -> None:
+    """However long a program takes until its loop begins."""
+    write_recording(path, trades(24))
+    with replay(path) as session:
+        until(lambda: session.health().reading_stopped_seconds is not None)
+        until(lambda: (session.health().reading_stopped_seconds or 0.0) > 1.5)
+        assert sum(event.type == "pnl_update" for event in session) == 48
+
+
+def test_replay_beside_a_tap_alone_goes_on(path: Path) -> None:
+    """Nobody consumes, as beside an AutoSeller and ``wait_for``: every high-lane event is heard."""
+    frames = trades(24)
+    write_recording(path, frames)
+    heard: list[str] = []
+    with replay(path) as session:
+        session.tap(lambda event: heard.append(event.type))
+        session.wait_for("closed", PATIENCE_S)
+    high = [kind for kind in kinds(frames) if kind != "pnl_update"]
+    assert [kind for kind in heard if kind in kinds(frames)] == high
+
+
 def test_many_frames_survive_the_round_trip(path: Path) -> None:
-    """Ten thousand, at full speed, more than the lanes hold: the reader waits for the consumer, nothing is lost."""
-    write_recording(path, [(0, hello()), (1, opened(7)), *[(n, pnl(7, profit_units=n)) for n in range(10_000)]])
+    """Thousands, as fast as the consumer takes them: each waits for the one before it, nothing is lost."""
+    write_recording(path, [(0, hello()), (1, opened(7)), *[(n, pnl(7, profit_units=n)) for n in range(3_000)]])
     with replay(path) as session:
         profits = [event.message.profit_units for event in session if event.type == "pnl_update"]
-    assert profits == list(range(10_000))
+    assert profits == list(range(3_000))
 
 
 @pytest.fixture(autouse=True)

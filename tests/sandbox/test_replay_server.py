@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -98,8 +99,66 @@ def test_a_lost_link_is_lost_again_and_goes_on_for_the_same_key() -> None:
         with join(server) as client:
             assert texts(client, 2) == [hello(2), tick(3)]
             assert finished(server)
-        with join(server) as client:
+        with join(server, "third") as client:
             assert texts(client, 1) == [hello(1)]
+
+
+def test_replay_server_end_closes_the_connection_and_says_why() -> None:
+    """A client that comes back by itself is closed again; after a while away, or with another key, it plays anew."""
+    ends: list[int] = []
+    with ReplayServer(lambda: ONE_LINK, port=0, speed=None, on_end=lambda: ends.append(1)) as server:
+        for key in ("one", "two"):
+            with join(server, key) as client:
+                assert texts(client, 3) == [hello(1), tick(1), tick(2)]
+                with pytest.raises(ConnectionClosed) as caught:
+                    client.recv(timeout=PATIENCE_S)
+                assert caught.value.rcvd is not None
+                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1000, "the recording is over")
+        assert ends == [1, 1]
+        for _ in range(3):
+            with join(server, "one") as client:
+                assert lost(client) == 1000
+        assert ends == [1, 1]
+
+
+def test_replay_server_key_that_stayed_away_is_played_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_server, "AGAIN_AFTER_S", 0.0)
+    with ReplayServer(lambda: ONE_LINK, port=0, speed=None) as server:
+        for _ in range(2):
+            with join(server) as client:
+                assert texts(client, 3) == [hello(1), tick(1), tick(2)]
+                assert lost(client) == 1000
+
+
+def test_replay_server_in_step_sends_nothing_before_the_last_frame_was_read() -> None:
+    """The client reads when it answers pings; this one answers none until it is told to."""
+    with (
+        ReplayServer(lambda: ONE_LINK, port=0, speed=None, in_step=True) as server,
+        socket.create_connection(("127.0.0.1", int(server.stream_url.split(":")[2].split("/")[0]))) as sock,
+    ):
+        key = b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        sock.sendall(key + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        with sock.makefile("rb") as reader:
+            while reader.readline() != b"\r\n":
+                pass
+            payload = CONFIGURE.encode()
+            sock.sendall(bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload)
+            opcodes = []
+            sock.settimeout(PATIENCE_S)
+            for _ in range(3):
+                for expected in (0x81, 0x89):
+                    head = reader.read(2)
+                    assert head[0] == expected
+                    size = head[1] if head[1] < 126 else int.from_bytes(reader.read(2), "big")
+                    body = reader.read(size)
+                    opcodes.append(head[0])
+                # Nothing follows the ping.
+                sock.settimeout(0.05)
+                with pytest.raises(TimeoutError):
+                    sock.recv(1, socket.MSG_PEEK)
+                sock.settimeout(PATIENCE_S)
+                sock.sendall(bytes([0x8A, 0x80 | len(body)]) + bytes(4) + body)
+            assert opcodes == [0x81, 0x89] * 3
 
 
 def test_the_pace_is_that_of_the_recording_times_speed() -> None:
