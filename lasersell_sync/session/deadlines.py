@@ -194,25 +194,27 @@ class DeadlineClock:
 
     def _serve(self) -> None:
         while (due := self._next_due()) is not None:
-            start, key = due
-            retries = self._retries
-            try:
-                asked = self._fire(key)
-            except Exception:
-                log.exception("the deadline of token account %s could not be met", key.token_account)
-                asked = False
-            with self._lock:
-                if self._started_at.get(key) != start:
-                    continue  # cancelled, and maybe started anew, while its exit was asked for
-                if asked:
-                    self._fired.add(key)
-                elif self._retries != retries:
-                    # The link came back while we found that there was none: nobody would tell us of it again.
-                    self._queue(start, key)
-                else:
-                    if not self._held_back:
-                        self._try_again_at = self._clock() + TRY_AGAIN_S
-                    self._held_back[key] = start
+            self._meet(*due)
+
+    def _meet(self, start: _Start, key: PositionKey) -> None:
+        retries = self._retries
+        try:
+            asked = self._fire(key)
+        except Exception:
+            log.exception("the deadline of token account %s could not be met", key.token_account)
+            asked = False
+        with self._lock:
+            if self._started_at.get(key) != start:
+                return  # cancelled, and maybe started anew, while its exit was asked for
+            if asked:
+                self._fired.add(key)
+            elif self._retries != retries:
+                # The link came back while we found that there was none: nobody would tell us of it again.
+                self._queue(start, key)
+            else:
+                if not self._held_back:
+                    self._try_again_at = self._clock() + TRY_AGAIN_S
+                self._held_back[key] = start
 
     def _next_due(self) -> tuple[_Start, PositionKey] | None:
         """Wait for the next deadline; None when the clock was stopped."""

@@ -114,7 +114,7 @@ class PositionTracker:
             self._end(handle)
             if self._resync is not None:
                 self._resync.closed(handle.key)
-        elif self.table.find(message.position_id) is None:
+        elif self.table.is_free(message.position_id):
             self._counters.late += self._lanes.forget_position(message.position_id, _has_no_handle)
         return handle
 
@@ -133,10 +133,10 @@ class PositionTracker:
         if announced.replaced is not None:
             log.info("token account %s was opened again; its close was missed", handle.token_account)
             self._end(announced.replaced)
-        if known is None or known.position_id != handle.position_id:
+        if not announced.keeps_id:
             # Values under this id are another position's, and those under the old one would never be replaced.
             self.market.forget(handle.position_id)
-            if known is not None and self.table.find(known.position_id) is None:
+            if known is not None and self.table.is_free(known.position_id):
                 self.market.forget(known.position_id)
             self._share_id(announced)
         if handle.watched:
@@ -148,13 +148,13 @@ class PositionTracker:
         key = handle.key
         self._deadlines.cancel(key)
         self._sales.forget(key)
-        if self.table.find(handle.position_id) is None:
+        is_free, ids = self.table.is_free(handle.position_id), self._shared_ids.pop(key, None)
+        if is_free:
             self.market.forget(handle.position_id)
-        ids = self._shared_ids.pop(key, None)
-        if ids is None:
+        if is_free and ids is None:
             self._counters.late += self._lanes.forget_position(handle.position_id)
             return
-        for position_id in ids:
+        for position_id in ids or {handle.position_id}:
             self._counters.late += self._lanes.forget_position(position_id, lambda event: _is_about(event, key))
 
     def _share_id(self, announced: Announced) -> None:

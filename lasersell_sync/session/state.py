@@ -239,14 +239,14 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
         """In one piece: a sale waits for it, and on a quiet link every further function is code that has gone cold."""
-        if self._writer.awaits_exits:
-            self._writer.observe(message)
         handle = self.table.exit_of(message)
         account = message.token_account if handle is None else handle.token_account
         if self._exits.is_repeat(message, account):
             self._connection.reader.counters.duplicates += 1
             log.info("an exit signal of position %d came again; it was delivered once", message.position_id)
             return
+        if self._writer.awaits_exits:
+            self._writer.observe(message)
         if self.taps.hearer is None:
             self.router.deliver(message.type, message, handle, received_ns)
         else:

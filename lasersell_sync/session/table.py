@@ -79,12 +79,14 @@ class Announced(NamedTuple):
         known: its last handle of the same opening; None when this opening is new.
         replaced: its last handle of an earlier opening, whose close was missed; None when there is none.
         ousted: the position that had this id on this connection until now; None when nobody else had it.
+        keeps_id: this opening had this id before, and no other position has had it since.
     """
 
     handle: PositionHandle
     known: PositionHandle | None
     replaced: PositionHandle | None
     ousted: PositionHandle | None
+    keeps_id: bool
 
 
 class PositionTable:
@@ -118,6 +120,8 @@ class PositionTable:
         self.fresh: Handles[PositionHandle] = Handles()
         # (wallet, mint) to the positions that share it, for balance updates that name no account.
         self._keys_by_mint: dict[tuple[str, str], set[_Key]] = {}
+        #: Whose an id was on the connections before.
+        self._last_owner: dict[int, _Key] = {}
         #: Ids that were closed on this connection.
         self._closed: OrderedDict[int, None] = OrderedDict()
 
@@ -126,6 +130,7 @@ class PositionTable:
     def new_connection(self) -> None:
         """Begin another connection: the ids of the one before name nothing any more."""
         with self._lock:
+            self._last_owner.update((position_id, _key_of(handle)) for position_id, handle in self._by_id.items())
             self._by_id.clear()
             self.fresh.clear()
             self._closed.clear()
@@ -138,21 +143,23 @@ class PositionTable:
         replaced = before if known is None else None
         moment = known.opened_at_ms if known is not None and message.opened_at_ms is None else message.opened_at_ms
         handle = _handle_of(message, moment)
+        keeps_id = known is not None and known.position_id == position_id and self.has_id(key)
         with self._lock:
             if replaced is not None:
                 self._drop(replaced)
-            elif known is not None and known.position_id != position_id and self._owns_id(known):
-                self._forget_id(known.position_id)
+            elif known is not None and known.position_id != position_id:
+                self._forget_id(known)
             owner = self._by_id.get(position_id)
             ousted = owner if owner is not None and _key_of(owner) != key else None
             self._closed.pop(position_id, None)
+            self._last_owner.pop(position_id, None)
             self._keys_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(key)
             self._by_id[position_id] = handle
             self._store(handle)
         if ousted is not None and not ousted.stale:
             problem = f"position_opened names an id that token account {ousted.token_account} has"
             self._on_contradiction(problem, position_id, message.token_account)
-        return Announced(handle, known, replaced, ousted)
+        return Announced(handle, known, replaced, ousted, keeps_id)
 
     def announced_again(self, message: PositionOpened) -> PositionHandle | None:
         """The new handle of a position that is known just so, under this very id; None: ``opened`` takes it in."""
@@ -176,10 +183,12 @@ class PositionTable:
         with self._lock:
             owner = self._by_id.get(message.position_id)
             handle = self._meant(owner, message)
+            closed_ids = {message.position_id}
             if handle is not None:
+                if self._owns_id(handle):
+                    closed_ids.add(handle.position_id)
                 self._drop(handle)
-                self._note_closed(handle.position_id)
-            self._note_closed(message.position_id)
+            self._note_closed(closed_ids)
         self._compare(owner, message)
         return handle
 
@@ -190,6 +199,8 @@ class PositionTable:
             return handle
         owner = self._by_id.get(message.position_id)
         self._compare(owner, message)
+        if owner is None and message.token_account is None:
+            return self.heard_of(self._not_announced(message))
         return self.heard_of(self._meant(owner, message))
 
     def balance(self, message: BalanceUpdate) -> PositionHandle | None:
@@ -225,8 +236,9 @@ class PositionTable:
             for key in keys:
                 if (handle := self._by_key.get(key)) is not None:
                     handle = _updated(handle, tokens=handle.tokens, stale=True)
-                    if handle.position_id not in self._by_id and handle.position_id not in self._closed:
+                    if self._last_owner.get(handle.position_id) == key:
                         self._by_id[handle.position_id] = handle
+                        del self._last_owner[handle.position_id]
                     self._store(handle)
                     stale.append(handle)
         return stale
@@ -238,7 +250,11 @@ class PositionTable:
     def has_id(self, key: _Key) -> bool:
         """True unless the id in the position's handle names another position now."""
         handle = self._by_key.get(key)
-        return handle is None or handle.position_id not in self._by_id or self._owns_id(handle)
+        return handle is None or self._owns_id(handle) or self._last_owner.get(handle.position_id) == key
+
+    def is_free(self, position_id: int) -> bool:
+        """True when the id names no open position, and named none on the connections before."""
+        return position_id not in self._by_id and position_id not in self._last_owner
 
     # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,13 +273,16 @@ class PositionTable:
         """The position that a message is about: its own token account decides; without one, the id's owner is it."""
         if message.token_account is not None:
             return self._by_key.get((message.wallet_pubkey, message.token_account))
-        if owner is not None:
-            return owner if self._names(owner, message) else None
-        # A server that announces nothing again may go on under the old ids; wallet and mint say more than an id.
+        return owner if owner is not None and self._names(owner, message) else None
+
+    def _not_announced(self, message: ExitSignalWithTx) -> PositionHandle | None:
+        """The position that had this id before, if wallet and mint agree and no other position shares them.
+
+        A server that announces nothing again may go on under the old ids, and a sale must not wait until that is known.
+        """
         keys = self._keys_by_mint.get((message.wallet_pubkey, message.mint), set())
-        only = self._by_key.get(next(iter(keys))) if len(keys) == 1 else None
-        is_meant = only is not None and only.position_id == message.position_id and not self._owns_id(only)
-        return only if is_meant else None
+        key = self._last_owner.get(message.position_id)
+        return self._by_key.get(key) if key is not None and keys == {key} else None
 
     @staticmethod
     def _names(handle: PositionHandle, message: PositionClosed | ExitSignalWithTx) -> bool:
@@ -302,25 +321,28 @@ class PositionTable:
         owner = self._by_id.get(handle.position_id)
         return owner is not None and _key_of(owner) == _key_of(handle)
 
-    def _forget_id(self, position_id: int) -> None:
-        del self._by_id[position_id]
-        self.fresh.forget(position_id)
+    def _forget_id(self, handle: PositionHandle) -> None:
+        if self._owns_id(handle):
+            del self._by_id[handle.position_id]
+            self.fresh.forget(handle.position_id)
+        elif self._last_owner.get(handle.position_id) == _key_of(handle):
+            del self._last_owner[handle.position_id]
 
     def _drop(self, handle: PositionHandle) -> None:
         self._by_key.pop(_key_of(handle), None)
-        if self._owns_id(handle):
-            self._forget_id(handle.position_id)
+        self._forget_id(handle)
         by_mint = (handle.wallet_pubkey, handle.mint)
         sharing = self._keys_by_mint.get(by_mint, set())
         sharing.discard(_key_of(handle))
         if not sharing:
             self._keys_by_mint.pop(by_mint, None)
 
-    def _note_closed(self, position_id: int) -> None:
-        if position_id not in self._by_id:
+    def _note_closed(self, position_ids: set[int]) -> None:
+        for position_id in position_ids - self._by_id.keys():
+            self._last_owner.pop(position_id, None)
             self._closed[position_id] = None
-            if len(self._closed) > REMEMBERED_CLOSED:
-                self._closed.popitem(last=False)
+        while len(self._closed) > REMEMBERED_CLOSED:
+            self._closed.popitem(last=False)
 
     # ── anyone ───────────────────────────────────────────────────────────────────────────────────────────────────
 

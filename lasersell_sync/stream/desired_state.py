@@ -224,8 +224,9 @@ class DesiredState:
         return self._awaits_announcements and self._is_of_known_position(message)
 
     def hold_back(self, message: ClientMessage) -> None:
-        """Keep a command until its position is announced, or the announcements are over."""
-        self._held_back[self._pending_key(message)] = self.by_account(message)
+        """Keep a command until its position is announced, or the announcements are over; unless the link has it."""
+        if not isinstance(message, RequestExitSignal) or self._position_of(message) not in self.unanswered:
+            self._held_back[self._pending_key(message)] = self.by_account(message)
 
     def _is_of_known_position(self, message: ClientMessage) -> bool:
         if not isinstance(message, (ClosePosition, RequestExitSignal)):

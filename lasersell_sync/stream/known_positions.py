@@ -22,7 +22,8 @@ class KnownPositions:
 
     def __init__(self, sales: OwnSales) -> None:
         self._sales = sales
-        self._openings: dict[_Key, Opening] = {}
+        #: Opening and mint.
+        self._openings: dict[_Key, tuple[Opening, str]] = {}
         self._id_of: dict[_Key, int] = {}
         self._key_of: dict[int, _Key] = {}
         #: Ids that count on the present connection.
@@ -42,13 +43,15 @@ class KnownPositions:
     def announced(self, message: PositionOpened) -> bool:
         """Take in an announcement; True when the position was known as another opening."""
         key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
-        known, now = self._openings.get(key), Opening(message.entry_quote_units, message.opened_at_ms)
-        is_other = known is not None and not self._is_same(known, now, key, message.tokens)
+        known, mint = self._openings.get(key, (None, message.mint))
+        now = Opening(message.entry_quote_units, message.opened_at_ms)
+        is_same = known is not None and mint == message.mint and self._is_same(known, now, key, message.tokens)
+        is_other = known is not None and not is_same
         if is_other:
             self._sales.forget(key)
         elif known is not None and now.opened_at_ms is None:
             now = now._replace(opened_at_ms=known.opened_at_ms)
-        self._openings[key] = now
+        self._openings[key] = now, message.mint
         self._key_of_account[message.token_account] = key
         self._forget_id(key)
         owner = self._key_of.get(position_id)
@@ -61,6 +64,11 @@ class KnownPositions:
     def closed(self, message: PositionClosed) -> _Key | None:
         """Forget a position; which it was, or None when it was not known."""
         key = self.key_of_message(message)
+        if message.position_id not in self._present:
+            # Of an earlier connection: it does not count again on this one.
+            earlier = self._key_of.pop(message.position_id, None)
+            if earlier is not None:
+                del self._id_of[earlier]
         if key is None or key not in self._openings:
             return None
         del self._openings[key]
@@ -76,7 +84,7 @@ class KnownPositions:
         return (
             self._id_of.get(key) != position_id
             or position_id not in self._present
-            or self._openings.get(key) != (message.entry_quote_units, message.opened_at_ms)
+            or self._openings.get(key) != ((message.entry_quote_units, message.opened_at_ms), message.mint)
         )
 
     def key_of_message(self, message: PositionClosed | ExitSignalWithTx) -> _Key | None:
