@@ -29,11 +29,13 @@ from lasersell_sync.codec import server_message_from_text, server_message_to_tex
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, LaserSellError
 from lasersell_sync.messages import ServerMessage, StrategyConfig
 from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.recorded_nodes import Exchange, answering, taping
 from lasersell_sync.session.dispatch import Dispatch
 from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.client import StreamClient
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.options import StreamConfigure, StreamOptions
+from lasersell_sync.trading.guard import SigningGuard
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,7 +107,8 @@ class Recorder:
         self._file = _LineFile(_create(self.path))
         header = {"format": FORMAT, "version": VERSION, "library": __version__, "started_at_ms": _now_ms()}
         self._file.write([json.dumps(header).encode("ascii") + b"\n"])
-        self._frames: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
+        #: Payload, when it came, and whether it is an exchange of a guard with a node.
+        self._frames: queue.SimpleQueue[tuple[bytes, int, bool] | None] = queue.SimpleQueue()
         #: Each is written by one thread only, the tap's or the writer's: no lock is needed.
         self._taken_bytes = 0
         self._written_bytes = 0
@@ -130,6 +133,13 @@ class Recorder:
     def wrap(self, client: StreamClient) -> StreamClient:
         """A client like this one, whose connections are recorded from their first frame on."""
         return _RecordedClient(client, self)
+
+    def wrap_guard(self, guard: SigningGuard) -> SigningGuard:
+        """A guard like this one, whose questions to its nodes are recorded with their answers.
+
+        ``Recording.guard`` gives a replay the same answers. Without this, a replay cannot simulate anything.
+        """
+        return taping(guard, self._take_exchange)
 
     def attach(self, source: StreamSession | StreamConnection) -> None:
         """Record a session that runs already, from now on; its latest ``hello_ok`` is written first.
@@ -197,13 +207,16 @@ class Recorder:
 
     # ── on the reader thread ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, payload: bytes, received_ns: int) -> None:
+    def _take_exchange(self, exchange: Exchange) -> None:
+        self._take(json.dumps(exchange).encode("ascii"), time.monotonic_ns(), is_exchange=True)
+
+    def _take(self, payload: bytes, received_ns: int, *, is_exchange: bool = False) -> None:
         """Hand a frame to the writer; never waits."""
         if self.error is not None or self._taken_bytes - self._written_bytes > MAX_WAITING_BYTES:
             self._dropped += 1
             return
         self._taken_bytes += len(payload)
-        self._frames.put((payload, received_ns))
+        self._frames.put((payload, received_ns, is_exchange))
 
     # ── on the writer thread ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,18 +241,21 @@ class Recorder:
             while len(batch) < _LINES_AT_ONCE:
                 batch.append(self._frames.get_nowait())
         frames = [frame for frame in batch if frame is not None]
-        self._file.write([self._frame_line(*frame) for frame in frames])
+        self._file.write([self._line(*frame) for frame in frames])
         # Not before: whoever sees the count finds the frames in the file.
-        self._written += len(frames)
-        self._written_bytes += sum(len(payload) for payload, _ in frames)
+        self._written += sum(not is_exchange for _, _, is_exchange in frames)
+        self._written_bytes += sum(len(payload) for payload, _, _ in frames)
         return None not in batch
 
-    def _frame_line(self, payload: bytes, received_ns: int) -> bytes:
+    def _line(self, payload: bytes, received_ns: int, is_exchange: bool) -> bytes:  # noqa: FBT001 - from the queue
         if self._first_ns is None:
             self._first_ns = received_ns
         # A frame may have been read just before the ``hello_ok`` that ``attach`` wrote ahead of it.
         at_us = max(0, received_ns - self._first_ns) // 1000
-        text = payload.replace(self._api_key, b"[redacted]").decode("utf-8", "surrogateescape")
+        payload = payload.replace(self._api_key, b"[redacted]") if self._api_key else payload
+        text = payload.decode("utf-8", "surrogateescape")
+        if is_exchange:
+            return f'{{"at_us":{at_us},{text[1:]}\n'.encode("ascii")
         # By hand, for a full stream has 200,000 of them a second. In ASCII, so that a byte that is no UTF-8 (a lone
         # surrogate by now) survives as an escape.
         return f'{{"at_us":{at_us},"frame":{json.dumps(text)}}}\n'.encode("ascii")
@@ -379,12 +395,32 @@ class Recording:
             RecordingError: a line is damaged; the frames before it were given.
         """
         for number, line in self._lines():
-            if number == 1:
+            if number == 1 or "method" in line:
                 continue
             at_us, text = line.get("at_us"), line.get("frame")
             if not isinstance(at_us, int) or not isinstance(text, str):
                 raise RecordingError(str(self.path), "it needs at_us, an integer, and frame, a text", line=number)
             yield RecordedFrame(at_us, text.encode("utf-8", "surrogateescape"))
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """What a guard asked its nodes, and what they answered (``Recorder.wrap_guard``), in order.
+
+        Raises:
+            RecordingError: a line is damaged; the exchanges before it were given.
+        """
+        for number, line in self._lines():
+            if number > 1 and "method" in line:
+                if not isinstance(line.get("node"), int) or not isinstance(line.get("params"), list):
+                    raise RecordingError(str(self.path), "it needs node, an integer, and params, a list", line=number)
+                yield line
+
+    def guard(self, guard: SigningGuard) -> SigningGuard:
+        """A guard with the same options that gets the recorded answers of its nodes, and asks nobody.
+
+        Raises:
+            RecordingError: as ``exchanges``.
+        """
+        return answering(guard, self.exchanges())
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0

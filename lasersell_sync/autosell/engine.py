@@ -352,8 +352,6 @@ class AutoSeller:
         return callback
 
     def _report_refusal(self, refusal: Refusal) -> None:
-        if not refusal.was_signed:
-            log.error("%s is refused: %s", refusal.key or f"the purchase of {refusal.mint}", refusal.error)
         self._tell_user(self._on_refused, refusal)
 
     def sell_in_legs(

@@ -459,6 +459,7 @@ class Position:
             refusal = Refusal(
                 key=sale.key, wallet=sale.key.wallet, mint=sale.key.mint, error=error, refused_at_ms=_now_ms()
             )
+            log.error("%s is refused: %s", sale.key, error)
             self._tools.gate.refusals.add(refusal)
             self._tools.report_refusal(refusal)
         self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)

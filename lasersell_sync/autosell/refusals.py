@@ -22,7 +22,7 @@ class Refusal:
         wallet, mint: base58.
         error: all broken rules.
         refused_at_ms: Unix milliseconds of this machine's clock.
-        was_signed: True in report mode: the guard would have refused it, and it was signed.
+        was_signed: True in report mode, unless it is a dry run: the guard would have refused it, and it was signed.
 
     Threads: immutable, any.
     """

@@ -107,7 +107,7 @@ class SigningGate:
         if spending is not None:
             (self._budgets.release if is_dry_run else self._budgets.record)(spending)
         if would_be_refused is not None:
-            self._report(key, wallet, mint, would_be_refused)
+            self._report(key, wallet, mint, would_be_refused, was_signed=not is_dry_run)
         return judgement.checked
 
     @staticmethod
@@ -131,10 +131,14 @@ class SigningGate:
             raise error
         return error
 
-    def _report(self, key: ExitKey | None, wallet: str, mint: str, error: UnsafeTransactionError) -> None:
-        log.warning("%s: signed in report mode, which the guard would refuse: %s", key or f"purchase of {mint}", error)
+    def _report(
+        self, key: ExitKey | None, wallet: str, mint: str, error: UnsafeTransactionError, *, was_signed: bool
+    ) -> None:
+        log.warning("%s: the guard would refuse what report mode signs: %s", key or f"purchase of {mint}", error)
         now_ms = time.time_ns() // 1_000_000
-        self._on_refused(Refusal(key=key, wallet=wallet, mint=mint, error=error, refused_at_ms=now_ms, was_signed=True))
+        self._on_refused(
+            Refusal(key=key, wallet=wallet, mint=mint, error=error, refused_at_ms=now_ms, was_signed=was_signed)
+        )
 
 
 def _is_kept(judgement: Judgement) -> Callable[[BrokenRule], bool]:

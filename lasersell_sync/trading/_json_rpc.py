@@ -220,7 +220,8 @@ def client_for(target: SendTarget) -> RpcClient:
     if not isinstance(target, SendTarget):
         raise ConfigurationError("target", f"a SendTarget is needed, not {type(target).__name__}")
     api_key = target.api_key if isinstance(target, SendTargetAstralane) else None
-    return RpcClient(target.endpoint, target.label, api_key, route=target.route())
+    client: RpcClient = target.asked_through(RpcClient(target.endpoint, target.label, api_key, route=target.route()))
+    return client
 
 
 def _error_words(error: object) -> str:

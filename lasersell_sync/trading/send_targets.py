@@ -95,6 +95,10 @@ class _Target:
         """
         return route_to(self.endpoint, proxy=self.proxy, trust_env=self.trust_env, ca_file=self.ca_file)
 
+    def asked_through(self, client: Any) -> Any:
+        """The ``RpcClient`` for this target; a recording puts one of its own in its place."""
+        return client
+
     @property
     def tip_service(self) -> str | None:
         """Under which name ``guard/programs.json`` has its minimum tip; None: it takes none."""

@@ -22,7 +22,7 @@ LAYERS = [
     ["_backend"],
     ["codec"],
     ["stream", "trading"],
-    ["session"],
+    ["session", "recorded_nodes"],
     ["autosell", "recording"],
     ["integrations"],
     ["cli"],
