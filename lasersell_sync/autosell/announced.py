@@ -65,5 +65,6 @@ class Announced:
         return TradeContext(
             announcement=self._announcement, is_announced=None if terms.sell_unannounced else self.is_known(mint),
             position_tokens=facts.tokens, proceeds_units=facts.proceeds_units, slippage_bps=slippage_bps,
-            never_sell=terms.never_sell,
+            never_sell=terms.never_sell, tip_lamports=self._tools.stream.tip_lamports,
+            minimum_tip_lamports=terms.minimum_tip_lamports,
         )  # fmt: skip

@@ -42,7 +42,7 @@ from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import require_address, to_text, token_account
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
-from lasersell_sync.trading.tips import send_mode_warnings
+from lasersell_sync.trading.tips import minimum_tip_lamports, send_mode_warnings
 from lasersell_sync.trading.tx_sender import TxSender
 from lasersell_sync.user_code import passes_through
 
@@ -136,6 +136,7 @@ class AutoSeller:
             sell_unannounced=sell_unannounced,
             never_sell=None if never_sell is None else _addresses("never_sell", never_sell),
             announcement_grace_s=session.connection.options.resync_grace_s,
+            minimum_tip_lamports=max((minimum_tip_lamports(target) or 0 for target in sender.targets), default=0),
         )
         limits = HourlyLimits(
             max_buys_lamports_per_hour=max_buys_lamports_per_hour,

@@ -17,6 +17,7 @@ from lasersell_sync.exceptions import (
     UnsafeTransactionError,
 )
 from lasersell_sync.messages import MirrorBuySignal
+from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 
 __all__ = ["MirrorDesk"]
@@ -58,7 +59,10 @@ class MirrorDesk:
             self._refuse(signal, f"the signal is {age_s:.1f} s old: its price is not today's")
             return
         try:
-            signed = tools.sign(signal.user_wallet, signal, mint=signal.mint)
+            context = TradeContext(
+                tip_lamports=tools.stream.tip_lamports, minimum_tip_lamports=tools.terms.minimum_tip_lamports
+            )
+            signed = tools.sign(signal.user_wallet, signal, mint=signal.mint, context=context)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return

@@ -123,12 +123,14 @@ class SellTerms:
     Attributes:
         sell_unannounced: positions, too, that no link announced and the journal does not have.
         never_sell: mints, 32 bytes each, in place of the guard's list; None: the guard's.
+        minimum_tip_lamports: the largest minimum of the sender's targets.
         announcement_grace_s: seconds that the signal of an unannounced position waits for the announcement.
     """
 
     sell_unannounced: bool = False
     never_sell: frozenset[bytes] | None = None
     announcement_grace_s: float = 3.0
+    minimum_tip_lamports: int = 0
 
 
 @attrs.frozen(kw_only=True)
