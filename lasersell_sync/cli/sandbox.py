@@ -53,8 +53,8 @@ _MOST_LINES = 20
 )
 @click.option(
     "--instructions",
-    type=click.Choice(["classic", "today"]),
-    default="classic",
+    type=click.Choice(["today", "classic"]),
+    default="today",
     show_default=True,
     help="Which instructions the trades of Pump.fun and PumpSwap are written in.",
 )

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request, Response
 from lasersell_sync.sandbox.faults import Faults
 from lasersell_sync.sandbox.http_server import Application, json_response
 from lasersell_sync.sandbox.json_fields import U32_MAX, BadField, Fields, decode_object
+from lasersell_sync.sandbox.node_lies import OddItem
 
 if TYPE_CHECKING:
     from lasersell_sync.sandbox.sandbox import Sandbox
@@ -44,6 +45,7 @@ class ControlServer:
             "restart": _restart,
             "rpc": _rpc,
             "rpc-lag": lambda faults, fields: faults.rpc_lag(fields.integer("slots")),
+            "node": _node,
             "api": _api,
             "transactions": _transactions,
             "chain": _chain,
@@ -135,6 +137,20 @@ def _rpc(faults: Faults, fields: Fields) -> None:
         error_code=_error_code(fields),
         error_message=fields.optional_text("error_message") or "ordered from the sandbox",
         handled=fields.flag("handled", default=True),
+        node=fields.optional_integer("node"),
+    )
+
+
+def _node(faults: Faults, fields: Fields) -> None:
+    faults.node(
+        fields.optional_integer("number") or 0,
+        lag_slots=fields.optional_integer("lag_slots") or 0,
+        heights_ahead=fields.optional_integer("heights_ahead") or 0,
+        stale_index_slots=fields.optional_integer("stale_index_slots") or 0,
+        no_history=fields.flag("no_history", default=False),
+        # An unknown kind is the faults' own complaint.
+        odd_item=cast("OddItem | None", fields.optional_text("odd_item")),
+        absurd_numbers=fields.flag("absurd_numbers", default=False),
     )
 
 

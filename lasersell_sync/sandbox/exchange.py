@@ -682,6 +682,11 @@ class Exchange:
         with self._lock:
             return self._desk.positions.book.newest(count)
 
+    def sale_proceeds(self, listing: Listing, tokens: int) -> int:
+        """What a sale would return now, net of all fees, the routing fee of the first key included."""
+        with self._lock:
+            return self._desk.positions.exits.proceeds(listing, tokens, self._routing_fee(None))
+
     def depth(self, listing: Listing) -> tuple[Reserves, int]:
         """A listing's reserves, and its token's supply in smallest units."""
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from werkzeug.wrappers import Request, Response
@@ -19,6 +19,7 @@ from lasersell_sync.sandbox.chain import Chain, Fate
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.http_server import Application, DisturbedResponse
 from lasersell_sync.sandbox.link import LinkConditions
+from lasersell_sync.sandbox.node_lies import TRUTHFUL, NodeLies, OddItem
 from lasersell_sync.sandbox.router_thefts import ROUTER_THEFTS
 from lasersell_sync.sandbox.sessions import Frame
 from lasersell_sync.sandbox.stream_server import StreamServer, framed
@@ -59,6 +60,8 @@ class AnswerFault:
 
     service: Service
     call: str | None = None
+    #: which JSON-RPC node it waits for; None: any
+    node: int | None = None
     delay_s: float = 0.0
     hang_up: bool = False
     status: int | None = None
@@ -91,7 +94,7 @@ class _Plan:
         with self.lock:
             self.planned.append(_Planned(fault, times))
 
-    def take(self, service: Service, calls: list[str], *, errors: bool) -> AnswerFault | None:
+    def take(self, service: Service, calls: list[str], *, errors: bool, node: int) -> AnswerFault | None:
         """The fault that meets these calls, used up by one; a limited one before a standing one."""
         with self.lock:
             fitting = [
@@ -100,6 +103,7 @@ class _Plan:
                 if item.fault.service == service
                 and (item.fault.error_code is not None) == errors
                 and (item.fault.call is None or item.fault.call in calls)
+                and item.fault.node in (None, node)
             ]
             if not fitting:
                 return None
@@ -129,6 +133,8 @@ class Faults:
         exchange: Exchange,
         stream: Callable[[], StreamServer],
         restart: Callable[..., None],
+        *,
+        nodes: int = 1,
     ) -> None:
         self._exchange = exchange
         self._stream = stream
@@ -136,8 +142,8 @@ class Faults:
         self._plan = _Plan()
         #: what every stream connection's link is like
         self.conditions = LinkConditions()
-        #: how far the JSON-RPC node is behind the chain
-        self.lag_slots = 0
+        #: what each JSON-RPC node says that is not so
+        self._lies = [TRUTHFUL] * nodes
 
     # -- the stream
 
@@ -220,6 +226,7 @@ class Faults:
         error_message: str = "ordered from the sandbox",
         error_data: object = None,
         handled: bool = True,
+        node: int | None = None,
     ) -> None:
         """Spoil answers of the JSON-RPC service.
 
@@ -235,12 +242,14 @@ class Faults:
             error_message: That error's text.
             error_data: That error's ``data``.
             handled: False: the call is not even looked at.
+            node: Of which node, from 0; None: of any.
         """
         if error_code is not None and (delay_ms or hang_up or status is not None or body is not None):
             raise ValueError("error_code goes alone: order the other fault separately")
         fault = AnswerFault(
             service="rpc",
             call=method,
+            node=node,
             delay_s=_seconds("delay_ms", delay_ms),
             hang_up=hang_up,
             status=_checked_status(status),
@@ -264,7 +273,37 @@ class Faults:
         """
         if isinstance(slots, bool) or not isinstance(slots, int) or not 0 <= slots <= 10**6:
             raise ValueError(f"slots must be a whole number from 0 to a million, not {slots!r}")
-        self.lag_slots = slots
+        self._lies[0] = replace(self._lies[0], lag_slots=slots)
+
+    def node(
+        self,
+        number: int = 0,
+        *,
+        lag_slots: int = 0,
+        heights_ahead: int = 0,
+        stale_index_slots: int = 0,
+        no_history: bool = False,
+        odd_item: OddItem | None = None,
+        absurd_numbers: bool = False,
+    ) -> None:
+        """Let a JSON-RPC node lie, until changed or cleared; without a lie it tells the truth again.
+
+        Args:
+            number: Which node, from 0.
+            lag_slots: As ``rpc_lag``, up to a million, as the next two.
+            heights_ahead: Slots and block heights are told so far ahead, and blockhashes called dead by them.
+            stale_index_slots: Statuses and signatures are those of so many slots ago, while slots are of now.
+            no_history: Who asks for the transaction history gets -32011.
+            odd_item: The middle one of a batch of statuses is nonsense: ``text``, ``number``, ``list`` or ``empty``.
+            absurd_numbers: Slots and heights lie beyond 2^63.
+        """
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self._lies):
+            raise ValueError(f"number must be from 0 to {len(self._lies) - 1}, not {number!r}")
+        self._lies[number] = NodeLies(lag_slots, heights_ahead, stale_index_slots, no_history, odd_item, absurd_numbers)
+
+    def node_lies(self, number: int) -> NodeLies:
+        """What a node says that is not so."""
+        return self._lies[number]
 
     def api(
         self,
@@ -296,21 +335,21 @@ class Faults:
             raise ValueError(f"times must be at least 1, or None, not {times!r}")
         self._plan.add(fault, times)
 
-    def disturb(self, service: Service, application: Application) -> Application:
+    def disturb(self, service: Service, application: Application, *, node: int = 0) -> Application:
         """An application whose answers meet the faults ordered for a service."""
 
         def answer(request: Request) -> Response:
-            fault = self._take(service, _calls(service, request), errors=False)
+            fault = self._take(service, _calls(service, request), errors=False, node=node)
             return application(request) if fault is None else _spoiled(fault, request, application)
 
         return answer
 
-    def rpc_error(self, method: str) -> AnswerFault | None:
-        """The JSON-RPC error ordered for this call, if there is one."""
-        return self._take("rpc", [method], errors=True)
+    def rpc_error(self, method: str, *, node: int = 0) -> AnswerFault | None:
+        """The JSON-RPC error ordered for this call to a node, if there is one."""
+        return self._take("rpc", [method], errors=True, node=node)
 
-    def _take(self, service: Service, calls: list[str], *, errors: bool) -> AnswerFault | None:
-        fault = self._plan.take(service, calls, errors=errors)
+    def _take(self, service: Service, calls: list[str], *, errors: bool, node: int) -> AnswerFault | None:
+        fault = self._plan.take(service, calls, errors=errors, node=node)
         if fault is not None:
             self._exchange.wake()  # somebody may wait for `pending` to shrink
         return fault
@@ -374,7 +413,7 @@ class Faults:
             "transactions": fates,
             "latency_ms": self.conditions.latency_s * 1000,
             "bytes_per_s": self.conditions.bytes_per_s,
-            "rpc_lag_slots": self.lag_slots,
+            "rpc_lag_slots": self._lies[0].lag_slots,
             "router_theft": self._exchange.router_theft,
         }
 
@@ -383,7 +422,7 @@ class Faults:
         with self._plan.lock:
             self._plan.planned.clear()
         self.conditions.latency_s, self.conditions.bytes_per_s = 0.0, None
-        self.lag_slots = 0
+        self._lies = [TRUTHFUL] * len(self._lies)
         self._exchange.compromise_router(None)
         self._stream().set_muted(muted=False)
 

@@ -8,9 +8,11 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.account_views import AccountViews
 from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.node_lies import NO_HISTORY
 from lasersell_sync.sandbox.rpc_node import RpcNode
 from lasersell_sync.sandbox.rpc_params import (
     Params,
+    RpcError,
     config_of,
     invalid_params,
     optional_integer,
@@ -116,7 +118,10 @@ class AccountMethods:
             None if config.get(key) is None else str(signature_of(config[key])) for key in ("before", "until")
         )
         commitment = self._node.commitment(config)
-        newest_slot = self._node.slot(commitment)
+        lies = self._node.lies()
+        if lies.no_history:
+            raise RpcError(*NO_HISTORY)
+        newest_slot = self._node.slot(commitment) - lies.stale_index_slots
         return self._node.ask_chain(
             lambda chain: chain.signatures_of(address, limit=limit, newest_slot=newest_slot, before=before, until=until)
         )

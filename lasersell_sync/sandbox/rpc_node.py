@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from lasersell_sync.sandbox.chain import Chain
 from lasersell_sync.sandbox.exchange import Exchange
+from lasersell_sync.sandbox.node_lies import NodeLies
 from lasersell_sync.sandbox.rpc_params import RpcError, invalid_params, optional_integer
 from lasersell_sync.sandbox.slots import COMMITMENT_SLOTS
 
@@ -20,14 +21,14 @@ class RpcNode:
 
     Args:
         exchange: Whose chain it shows.
-        lag_slots: How far the node is behind the chain, asked anew for each call.
+        lies: What it says that is not so, asked anew for each call.
 
     Threads: any; all state is the exchange's.
     """
 
-    def __init__(self, exchange: Exchange, lag_slots: Callable[[], int]) -> None:
+    def __init__(self, exchange: Exchange, lies: Callable[[], NodeLies]) -> None:
         self.exchange = exchange
-        self.lag_slots = lag_slots
+        self.lies = lies
 
     def ask_chain(self, question: Callable[[Chain], T]) -> T:
         """Ask the chain something, with everything standing still."""
@@ -35,12 +36,12 @@ class RpcNode:
 
     def in_context(self, value: object, slot: int | None = None) -> dict[str, object]:
         """An answer with the slot that it belongs to."""
-        slot = self.slot("processed") if slot is None else slot
+        slot = self.lies().told(self.slot("processed")) if slot is None else slot
         return {"context": {"apiVersion": API_VERSION, "slot": slot}, "value": value}
 
     def slot(self, commitment: str) -> int:
-        """The newest slot that the node knows at a commitment."""
-        lag_slots = self.lag_slots()
+        """The newest slot that the node really knows at a commitment; what it tells of it is ``lies().told``."""
+        lag_slots = self.lies().lag_slots
         return self.exchange.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
 
     def commitment(self, config: dict[str, object], *, key: str = "commitment", default: str = "finalized") -> str:
@@ -50,15 +51,15 @@ class RpcNode:
             commitment = default
         if not isinstance(commitment, str) or commitment not in COMMITMENT_SLOTS:
             raise invalid_params(f"unknown variant `{commitment}`, expected one of {', '.join(COMMITMENT_SLOTS)}")
-        wanted, slot = optional_integer(config, "minContextSlot"), self.slot(commitment)
+        wanted, slot = optional_integer(config, "minContextSlot"), self.lies().told(self.slot(commitment))
         if wanted is not None and wanted > slot:
             raise RpcError(-32016, "Minimum context slot has not been reached", {"contextSlot": slot})
         return commitment
 
     def latest_blockhash(self, commitment: str) -> dict[str, object]:
         """The newest blockhash that the node knows, and how long it lives."""
-        lag_slots = self.lag_slots()
+        lag_slots = self.lies().lag_slots
         blockhash, last_height = self.ask_chain(
             lambda chain: chain.slots.latest_blockhash(commitment, lag_slots=lag_slots)
         )
-        return {"blockhash": str(blockhash), "lastValidBlockHeight": last_height}
+        return {"blockhash": str(blockhash), "lastValidBlockHeight": self.lies().told(last_height)}

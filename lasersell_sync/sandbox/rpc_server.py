@@ -17,6 +17,7 @@ from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.faults import AnswerFault
 from lasersell_sync.sandbox.http_server import json_response
 from lasersell_sync.sandbox.json_fields import BadField, decode_value
+from lasersell_sync.sandbox.node_lies import TRUTHFUL, NodeLies
 from lasersell_sync.sandbox.rpc_accounts import AccountMethods
 from lasersell_sync.sandbox.rpc_blocks import BlockMethods
 from lasersell_sync.sandbox.rpc_node import API_VERSION, RpcNode
@@ -38,10 +39,10 @@ class RpcServer:
         self,
         exchange: Exchange,
         ordered_error: Callable[[str], AnswerFault | None] = lambda _method: None,
-        lag_slots: Callable[[], int] = lambda: 0,
+        lies: Callable[[], NodeLies] = lambda: TRUTHFUL,
     ) -> None:
         self._ordered_error = ordered_error
-        node = RpcNode(exchange, lag_slots)
+        node = RpcNode(exchange, lies)
         self._methods: dict[str, Callable[[Params], object]] = {
             **TransactionMethods(node).methods(),
             **SimulationMethods(node).methods(),

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from lasersell_sync.sandbox.budget import InvalidBudget
 from lasersell_sync.sandbox.chain import Chain
 from lasersell_sync.sandbox.json_fields import U64_MAX
+from lasersell_sync.sandbox.node_lies import NO_HISTORY
 from lasersell_sync.sandbox.rpc_node import RpcNode
 from lasersell_sync.sandbox.rpc_params import (
     Params,
+    RpcError,
     config_of,
     decoded,
     flag,
@@ -68,15 +70,18 @@ class TransactionMethods:
             raise invalid_params("expected an array of signatures")
         if len(texts) > _MAX_SIGNATURES:
             raise invalid_params(f"Too many inputs provided; max {_MAX_SIGNATURES}")
-        search = flag(config_of(params, 1), "searchTransactionHistory")
+        search, lies = flag(config_of(params, 1), "searchTransactionHistory"), self._node.lies()
+        if search and lies.no_history:
+            raise RpcError(*NO_HISTORY)
         signatures = [signature_of(text) for text in texts]
-        lag_slots = self._node.lag_slots()
 
         def look(chain: Chain) -> tuple[list[dict[str, object] | None], int]:
-            statuses = [chain.status(signature, search_history=search, lag_slots=lag_slots) for signature in signatures]
-            return statuses, chain.slots.slot() - lag_slots
+            age_slots = lies.lag_slots + lies.stale_index_slots
+            statuses = [chain.status(signature, search_history=search, lag_slots=age_slots) for signature in signatures]
+            return statuses, chain.slots.slot() - lies.lag_slots
 
-        return self._node.in_context(*self._node.ask_chain(look))
+        statuses, slot = self._node.ask_chain(look)
+        return self._node.in_context(lies.spoiled(statuses), lies.told(slot))
 
     def _get_fee_for_message(self, params: Params) -> object:
         """The fee, or null for a message whose blockhash is dead."""

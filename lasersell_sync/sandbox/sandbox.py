@@ -23,7 +23,7 @@ from lasersell_sync.sandbox.chain import TransactionRecord
 from lasersell_sync.sandbox.control_server import ControlServer, mounted
 from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
 from lasersell_sync.sandbox.faults import Faults
-from lasersell_sync.sandbox.http_server import HttpService
+from lasersell_sync.sandbox.http_server import Application, HttpService
 from lasersell_sync.sandbox.ledger import RENT_LAMPORTS_PER_BYTE
 from lasersell_sync.sandbox.pacemaker import Pacemaker
 from lasersell_sync.sandbox.policies import Policies
@@ -88,6 +88,8 @@ class Sandbox:
         stream_port: WebSocket port; 0 picks a free one, here and below.
         api_port: REST port.
         rpc_port: Solana JSON-RPC port.
+        rpc_nodes: How many JSON-RPC nodes show the chain, from 1 to 16; those behind the first have free ports
+            (``rpc_urls``), and each can lie in its own way (``faults.node``).
         host: An IP address to listen on; None means 127.0.0.1, and ::1 where the machine has it.
         pnl_flush_ms: Interval of ``pnl_update`` per position; virtual time, as all of these.
         landing_delay_ms: Time from ``sendTransaction`` to execution.
@@ -98,8 +100,8 @@ class Sandbox:
         start_time_ms: The Unix time at which virtual time begins; None: now, or a scenario's own date.
         session_policy: What a second session on one key meets: ``"refuse"`` (it gets ``session_limit``) or
             ``"replace"`` (the first one is closed); None: as in ``policies``.
-        instructions: ``"classic"``: trades are written in the instructions that the markets have always had;
-            ``"today"``: in those of 2026, with more accounts, exact prices and second generations; the seed chooses.
+        instructions: ``"today"``: trades are written in the instructions of 2026, with more accounts, exact prices and
+            second generations, which the seed chooses; ``"classic"``: in those that the markets have always had.
         slot_ms: How long a slot takes, from 20 to 10000; virtual time. 200 today, 400 until SIMD-0525.
         rent_lamports_per_byte: What a byte of an account's data costs to be exempt from rent, 128 more bytes each
             account included: 5080 since September 2026, 6960 before.
@@ -128,6 +130,7 @@ class Sandbox:
         stream_port: int = 8082,
         api_port: int = 8080,
         rpc_port: int = 8899,
+        rpc_nodes: int = 1,
         host: str | None = None,
         pnl_flush_ms: int = 100,
         landing_delay_ms: int = 400,
@@ -136,7 +139,7 @@ class Sandbox:
         clock: str = "flowing",
         start_time_ms: int | None = None,
         session_policy: str | None = None,
-        instructions: str = "classic",
+        instructions: str = "today",
         slot_ms: int = 200,
         rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE,
         router: bool = False,
@@ -164,6 +167,7 @@ class Sandbox:
         ports = {"stream_port": stream_port, "api_port": api_port, "rpc_port": rpc_port}
         for name, port in ports.items():
             _check_integer(name, port, least=0, most=65_535)
+        _check_integer("rpc_nodes", rpc_nodes, least=1, most=16)
         _check_host(host)
         _check_integer("pnl_flush_ms", pnl_flush_ms, least=1, most=_MAX_MS)
         _check_integer("landing_delay_ms", landing_delay_ms, least=0, most=_MAX_MS)
@@ -199,11 +203,13 @@ class Sandbox:
         self._life = threading.Lock()
         self._state = "new"
         self._urls: dict[str, str] = {}
+        self._rpc_nodes = rpc_nodes
+        self._rpc_urls: list[str] = []
         self._loopback_only = True
         self._stream: StreamServer | None = None
         #: set by `stop`, which must not wait for the end of a restart
         self._stop_asked = threading.Event()
-        self._faults = Faults(self._exchange, self._running_stream, self._restart_stream)
+        self._faults = Faults(self._exchange, self._running_stream, self._restart_stream, nodes=rpc_nodes)
         self._services: list[HttpService] = []
         self._pacemaker: Pacemaker | None = None
 
@@ -238,20 +244,30 @@ class Sandbox:
         self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
         control = ControlServer(self, self._exchange.keys.match)
         api = mounted(control, self._faults.disturb("api", ApiServer(self._exchange)))
-        node = RpcServer(self._exchange, self._faults.rpc_error, lambda: self._faults.lag_slots)
-        rpc = self._faults.disturb("rpc", node)
         self._say_who_can_connect(sockets)
-        for service, application in (("api", api), ("rpc", rpc)):
-            sockets = listen(service, self._ports[f"{service}_port"], self._host)
-            host, port = url_host(sockets), sockets[0].getsockname()[1]
-            self._services.append(HttpService(f"lasersell-sandbox-{service}", sockets, application))
-            self._urls[f"{service}_url"] = f"http://{host}:{port}"
+        self._urls["api_url"] = self._serve("api", self._ports["api_port"], api)
+        for number in range(self._rpc_nodes):
+            application = self._faults.disturb("rpc", self._rpc_node(number), node=number)
+            self._rpc_urls.append(self._serve("rpc", 0 if number else self._ports["rpc_port"], application))
+        self._urls["rpc_url"] = self._rpc_urls[0]
         # Every port is ours before the first thread starts, so a taken port leaves nothing behind.
         self._pacemaker = Pacemaker(self._exchange)
         self._pacemaker.start()
         self._stream.start()
         for running in self._services:
             running.start()
+
+    def _rpc_node(self, number: int) -> RpcServer:
+        faults = self._faults
+        return RpcServer(
+            self._exchange, lambda method: faults.rpc_error(method, node=number), lambda: faults.node_lies(number)
+        )
+
+    def _serve(self, service: str, port: int, application: Application) -> str:
+        """Open a port for a service; its URL."""
+        sockets = listen(service, port, self._host)
+        self._services.append(HttpService(f"lasersell-sandbox-{service}", sockets, application))
+        return f"http://{url_host(sockets)}:{sockets[0].getsockname()[1]}"
 
     def _say_who_can_connect(self, sockets: list[socket.socket]) -> None:
         self._loopback_only = is_loopback(sockets)
@@ -316,6 +332,12 @@ class Sandbox:
     def rpc_url(self) -> str:
         """The JSON-RPC URL; after ``start``."""
         return self._url("rpc_url")
+
+    @property
+    def rpc_urls(self) -> list[str]:
+        """The JSON-RPC URLs of all nodes, ``rpc_url`` first; after ``start``."""
+        self._url("rpc_url")
+        return list(self._rpc_urls)
 
     def _url(self, name: str) -> str:
         if name not in self._urls:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.pools import market_cap_lamports, price_lamports, sell_fill
+from lasersell_sync.sandbox.pools import market_cap_lamports, price_lamports
 from lasersell_sync.sandbox.positions import PositionRecord
 from lasersell_sync.sandbox.sessions import Frame, SessionRecord
 
@@ -115,9 +115,7 @@ def _position(exchange: Exchange, record: PositionRecord) -> View:
     listing = next(listing for listing in exchange.listings if str(listing.mint) == record.mint)
     profit = None
     if record.close_reason is None:
-        fees = exchange.venue(listing).fees
-        reserves, _ = exchange.depth(listing)
-        profit = sell_fill(reserves, fees, record.tokens).total_lamports - record.entry_lamports
+        profit = exchange.sale_proceeds(listing, record.tokens) - record.entry_lamports
     return {
         "position": record.position_id,
         "wallet": record.wallet_pubkey,
