@@ -11,10 +11,9 @@ import contextlib
 import math
 import random
 import re
-import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
@@ -171,9 +170,16 @@ def _doubled(failures: int, initial_s: float, max_s: float) -> float:
     return min(max_s, initial_s * 2.0 ** min(max(0, failures - 1), _MAX_DOUBLINGS))
 
 
+class StopSign(Protocol):
+    """A ``threading.Event``, or what is asked like one."""
+
+    def is_set(self) -> bool:
+        """True when nothing should be tried any more."""
+
+
 def reconnect_retrying(
     *,
-    stop_event: threading.Event,
+    stop_event: StopSign,
     sleep: Callable[[float], None],
     should_retry: Callable[[BaseException], bool],
     wait_s: Callable[[BaseException], float],
@@ -204,7 +210,7 @@ def reconnect_retrying(
         return 0.0 if error is None else wait_s(error)
 
     return tenacity.Retrying(
-        stop=tenacity.stop_when_event_set(stop_event),
+        stop=lambda _: stop_event.is_set(),
         wait=pause_s,
         retry=tenacity.retry_if_exception(should_retry),
         before_sleep=before_sleep,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar
+
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 
 __all__ = ["Lane", "Lanes"]
 
@@ -40,7 +41,7 @@ class Lanes(Generic[T]):
         self._high_capacity = high_capacity
         self._lossless = lossless
         # Guards everything below.
-        self._rows_lock = threading.Lock()
+        self._rows_lock = signal_safe_lock()
         self._high: deque[T] = deque()
         # Both kinds of low-lane entry in one order of arrival: conflated slots under (kind, position), the rest under a
         # running number. An OrderedDict, because popping the front of a plain dict again and again is quadratic.
@@ -153,7 +154,7 @@ class Lanes(Generic[T]):
                 batch.append(self._next("any"))
 
     def _next(self, lane: Lane) -> T:
-        assert self._rows_lock.locked(), "the caller holds the lock"
+        assert is_held_here(self._rows_lock), "the caller holds the lock"
         if self._high and lane != "low":
             return self._high.popleft()
         if not self._low or lane == "high":

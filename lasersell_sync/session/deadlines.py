@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ThreadDiedError
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.timeouts import boot_time_s
 
@@ -62,7 +63,7 @@ class DeadlineClock:
         self._clock = clock
         # Guards everything below; never held while ``fire`` runs. Taken directly, not through the condition: that is
         # Python code, and an exception injected into it could leave the lock held by a dead thread for ever.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._changed = threading.Condition(self._lock)
         self._timeout_s = 0.0
         self._started_at: dict[PositionKey, _Start] = {}
@@ -79,6 +80,11 @@ class DeadlineClock:
         self._thread: threading.Thread | None = None
         self._lacks_thread = False
         self._stopped = False
+
+    @property
+    def is_held_here(self) -> bool:
+        """True in a signal handler that interrupted a call of this thread."""
+        return is_held_here(self._lock)
 
     @property
     def timeout_s(self) -> float:

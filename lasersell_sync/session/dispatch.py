@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from lasersell_sync._backend import Caller
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
+from lasersell_sync.locks import Flag, signal_safe_lock
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
 from lasersell_sync.session.handler_errors import HandlerErrorReporter
 from lasersell_sync.stream.event_queue import EventQueue, Lane
@@ -46,7 +47,7 @@ class HandlerRegistry:
 
     def __init__(self) -> None:
         # Guards changes; reading needs no lock.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._handlers: dict[str, tuple[Handler, ...]] = {}
         #: Event type to who is called for it: the specific handlers, then those for everything. Its entries change, the
         #: dict stays the same, for the reader's fast way holds it.
@@ -123,11 +124,11 @@ class Dispatcher:
         #: Since when the call has been running that was reported as stuck; each is reported once.
         self._reported: dict[Caller, float] = {}
         # Guards the change of ``errors``.
-        self._errors_lock = threading.Lock()
+        self._errors_lock = signal_safe_lock()
         #: What handlers have raised so far.
         self.errors = HandlerErrors()
         #: Set when close() has waited long enough: whatever still waits in the lanes is left there.
-        self._abandoned = threading.Event()
+        self._abandoned = Flag()
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from lasersell_sync._backend import Recent
 from lasersell_sync.exceptions import StreamClosed
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.session.events import EVERY, StreamEvent
 from lasersell_sync.timeouts import TimeBudget
 
@@ -61,7 +62,7 @@ class EventMemory(Recent[StreamEvent]):
     def __init__(self) -> None:
         super().__init__(REMEMBERED_EVENTS)
         # Guards the waiters' lines and wakes them; never held while a predicate runs.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._happened = threading.Condition(self._lock)
         #: One for each waiter. As long as there is one, every message must come here: the reader's fast way is closed.
         self.lines: list[_Line] = []
@@ -69,6 +70,11 @@ class EventMemory(Recent[StreamEvent]):
         self._returned_serial = 0
         self._ended = False
         self._error: BaseException | None = None
+
+    @property
+    def is_held_here(self) -> bool:
+        """True in a signal handler that interrupted a call of this thread."""
+        return is_held_here(self._lock)
 
     def add(self, event: StreamEvent, /, *, low: bool = False) -> None:
         """An event happened; low-lane ones are kept for present waiters only."""

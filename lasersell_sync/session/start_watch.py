@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import attrs
 
 from lasersell_sync._log import logger
+from lasersell_sync.locks import signal_safe_lock
 
 __all__ = ["StartWatch"]
 
@@ -36,7 +36,7 @@ class StartWatch:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # Guards the dict.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._waiting: dict[int, _Waiting] = {}
         self._numbers = itertools.count()
 

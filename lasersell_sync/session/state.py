@@ -110,6 +110,11 @@ class SessionState(LaneSink[StreamEvent]):
             UnknownMessage: self._on_unknown,
         }
 
+    @property
+    def is_interrupted(self) -> bool:
+        """True in a signal handler that interrupted a call on this thread which holds what the reader may wait for."""
+        return self.table.is_held_here or self.memory.is_held_here or self.deadlines.is_held_here
+
     # ── the reader's sink ────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, message: ServerMessage, received_ns: int) -> None:

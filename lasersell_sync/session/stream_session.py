@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, WaitTimeoutError
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig, UpdateStrategy
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
@@ -83,12 +84,14 @@ class StreamSession:
             on_handler_error=self._dispatcher.failed,
         )
         # Guards the choice of a way to consume.
-        self._style_lock = threading.Lock()
+        self._style_lock = signal_safe_lock()
         self._style: str | None = None
         self._started = False
         #: Says that the handlers are called, to who watches that; None while there are none, and once they are.
         self._handlers_called: Callable[[], None] | None = None
         self._guard = ProcessGuard("session")
+        #: Threads that are in ``close``.
+        self._closing: set[int] = set()
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +147,9 @@ class StreamSession:
         """End the session; with a handle it is ``stop_tracking``, as in the official SDKs.
 
         Idempotent, from any thread, also from a handler. The socket is down in under a second; what had arrived can
-        still be consumed. In a forked child it closes the child's copies of the descriptors, and nothing else.
+        still be consumed. In a forked child it closes the child's copies of the descriptors, and nothing else. In a
+        signal handler that interrupted a call of this session it waits for nothing: the session ends when that call
+        returns.
 
         Args:
             handle: a position to stop tracking instead. None is refused: a look-up that found nothing must not end the
@@ -160,6 +165,17 @@ class StreamSession:
         if self._guard.is_child:
             self._connection.let_go()
             return
+        thread = threading.get_ident()
+        if thread in self._closing or self._connection.is_interrupted or self._state.is_interrupted:
+            self._connection.stop_soon()
+            return
+        self._closing.add(thread)
+        try:
+            self._close(timeout)
+        finally:
+            self._closing.discard(thread)
+
+    def _close(self, timeout: float | None) -> None:
         self._state.deadlines.stop()
         budget = TimeBudget(timeout)
         self._connection.close(timeout)

@@ -7,7 +7,6 @@ newest announcement owns its id, and a new connection begins with an empty index
 from __future__ import annotations
 
 import operator
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from lasersell_sync._backend import Handles, Maker
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.messages import BalanceUpdate, ExitSignalWithTx, PositionClosed, PositionOpened
 from lasersell_sync.openings import Opening, OwnSales, is_same_opening
 from lasersell_sync.positions import PositionHandle, PositionKey
@@ -109,7 +109,7 @@ class PositionTable:
         self._on_contradiction = on_contradiction
         # Guards the dicts while they change together. Look-ups by the reader itself need no lock, nor does a new handle
         # in the place of an older one of the same id.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time. In the order of opening.
         self._by_key: dict[_Key, PositionHandle] = {}
         #: What ids mean on this connection. A position whose id another one took over, or that was not announced on
@@ -126,6 +126,11 @@ class PositionTable:
         self._closed: OrderedDict[int, None] = OrderedDict()
 
     # ── the reader ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_held_here(self) -> bool:
+        """True in a signal handler that interrupted a call of this thread."""
+        return is_held_here(self._lock)
 
     def new_connection(self) -> None:
         """Begin another connection: the ids of the one before name nothing any more."""

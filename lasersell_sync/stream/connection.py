@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from lasersell_sync._backend import Router
 from lasersell_sync._log import logger
 from lasersell_sync.codec import SERVER_DECODER
-from lasersell_sync.exceptions import ConcurrencyError, StreamClosed
+from lasersell_sync.exceptions import ConcurrencyError, StreamClosed, TransportError
 from lasersell_sync.messages import ClientMessage, Limits, PositionClosed, ServerMessage
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.stream.connection_events import ConnectionEvent, DecodeFailure
@@ -127,6 +128,8 @@ class StreamConnection:
         #: ``recv`` was called: from now on no high-lane message is dropped.
         self._is_consumed = False
         self._guard = ProcessGuard("connection")
+        #: Threads that are in ``close``.
+        self._closing: set[int] = set()
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,6 +163,13 @@ class StreamConnection:
         """Begin to end, without waiting; ``close`` does the rest."""
         if not self._guard.is_child:
             self._reader.stop()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True in a signal handler that interrupted a call of this connection on the same thread."""
+        return (
+            threading.get_ident() in self._closing or self._writer.is_interrupted or self._reader.wake_up.is_held_here
+        )
 
     def let_go(self) -> None:
         """In a forked child: close its copies of the descriptors. The connection is the parent's and goes on there."""
@@ -195,7 +205,8 @@ class StreamConnection:
         """End the session for good; idempotent, from any thread, also from a handler.
 
         The socket is down in under a second, whatever the server does. What had arrived can still be read. In a forked
-        child it closes the child's copies of the descriptors, and nothing else.
+        child it closes the child's copies of the descriptors, and nothing else. In a signal handler that interrupted a
+        call of this connection it waits for nothing: the connection ends when that call returns.
 
         Args:
             timeout: seconds to wait for the reader thread to end.
@@ -203,9 +214,21 @@ class StreamConnection:
         if self._guard.is_child:
             self.let_go()
             return
-        unregister(*self._identity, self)
         reader = self._reader
         reader.stop()
+        if self.is_interrupted:
+            # What the interrupted call holds is what the reader waits for. It ends when that call returns.
+            return
+        thread = threading.get_ident()
+        self._closing.add(thread)
+        try:
+            self._wait_for_the_end(timeout)
+        finally:
+            self._closing.discard(thread)
+
+    def _wait_for_the_end(self, timeout: float | None) -> None:
+        reader = self._reader
+        unregister(*self._identity, self)
         if reader.is_current_thread():
             # An inline handler closes: the reader cannot say goodbye before that handler returns.
             reader.force_down()
@@ -311,7 +334,12 @@ class StreamConnection:
         self._guard.check()
         if self._reader.stopping or self._reader.lifecycle.ended:
             raise self._reader.cause or StreamClosed()
-        self._writer.command(message, when_announced=when_announced)
+        try:
+            self._writer.command(message, when_announced=when_announced)
+        except TransportError:
+            if self._reader.stopping:  # meanwhile: by another thread, or in a signal handler that came in between
+                raise self._reader.cause or StreamClosed() from None
+            raise
 
     def position_id_of(self, token_account: str) -> int | None:
         """The id under which the server knows this account's position now; None when it announced none."""

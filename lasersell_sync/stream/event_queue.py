@@ -13,6 +13,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from lasersell_sync._backend import Handover
 from lasersell_sync.exceptions import StreamClosed
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, ServerMessage, TradeTick, UnknownMessage
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.stream.connection_events import Lagged
@@ -97,7 +98,7 @@ class EventQueue(Handover[T], Generic[T]):
         if not chosen and low_lane != "lossless":
             self.keep_newest()
         # Guards nothing but who waits in ``join``; the lanes guard themselves.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._all_done = threading.Condition(self._lock)
 
     # ── producing: the reader ────────────────────────────────────────────────────────────────────────────────────

@@ -7,12 +7,12 @@ cell that is run twice above all, wants the new one: the old one is closed first
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 import weakref
 from typing import Final, Protocol
 
 from lasersell_sync._log import logger
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.processes import after_fork, notice_fork
 
 __all__ = ["register", "unregister"]
@@ -34,8 +34,7 @@ class _Closable(Protocol):
 _Identity = tuple[str, str]
 
 # Guards the table. Not held while a connection is closed, which may take a second.
-# Taken again by the same thread when a signal handler closes the connection that it interrupted.
-_lock = threading.RLock()
+_lock = signal_safe_lock()
 _open: weakref.WeakValueDictionary[_Identity, _Closable] = weakref.WeakValueDictionary()
 _exit_hooked = False
 
@@ -81,7 +80,7 @@ def _in_child() -> None:
     It closes its copies of their descriptors: with them it would keep a link open that its parent has lost.
     """
     global _lock, _open
-    inherited, _lock, _open = list(_open.values()), threading.RLock(), weakref.WeakValueDictionary()
+    inherited, _lock, _open = list(_open.values()), signal_safe_lock(), weakref.WeakValueDictionary()
     for connection in inherited:
         connection.let_go()
 

@@ -22,6 +22,7 @@ from lasersell_sync.exceptions import (
     ThreadDiedError,
     TransportError,
 )
+from lasersell_sync.locks import Flag, signal_safe_lock
 from lasersell_sync.messages import ClientMessage, HelloOk
 from lasersell_sync.retry import reconnect_retrying
 from lasersell_sync.stream.connection_events import (
@@ -98,12 +99,12 @@ class Reader:
         self.options = options
         self.writer = writer
         writer.on_dropped = self._report_dropped
-        self._stopping = threading.Event()
+        self._stopping = Flag()
         self.wake_up = wake_up
         self._waiter = Waiter(self.wake_up, self._stopping.is_set)
         self._jobs: deque[Callable[[], None]] = deque()
         # Guards the hand-over of jobs to a reader that is about to end.
-        self._jobs_lock = threading.Lock()
+        self._jobs_lock = signal_safe_lock()
         self._ended = False
         self._link: Link | None = None
         self._death: ThreadDiedError | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeAlias
 
 from lasersell_sync._log import logger
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.user_code import passes_through
 
 __all__ = ["Tap", "Taps"]
@@ -26,7 +26,7 @@ class Taps(Generic[P]):
 
     def __init__(self) -> None:
         # Guards changes; the reader sees one consistent tuple.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._taps: tuple[Callable[P, None], ...] = ()
         #: ``hear``, or None as long as nobody listens: then no copy of a message is made.
         self.hearer: Callable[P, None] | None = None

@@ -28,6 +28,7 @@ from lasersell_sync._backend import Intake, receive
 from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.network import tls
 from lasersell_sync.network.http_body import BodyError, decoded_body, text_of
 from lasersell_sync.network.proxy import Proxy, authority
@@ -71,7 +72,7 @@ class WakeUp:
         os.set_blocking(self._read_fd, False)
         os.set_blocking(self._write_fd, False)
         # Guards the descriptors: a late ``set`` must not write into a number that someone else owns by now.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._closed = False
 
     def fileno(self) -> int:
@@ -85,6 +86,11 @@ class WakeUp:
                 # A full pipe wakes as well as a fuller one.
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._write_fd, b"\0")
+
+    @property
+    def is_held_here(self) -> bool:
+        """True in a signal handler that interrupted ``set`` or ``close`` on this thread."""
+        return is_held_here(self._lock)
 
     def drain(self) -> None:
         """Forget the wake-ups so far."""
@@ -158,7 +164,7 @@ class Link:
         self.endpoint = endpoint
         self._sock = sock
         # Guards every call into the socket.
-        self._io_lock = threading.Lock()
+        self._io_lock = signal_safe_lock()
 
     def fileno(self) -> int:
         """For selectors; -1 after ``close``."""

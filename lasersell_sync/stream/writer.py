@@ -6,11 +6,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from lasersell_sync._backend import encode_frame
+from lasersell_sync._log import logger
 from lasersell_sync.codec import client_message_to_text
-from lasersell_sync.exceptions import SendBufferFull, TransportError
+from lasersell_sync.exceptions import SendBufferFull, StreamError, TransportError
 from lasersell_sync.messages import (
     BalanceUpdate,
     ClientMessage,
@@ -26,6 +28,8 @@ from lasersell_sync.stream.keepalive import OpenPings
 from lasersell_sync.stream.transport import Link
 
 __all__ = ["FrameWriter"]
+
+log = logger("stream")
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 
@@ -61,6 +65,10 @@ class FrameWriter:
         self._wake_reader = wake_reader
         # Guards everything below, and the desired state.
         self._lock = threading.Lock()
+        #: Threads that are in ``command``, in the lock or on the way there or back.
+        self._commanding: set[int] = set()
+        #: Commands of signal handlers that interrupted one of these.
+        self._behind: deque[tuple[ClientMessage, bool]] = deque()
         self._link: Link | None = None
         self._live = False
         self._waiting = bytearray()
@@ -81,8 +89,49 @@ class FrameWriter:
             SendBufferFull: the link takes nothing and the buffer is full.
             TransportError: there is no link and this command cannot wait for one, or too many wait already.
             ConfigurationError: a value out of its range.
+
+        In a signal handler that interrupted another command on this thread it only queues behind that one; what would
+        be raised is then logged.
         """
         text = client_message_to_text(message)
+        if self.is_interrupted:
+            self._behind.append((message, when_announced))
+            return
+        with self._may_be_interrupted():
+            self._command(message, text, when_announced=when_announced)
+
+    @contextlib.contextmanager
+    def _may_be_interrupted(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._commanding.add(thread)
+        try:
+            # One that came as the last command ended: before this one, which may be a later handler's.
+            self._command_what_is_behind()
+            yield
+        finally:
+            self._command_what_is_behind()
+            self._commanding.discard(thread)
+        if self._behind:  # a handler came in this moment
+            with self._may_be_interrupted():
+                pass
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True in a signal handler that interrupted a command of this thread."""
+        return threading.get_ident() in self._commanding
+
+    def _command_what_is_behind(self) -> None:
+        while self._behind:
+            try:
+                message, when_announced = self._behind.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self._command(message, client_message_to_text(message), when_announced=when_announced)
+            except StreamError as error:
+                log.warning("%s, given in a signal handler, was not sent: %s", message.type, error)
+
+    def _command(self, message: ClientMessage, text: str, *, when_announced: bool) -> None:
         with self._lock:
             if when_announced and self._can_write() and self._desired.must_wait(message):
                 self._desired.hold_back(message)
@@ -106,7 +155,9 @@ class FrameWriter:
 
     def position_id_of(self, token_account: str) -> int | None:
         """The id under which the server knows this account's position now."""
-        with self._lock:
+        if self.is_interrupted:
+            return self._desired.position_id_of(token_account)
+        with self._may_be_interrupted(), self._lock:
             return self._desired.position_id_of(token_account)
 
     # ── the session's life: the reader ───────────────────────────────────────────────────────────────────────────

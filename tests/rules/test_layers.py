@@ -13,7 +13,7 @@ PACKAGE = ROOT / "lasersell_sync"
 
 #: Lowest first. A module imports only from lines above its own; names on one line do not import each other.
 LAYERS = [
-    ["_version", "exceptions", "timeouts", "_log"],
+    ["_version", "exceptions", "timeouts", "_log", "locks"],
     ["pubkeys", "processes", "user_code", "extras"],
     ["messages"],
     ["network", "quotes"],
