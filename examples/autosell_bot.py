@@ -21,11 +21,13 @@ from lasersell_sync import (
     SellReport,
     SendTargetRpc,
     Signer,
+    SigningGuard,
     StrategyConfig,
     StreamClient,
     StreamConfigure,
     StreamSession,
     TxSender,
+    format_quote,
 )
 
 STRATEGY = StrategyConfig(target_profit_pct=15, stop_loss_pct=10)
@@ -33,10 +35,10 @@ STRATEGY = StrategyConfig(target_profit_pct=15, stop_loss_pct=10)
 log = logging.getLogger("autosell_bot")
 
 
-def buy(api: ExitApiClient, sender: TxSender, signer: Signer, mint: str, sol: float) -> None:
+def buy(api: ExitApiClient, sender: TxSender, signer: Signer, guard: SigningGuard, mint: str, sol: float) -> None:
     order = BuildBuyTxRequest(mint, signer.wallet, slippage_bps=2_000, amount=sol)
     # The guard compares the transaction with the order: it may cost no more, and buy nothing else.
-    result = sender.send(signer.sign(api.build_buy_tx(order), request=order))
+    result = sender.send(signer.sign(api.build_buy_tx(order), request=order, guard=guard))
     log.info("bought: %s %s", result.outcome.value, result.signature)
 
 
@@ -50,12 +52,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    signer = Signer.from_json_file(os.environ["LASERSELL_KEYPAIR"])
+    signer = Signer.from_env()
     rpc = SendTargetRpc(os.environ.get("LASERSELL_RPC_URL") or MAINNET_BETA_RPC_URL)
+    guard = SigningGuard(rpc=rpc)  # the node simulates what no rule can read
     sold = threading.Event()
 
     def on_outcome(report: SellReport) -> None:
-        log.info("%s: %s %s", report.key, report.outcome.value, report.detail)
+        profit = "" if report.profit_units is None else format_quote(report.profit_units, report.quote_currency)
+        log.info("%s: %s %s %s", report.key, report.outcome.value, profit, report.detail)
         if report.outcome is SellOutcome.CONFIRMED:
             sold.set()
 
@@ -64,11 +68,11 @@ def main() -> None:
         sender.warm()
         configure = StreamConfigure([signer.wallet], STRATEGY)
         with StreamSession.connect(StreamClient.from_env(), configure) as session:
-            seller = AutoSeller(session, signer, sender=sender, journal=arguments.journal, exit_api=api)
+            seller = AutoSeller(session, signer, sender=sender, journal=arguments.journal, guard=guard, exit_api=api)
             seller.on_outcome(on_outcome)
             with seller:
                 if arguments.buy:
-                    buy(api, sender, signer, arguments.buy, arguments.sol)
+                    buy(api, sender, signer, guard, arguments.buy, arguments.sol)
                 if arguments.once:
                     sold.wait()
                 else:

@@ -7,28 +7,27 @@ threads (``gunicorn --workers 1 --threads 8``): a second process would be refuse
 """
 
 import atexit
+import contextlib
 import os
 import threading
-from pathlib import Path
+from concurrent.futures import Future
 
 from flask import Flask, Response, jsonify
-from solders.keypair import Keypair
 
 from lasersell_sync import (
     MAINNET_BETA_RPC_URL,
+    AutoSeller,
     ExitApiClient,
     LaserSellError,
     PositionHandle,
     SendTargetRpc,
+    Signer,
+    SigningGuard,
     StrategyConfig,
     StreamClient,
     StreamConfigure,
-    StreamEvent,
     StreamSession,
-    confirm_signature,
-    prove_ownership,
-    send_transaction_b64_to,
-    sign_unsigned_tx_b64,
+    TxSender,
 )
 
 STRATEGY = StrategyConfig(target_profit_pct=15, stop_loss_pct=10)
@@ -41,31 +40,45 @@ class SessionOwner:
     """
 
     def __init__(self) -> None:
-        # Held while connecting, so that two first requests make one session.
+        # Held for a moment, never while connecting: other requests wait for the result, not for a lock.
         self._lock = threading.Lock()
-        self._session: StreamSession | None = None
+        self._session: Future[StreamSession] | None = None
 
     def get(self) -> StreamSession:
         with self._lock:
-            if self._session is None:
-                self._session = self._open()
-                atexit.register(self._session.close)
-            return self._session
+            opening = self._session
+            is_first = opening is None
+            if opening is None:
+                opening = self._session = Future()
+        if is_first:
+            self._open_into(opening)
+        return opening.result()
+
+    def _open_into(self, opening: Future[StreamSession]) -> None:
+        try:
+            session = self._open()
+        except BaseException as error:  # noqa: BLE001 - every request that waits must get it
+            with self._lock:
+                self._session = None  # the next request tries again
+            opening.set_exception(error)
+        else:
+            opening.set_result(session)
 
     def _open(self) -> StreamSession:
-        keypair = Keypair.from_json(Path(os.environ["LASERSELL_KEYPAIR"]).read_text())
+        signer = Signer.from_env()
         rpc = SendTargetRpc(os.environ.get("LASERSELL_RPC_URL") or MAINNET_BETA_RPC_URL)
-        with ExitApiClient.from_env() as api:
-            api.register_wallet(prove_ownership(keypair))  # needed once per wallet; repeating it is harmless
-        session = StreamSession.connect(StreamClient.from_env(), StreamConfigure([str(keypair.pubkey())], STRATEGY))
-
-        @session.on("exit_signal_with_tx")
-        def sell(event: StreamEvent) -> None:
-            # On the dispatcher thread: no request waits for it. What it raises is logged, and the session goes on.
-            signed = sign_unsigned_tx_b64(event.message.unsigned_tx_b64, keypair)
-            confirm_signature(rpc, send_transaction_b64_to(rpc, signed))
-
-        session.start()
+        journal = os.environ.get("SALES_JOURNAL", "sales.journal")
+        with contextlib.ExitStack() as opened:
+            api = opened.enter_context(ExitApiClient.from_env())
+            api.register_wallet(signer.prove_ownership())  # needed once per wallet; repeating it is harmless
+            sender = opened.enter_context(TxSender(rpc))
+            configure = StreamConfigure([signer.wallet], STRATEGY)
+            session = opened.enter_context(StreamSession.connect(StreamClient.from_env(), configure))
+            # It sells on threads of its own: no request waits for it. What it cannot sell is logged as a warning.
+            guard = SigningGuard(rpc=rpc)
+            opened.enter_context(AutoSeller(session, signer, sender=sender, journal=journal, guard=guard, exit_api=api))
+            # All went well: what was opened is closed with the worker, in reverse order.
+            atexit.register(opened.pop_all().close)
         return session
 
 
@@ -94,7 +107,10 @@ def describe(session: StreamSession, handle: PositionHandle) -> dict[str, object
         "mint": handle.mint,
         "symbol": handle.token_symbol,
         "tokens": handle.tokens,
-        "entry_lamports": handle.entry_quote_units,
-        "profit_lamports": newest.profit_units if newest is not None else None,
-        "trend": session.get_liquidity_trend(handle.position_id),
+        "entry": handle.format_quote(handle.entry_quote_units),
+        "entry_units": handle.entry_quote_units,
+        "profit": None if newest is None else handle.format_quote(newest.profit_units, signed=True),
+        "profit_pct": None if newest is None else handle.profit_pct(newest.profit_units),
+        "currency": handle.quote_currency,
+        "trend": session.get_liquidity_trend(handle),
     }

@@ -23,7 +23,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def bot(name: str, account: Account, *arguments: str) -> Program:
-    return Program(str(EXAMPLES / name), *arguments, env=account.environment)
+    # In a folder of its own, where it keeps its journal.
+    return Program(str(EXAMPLES / name), *arguments, env=account.environment, cwd=account.folder)
 
 
 @pytest.mark.parametrize("name", BOTS)
@@ -56,7 +57,7 @@ def test_a_bot_that_is_stopped_leaves_nothing_behind(name: str, number: signal.S
 @pytest.mark.parametrize("name", BOTS)
 def test_a_bot_with_a_wrong_key_fails_at_once(name: str, account: Account):
     environment = {**account.environment, "LASERSELL_API_KEY": "another-key-0123456789"}
-    with Program(str(EXAMPLES / name), env=environment) as program:
+    with Program(str(EXAMPLES / name), env=environment, cwd=account.folder) as program:
         code, output, _ = program.end()
     assert code == 1
     assert "another-key" not in output
@@ -129,13 +130,14 @@ class Site:
             return json.load(answer)
 
 
-def flask_run(environment: dict[str, str]) -> Program:
+def flask_run(environment: dict[str, str], folder: Path) -> Program:
+    environment = {**environment, "SALES_JOURNAL": str(folder / "sales.journal")}
     return Program("-m", "flask", "--app", str(EXAMPLES / "flask_app.py"), "run", "--port", "0", env=environment)
 
 
 @pytest.fixture
 def site(account: Account) -> Iterator[Site]:
-    with flask_run(account.environment) as program:
+    with flask_run(account.environment, account.folder) as program:
         yield Site(program)
 
 
@@ -154,7 +156,9 @@ def test_the_flask_app_shows_positions_and_sells_them(site: Site, account: Accou
     assert shown["position_id"] == position.position_id
     assert shown["wallet"] == account.wallet
     assert shown["mint"] == mint
-    assert shown["entry_lamports"] == position.entry_lamports
+    assert shown["entry_units"] == position.entry_lamports
+    assert shown["entry"] == f"{position.entry_lamports / 1e9:.6f} SOL"
+    assert shown["currency"] == "SOL"
     assert shown["tokens"] == account.sandbox.token_balance(account.wallet, mint)
 
     assert account.sold(mint)
@@ -174,7 +178,7 @@ def test_the_session_ends_with_the_flask_worker(site: Site, account: Account, nu
 
 
 def test_a_refused_key_is_an_answer_and_no_crash(account: Account):
-    with flask_run({**account.environment, "LASERSELL_API_KEY": "another-key-0123456789"}) as program:
+    with flask_run({**account.environment, "LASERSELL_API_KEY": "another-key-0123456789"}, account.folder) as program:
         site = Site(program)
         for _ in range(2):
             with pytest.raises(urllib.error.HTTPError) as caught:

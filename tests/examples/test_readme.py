@@ -40,14 +40,49 @@ def test_every_way_to_consume_is_short():
 def test_a_way_to_consume_sells_a_position(way: str, account: Account):
     """The program from the page, with nothing added, against an exchange on which its wallet buys."""
     mint = account.sandbox.mints[0]
-    with Program("-c", f"{BEGINNING}\n\n{way}", env=account.environment) as program:
+    with Program("-c", f"{BEGINNING}\n\n{way}", env=account.environment, cwd=account.folder) as program:
         assert account.connected()
         account.buy(mint)
         code, output, _ = program.end()
     assert code == 0, output
     assert "closed: target_profit" in output
+    assert "UNKNOWN" not in output
     assert account.sold(mint)
     assert account.disconnected()
+
+
+def test_readme_program_shows_a_sale_that_its_node_refuses(account: Account):
+    """Nothing is configured: neither logging nor callbacks beyond those of the page."""
+    mint = account.sandbox.mints[0]
+    with Program("-c", f"{BEGINNING}\n\n{WAYS[0]}", env=account.environment, cwd=account.folder) as program:
+        assert account.connected()
+        account.buy(mint)
+        account.sandbox.faults.rpc("sendTransaction", status=403, times=None, handled=False)
+        line = program.line_with("403")
+        assert "sent again" in line
+        program.stop(signal.SIGINT)
+
+
+def test_readme_loop_shows_amounts_in_the_positions_currency(account: Account):
+    mint = account.sandbox.mints[0]
+    with Program("-c", f"{BEGINNING}\n\n{WAYS[2]}", env=account.environment, cwd=account.folder) as program:
+        assert account.connected()
+        account.buy(mint)
+        assert re.search(r"profit: [+-][0-9]+\.[0-9]{6} SOL", program.line_with("profit: "))
+        program.stop(signal.SIGINT)
+
+
+BARE = ("sign_unsigned_tx", "send_transaction", "confirm_signature", "Keypair.from_json")
+PAGES = ["README.md", "examples/README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"examples/{p.name}" for p in ROOT.glob("examples/*.py"))])
+def test_pages_and_examples_sell_through_the_signer_and_its_guard(page: str):
+    """The bare functions, which sign what they are given, are for those who migrate; performance.md measures them."""
+    if page in {"docs/migrating.md", "docs/performance.md"}:
+        return
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [name for name in BARE if name in text] == []
 
 
 def test_the_page_on_selling_sells(account: Account, tmp_path: Path):
@@ -66,9 +101,7 @@ def test_the_page_on_selling_sells(account: Account, tmp_path: Path):
         assert [record.outcome for record in journal.exits()] == [SellOutcome.CONFIRMED]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CHANGELOG.md", "examples/README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
-)
+@pytest.mark.parametrize("page", ["CHANGELOG.md", *PAGES])
 def test_links_lead_somewhere(page: str):
     """Every relative link of the pages names a file of this repository."""
     path: Path = ROOT / page

@@ -12,10 +12,12 @@ from lasersell_sync import (
     BuildBuyTxRequest,
     ExitApiClient,
     ExitApiClientOptions,
+    SellOutcome,
     SendTargetRpc,
+    Signer,
+    SigningGuard,
+    TxSender,
     prove_ownership,
-    send_transaction_b64_to,
-    sign_unsigned_tx_b64,
 )
 from lasersell_sync.sandbox import Sandbox
 from tests.support.processes import PATIENCE_S
@@ -31,6 +33,7 @@ class Account:
     sandbox: Sandbox
     keypair: Keypair
     environment: dict[str, str]
+    folder: Path
 
     @classmethod
     def on(cls, sandbox: Sandbox, folder: Path) -> Account:
@@ -45,7 +48,7 @@ class Account:
             "LASERSELL_RPC_URL": sandbox.rpc_url,
             "LASERSELL_KEYPAIR": str(path),
         }
-        return cls(sandbox, keypair, environment)
+        return cls(sandbox, keypair, environment, folder)
 
     @property
     def wallet(self) -> str:
@@ -59,10 +62,14 @@ class Account:
     def buy(self, mint: str) -> None:
         """Open a position, as another program with the same wallet would."""
         self.register()
-        with self._api() as api:
+        signer = Signer.from_keypair(self.keypair)
+        rpc = SendTargetRpc(self.sandbox.rpc_url)
+        guard = SigningGuard(rpc=rpc)
+        with self._api() as api, TxSender(rpc) as sender:
             order = BuildBuyTxRequest(mint, self.wallet, slippage_bps=2_000, amount=0.1)
-            signed = sign_unsigned_tx_b64(api.build_buy_tx(order).tx, self.keypair)
-            send_transaction_b64_to(SendTargetRpc(self.sandbox.rpc_url), signed)
+            result = sender.send(signer.sign(api.build_buy_tx(order), request=order, guard=guard))
+        guard.close()
+        assert result.outcome is SellOutcome.CONFIRMED, result
 
     def _api(self) -> ExitApiClient:
         options = ExitApiClientOptions(connect_timeout_s=5.0, attempt_timeout_s=20.0)
