@@ -6,6 +6,7 @@ import ipaddress
 import os
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ def _no_thread_left() -> Iterator[None]:
     """Every library thread that a test starts ends with it."""
     before = set(threading.enumerate())
     yield
+    selling = sys.modules.get("tests.support.selling")
+    if selling is not None:
+        selling.close_rigs()
     deadline = time.monotonic() + THREAD_PATIENCE_S
     while True:
         left = [

@@ -240,7 +240,7 @@ def test_a_disk_that_is_too_slow_costs_frames_of_the_recording_only(
     """What waits is bounded; the reader never waits for the writer."""
     monkeypatch.setattr(recording_module, "MAX_WAITING_BYTES", 200)
     go_on = threading.Event()
-    real_line = Recorder._frame_line
+    real_line = Recorder._line
 
     def slow(recorder: Recorder, *frame: Any) -> bytes:
         assert go_on.wait(PATIENCE_S)
@@ -248,7 +248,7 @@ def test_a_disk_that_is_too_slow_costs_frames_of_the_recording_only(
 
     with ScriptedServer(say(hello(), *[pnl(7, profit_units=n) for n in range(50)], opened(7))) as server:
         recorder = Recorder(path)
-        monkeypatch.setattr(Recorder, "_frame_line", slow)
+        monkeypatch.setattr(Recorder, "_line", slow)
         with StreamSession.connect(recorder.wrap(client_of(server)), CONFIGURE) as session:
             session.wait_for("position_opened", timeout=PATIENCE_S)
         go_on.set()

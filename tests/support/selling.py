@@ -228,6 +228,16 @@ class FakeApi:
         return BuildTxResponse(on_another_block(_sale_of(request.amount_tokens)))
 
 
+#: Those of the running test.
+_rigs: list[Rig] = []
+
+
+def close_rigs() -> None:
+    """Close the journals of the test's rigs, whose threads would outlive it."""
+    while _rigs:
+        _rigs.pop().journal.close()
+
+
 class Rig:
     """One position under its rules.
 
@@ -246,6 +256,7 @@ class Rig:
         self.refusals: list[Refusal] = []
         self.is_paused = False
         self.options = options
+        _rigs.append(self)
         self._begin()
 
     def _begin(self) -> None:

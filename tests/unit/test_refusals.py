@@ -449,3 +449,4 @@ def test_budget_of_an_hour_ago_is_forgotten():
         assert [rule for rule in rules if not any(rule in each.remedy for each in found)] == []
         assert len(found) == len(rules)
         budgets.record(spending)
+    journal.close()
