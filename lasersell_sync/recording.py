@@ -35,6 +35,7 @@ from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.client import StreamClient
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.options import StreamConfigure, StreamOptions
+from lasersell_sync.timeouts import wait_s
 from lasersell_sync.trading.guard import SigningGuard
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Recorder:
             if not self._closed:
                 self._closed = True
                 self._frames.put(None)
-        self._thread.join(timeout)
+        self._thread.join(wait_s(timeout))
         if self._thread.is_alive():
             log.warning("the recording %s is not written yet after %s s; its last frames may be missing", self, timeout)
         if self.error is not None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.timeouts import bounded_s
 
 if TYPE_CHECKING:
     import tenacity
@@ -52,7 +53,7 @@ def _at_least(least: int) -> Callable[[RetryPolicy, attrs.Attribute[int], int], 
 
 
 def _seconds(_: RetryPolicy, attribute: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ConfigurationError(attribute.name, "a finite number of seconds, 0 or more, is needed")
 
 
@@ -81,7 +82,7 @@ class RetryPolicy:
     initial_backoff_ms: int = attrs.field(default=25, validator=_at_least(0))
     max_backoff_ms: int = attrs.field(default=25, validator=_at_least(0))
     jitter_ms: int = attrs.field(default=25, validator=_at_least(0))
-    max_retry_after_s: float = attrs.field(default=5.0, validator=_seconds, kw_only=True)
+    max_retry_after_s: float = attrs.field(default=5.0, converter=bounded_s, validator=_seconds, kw_only=True)
 
     def call(
         self,
@@ -136,7 +137,7 @@ class RetryPolicy:
         def pause_s(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
             own_s = self._backoff_ms(state.attempt_number) / 1000 + uniform(0.0, self.jitter_ms / 1000)
-            return max(own_s, _retry_after_s(error) or 0.0)
+            return bounded_s(max(own_s, _retry_after_s(error) or 0.0))
 
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self.max_attempts),

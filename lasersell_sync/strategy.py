@@ -63,7 +63,8 @@ def validate_deadline(deadline_timeout_sec: object) -> None:
 
 
 def _is_finite_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, for an int may be too large for isfinite().
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def _require_percentage(field: str, value: object) -> None:

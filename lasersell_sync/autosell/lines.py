@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import JournalError
+from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.user_code import as_exception
 
 __all__ = ["Lines", "Task", "growing_pause_s"]
@@ -96,13 +97,13 @@ class Lines:
 
     def close(self, timeout_s: float | None) -> list[str]:
         """No further task begins. Waits for those that run; names of the workers that are still at one then."""
-        ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        budget = TimeBudget(timeout_s)
         with self._lock:
             self._ended = True
             self._changed.notify_all()
         others = [t for t in self._threads if t.ident is not None and t is not threading.current_thread()]
         for thread in others:
-            thread.join(None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+            thread.join(budget.remaining_s())
         return [thread.name for thread in others if thread.is_alive()]
 
     # ── the workers ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.timeouts import bounded_s
 
 __all__ = ["SellPolicy"]
 
@@ -23,7 +24,7 @@ def _whole(low: int, high: int) -> Any:
 
 
 def _seconds(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(attribute.name, "a positive, finite number of seconds is needed")
 
 
@@ -65,11 +66,11 @@ class SellPolicy:
     next_bump_bps: int = attrs.field(default=40, validator=_whole(0, _BPS_MAX))
     max_slippage_bps: int = attrs.field(default=2_500, validator=_whole(0, _BPS_MAX))
     max_refreshes: int = attrs.field(default=10, validator=_whole(0, 1_000))
-    max_signal_age_s: float = attrs.field(default=10.0, validator=_seconds)
-    refresh_wait_s: float = attrs.field(default=1.5, validator=_seconds)
+    max_signal_age_s: float = attrs.field(default=10.0, converter=bounded_s, validator=_seconds)
+    refresh_wait_s: float = attrs.field(default=1.5, converter=bounded_s, validator=_seconds)
     max_unanswered: int = attrs.field(default=20, validator=_whole(1, 10_000))
     overlap_full_exit: bool = attrs.field(default=False, validator=_flag)
-    overlap_after_s: float = attrs.field(default=10.0, validator=_seconds)
+    overlap_after_s: float = attrs.field(default=10.0, converter=bounded_s, validator=_seconds)
 
     def __attrs_post_init__(self) -> None:
         if self.base_slippage_bps > self.max_slippage_bps:

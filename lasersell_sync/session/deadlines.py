@@ -27,6 +27,8 @@ SLACK: Final = 1024
 TRY_AGAIN_S: Final = 1.0
 #: The thread looks at the clock this often: its waits do not count the time for which the machine is suspended.
 LOOK_AGAIN_S: Final = 2.0
+#: Larger numbers mean this: an int of any size cannot be added to a float.
+NEVER_S: Final = 1e15
 
 
 class _Start(NamedTuple):
@@ -94,7 +96,7 @@ class DeadlineClock:
     def set_timeout(self, timeout_s: float) -> None:
         """Every position's deadline is now this many seconds after its start; 0 for never. Fired ones stay fired."""
         with self._lock:
-            self._timeout_s = timeout_s
+            self._timeout_s = min(timeout_s, NEVER_S)
             self._wake()
 
     def start(self, handle: PositionHandle, *, age_s: float | None) -> None:

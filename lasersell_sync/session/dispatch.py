@@ -17,6 +17,7 @@ from lasersell_sync.locks import Flag, signal_safe_lock
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
 from lasersell_sync.session.handler_errors import HandlerErrorReporter
 from lasersell_sync.stream.event_queue import EventQueue, Lane
+from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.user_code import passes_through
 
 __all__ = ["Dispatcher", "Handler", "HandlerRegistry"]
@@ -259,12 +260,12 @@ class Dispatcher:
 
         On a dispatcher thread (a handler closes the session) that thread is not waited for.
         """
-        ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        budget = TimeBudget(timeout_s)
         # A handler on the first lane's thread may close the session before the second one has even started; that one
         # will find the lanes finished.
         others = [t for t in self._threads.copy() if t is not threading.current_thread() and t.ident is not None]
         for thread in others:
-            thread.join(None if ends_at is None else max(0.0, ends_at - time.monotonic()))
+            thread.join(budget.remaining_s())
         self._abandoned.set()
         for caller, _ in list(self._callers.values()):
             caller.stop()

@@ -15,6 +15,7 @@ from lasersell_sync.network import tls
 from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.pubkeys import pubkey_text, pubkey_texts, require_pubkey
 from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
+from lasersell_sync.timeouts import bounded_s
 
 if TYPE_CHECKING:
     from lasersell_sync.stream.connection_events import ConnectionEvent
@@ -39,7 +40,7 @@ LowLane = Literal["conflate", "drop_oldest", "lossless"]
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(attribute.name, f"{value!r} must be a finite number > 0")
 
 
@@ -73,6 +74,8 @@ def _pins(value: Sequence[str]) -> tuple[str, ...]:
 @attrs.frozen(kw_only=True)
 class StreamOptions:
     """How a connection is made, kept and read. The defaults are a trader's; every limit can be set.
+
+    A number of seconds that means "no limit", such as 1e10, is kept as 1,000,000 (11 days).
 
     Attributes:
         connect_timeout_s: look-up, TCP, TLS, upgrade and ``hello_ok`` together, for one attempt.
@@ -124,21 +127,25 @@ class StreamOptions:
         ImportError: ``pins`` or a SOCKS proxy without their extra, with the line that installs it.
     """
 
-    connect_timeout_s: float = attrs.field(default=10.0, validator=_positive)
-    ping_interval_s: float = attrs.field(default=5.0, validator=_positive)
-    pong_timeout_s: float = attrs.field(default=5.0, validator=_positive)
-    app_ping_interval_s: float | None = attrs.field(default=10.0, validator=_positive_or_none)
-    app_pong_timeout_s: float = attrs.field(default=5.0, validator=_positive)
-    stall_after_s: float = attrs.field(default=3.0, validator=_positive)
-    close_timeout_s: float = attrs.field(default=0.3, validator=_positive)
-    initial_backoff_s: float = attrs.field(default=0.1, validator=_positive)
-    max_backoff_s: float = attrs.field(default=2.0, validator=_positive)
-    stable_after_s: float = attrs.field(default=5.0, validator=_positive)
-    max_degraded_backoff_s: float = attrs.field(default=60.0, validator=_positive)
-    max_session_limit_backoff_s: float = attrs.field(default=90.0, validator=_positive)
-    resync_grace_s: float = attrs.field(default=3.0, validator=_positive)
-    handler_stuck_after_s: float = attrs.field(default=10.0, validator=_positive)
-    feed_silent_after_s: float | None = attrs.field(default=None, validator=_positive_or_none)
+    connect_timeout_s: float = attrs.field(default=10.0, converter=bounded_s, validator=_positive)
+    ping_interval_s: float = attrs.field(default=5.0, converter=bounded_s, validator=_positive)
+    pong_timeout_s: float = attrs.field(default=5.0, converter=bounded_s, validator=_positive)
+    app_ping_interval_s: float | None = attrs.field(
+        default=10.0, converter=attrs.converters.optional(bounded_s), validator=_positive_or_none
+    )
+    app_pong_timeout_s: float = attrs.field(default=5.0, converter=bounded_s, validator=_positive)
+    stall_after_s: float = attrs.field(default=3.0, converter=bounded_s, validator=_positive)
+    close_timeout_s: float = attrs.field(default=0.3, converter=bounded_s, validator=_positive)
+    initial_backoff_s: float = attrs.field(default=0.1, converter=bounded_s, validator=_positive)
+    max_backoff_s: float = attrs.field(default=2.0, converter=bounded_s, validator=_positive)
+    stable_after_s: float = attrs.field(default=5.0, converter=bounded_s, validator=_positive)
+    max_degraded_backoff_s: float = attrs.field(default=60.0, converter=bounded_s, validator=_positive)
+    max_session_limit_backoff_s: float = attrs.field(default=90.0, converter=bounded_s, validator=_positive)
+    resync_grace_s: float = attrs.field(default=3.0, converter=bounded_s, validator=_positive)
+    handler_stuck_after_s: float = attrs.field(default=10.0, converter=bounded_s, validator=_positive)
+    feed_silent_after_s: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(bounded_s), validator=_positive_or_none
+    )
     reconnect_on_feed_silent: bool = False
     low_lane: LowLane = attrs.field(default="conflate", validator=_low_lane)
     low_capacity: int = attrs.field(default=1024, validator=_positive_int)

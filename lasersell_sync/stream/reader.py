@@ -43,7 +43,7 @@ from lasersell_sync.stream.stats import Counters
 from lasersell_sync.stream.taps import Taps
 from lasersell_sync.stream.transport import Aborted, Link, Waiter, WakeUp, open_link
 from lasersell_sync.stream.writer import FrameWriter
-from lasersell_sync.timeouts import TimeBudget, boot_time_s
+from lasersell_sync.timeouts import TimeBudget, boot_time_s, wait_s
 
 __all__ = ["Reader"]
 
@@ -147,7 +147,7 @@ class Reader:
         """Wait for the thread to end; False when it did not. On the reader itself: True at once."""
         if self.is_current_thread():
             return True
-        self._thread.join(timeout_s)
+        self._thread.join(wait_s(timeout_s))
         return not self._thread.is_alive()
 
     @property

@@ -25,6 +25,7 @@ from lasersell_sync.network.endpoints import require_api_key
 from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.retry import RetryPolicy
+from lasersell_sync.timeouts import bounded_s
 from lasersell_sync.trading._endpoint import Endpoint, parse_endpoint, route_to
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 from lasersell_sync.trading.account import Account
@@ -68,7 +69,7 @@ def _not_indexed_policy() -> RetryPolicy:
 
 
 def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(attribute.name, "a positive, finite number of seconds is needed")
 
 
@@ -108,8 +109,8 @@ class ExitApiClientOptions:
     Threads: immutable, any.
     """
 
-    connect_timeout_s: float = attrs.field(default=0.2, validator=_positive_seconds)
-    attempt_timeout_s: float = attrs.field(default=0.9, validator=_positive_seconds)
+    connect_timeout_s: float = attrs.field(default=0.2, converter=bounded_s, validator=_positive_seconds)
+    attempt_timeout_s: float = attrs.field(default=0.9, converter=bounded_s, validator=_positive_seconds)
     retry_policy: RetryPolicy = attrs.field(factory=RetryPolicy)
     not_indexed_policy: RetryPolicy = attrs.field(factory=_not_indexed_policy)
     allow_insecure: bool = False

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.timeouts import TimeBudget, wait_s
 from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.pending_txs import PendingTxs
 from lasersell_sync.trading.send_targets import SendTarget
@@ -205,7 +205,7 @@ class SendLane:
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait for copies under way; whether there are none left."""
-        return not concurrent.futures.wait(list(self._futures), timeout_s).not_done
+        return not concurrent.futures.wait(list(self._futures), wait_s(timeout_s)).not_done
 
 
 def is_refusal(error: TxSubmitError) -> bool:

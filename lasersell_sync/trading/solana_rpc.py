@@ -20,7 +20,7 @@ import attrs
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.retry import RetryPolicy
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading._endpoint import parse_endpoint
 from lasersell_sync.trading._json_rpc import RpcClient, client_for, close_rpc_connections
 from lasersell_sync.trading.rpc_node import Landing, RpcNode, Unreadable
@@ -250,6 +250,6 @@ def _require_signature(signature: object) -> None:
 
 
 def _require_seconds(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(field, "a positive, finite number of seconds is needed")
-    return float(value)
+    return bounded_s(value)

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from lasersell_sync.timeouts import wait_s
 from lasersell_sync.trading.expiry import ExpiryRule
 from lasersell_sync.trading.outcome import TxResult
 
@@ -173,5 +174,5 @@ class PendingTx:
             ForkedProcessError: in a forked child.
         """
         self._check()
-        self._tracked.settled.wait(None if timeout_s is None else max(0.0, timeout_s))
+        self._tracked.settled.wait(wait_s(timeout_s))
         return self._result_of(self._tracked)

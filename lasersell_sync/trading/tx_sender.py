@@ -19,7 +19,7 @@ from lasersell_sync import _log
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.pending_txs import PendingTxs
@@ -489,6 +489,6 @@ def _nodes(
 
 
 def _seconds(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(field, "a positive, finite number of seconds is needed")
-    return float(value)
+    return bounded_s(value)
