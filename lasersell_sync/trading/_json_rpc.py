@@ -30,7 +30,7 @@ _ATTEMPT_TIMEOUT_S = 10.0
 
 logger = _log.logger("trading")
 
-#: A transaction lives for 60 to 90 s; a target that wants to be left alone for longer is asked once in between.
+#: A transaction lives for half a minute or more; a target that asks for a longer pause is asked once in between.
 LONGEST_HOLD_S = 30.0
 
 _ids = itertools.count(1)

@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from lasersell_sync.trading.slot_time import SlotTime
+
 __all__ = [
     "BLOCKHASH_LIFE_BLOCKS",
-    "FORK_BLOCKS",
-    "MAX_LAG_BLOCKS",
     "READS_NEEDED",
     "STATUS_CACHE_SLOTS",
     "ExpiryRule",
@@ -39,17 +39,10 @@ __all__ = [
 #: A blockhash is good while it is at most 150 blocks old, as seen from the block *before* the one that takes the
 #: transaction: that one may be 151 blocks higher.
 BLOCKHASH_LIFE_BLOCKS: Final = 151
-#: How far a node may lag behind the cluster and still be believed to know nothing of a newer blockhash: two minutes. A
-#: node that is 128 slots behind calls itself unhealthy (agave: ``DELINQUENT_VALIDATOR_SLOT_DISTANCE``), and providers
-#: take it out.
-MAX_LAG_BLOCKS: Final = 300
-#: A block that is not confirmed may stand on a branch that is given up. No branch grows longer than this: then the
-#: other one is final.
-FORK_BLOCKS: Final = 32
 #: One answer may come from a node that has just lost its way.
 READS_NEEDED: Final = 2
 #: How far back a status cache reaches: agave keeps 300 rooted slots, less what stands above the root.
-STATUS_CACHE_SLOTS: Final = 300 - FORK_BLOCKS
+STATUS_CACHE_SLOTS: Final = 300 - 32
 
 
 class Tip(NamedTuple):
@@ -67,12 +60,19 @@ class Tip(NamedTuple):
 class ExpiryRule:
     """What is known of one transaction's end. Nodes are told apart by any number.
 
+    Args:
+        slot_time: how many blocks a node may lag behind, and a branch may grow.
+
     Threads: none; the caller guards it.
     """
 
-    __slots__ = ("_bounds", "_first_heights", "_first_slots", "_highest", "_past", "_reads", "_reads_by", "_valid_at")
+    __slots__ = (
+        "_bounds", "_first_heights", "_first_slots", "_highest", "_past", "_reads", "_reads_by", "_slot_time",
+        "_valid_at",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, slot_time: SlotTime) -> None:
+        self._slot_time = slot_time
         #: Slot of each node's first word that the blockhash is valid.
         self._valid_at: dict[int, int] = {}
         #: Height of the first block that each node reported.
@@ -105,7 +105,7 @@ class ExpiryRule:
             return min(height for height, _ in self._bounds.values())
         if self._valid_at or not self._first_heights:
             return None
-        return max(self._first_heights.values()) + BLOCKHASH_LIFE_BLOCKS + MAX_LAG_BLOCKS
+        return max(self._first_heights.values()) + BLOCKHASH_LIFE_BLOCKS + self._slot_time.lag_blocks
 
     def wants_tip(self, node: int, newest_height: int, height: int) -> bool:
         """Whether the node's newest confirmed block would tell something.
@@ -144,7 +144,7 @@ class ExpiryRule:
         # A block of an older slot may stand below the blockhash's: another node behind the same URL told it.
         if valid_at is None or tip.slot < valid_at:
             return
-        height = tip.height + BLOCKHASH_LIFE_BLOCKS + (0 if confirmed else FORK_BLOCKS)
+        height = tip.height + BLOCKHASH_LIFE_BLOCKS + (0 if confirmed else self._slot_time.fork_blocks)
         known = self._bounds.get(node)
         self._bounds[node] = (height, confirmed) if known is None else (min(height, known[0]), confirmed or known[1])
 

@@ -20,6 +20,7 @@ from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.expiry import ExpiryRule, Tip
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.rpc_node import Landing, Statuses, Unreadable
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.tracked_tx import (
     UNDECIDED_AFTER_S,
     Answer,
@@ -60,6 +61,7 @@ class PendingTxs:
         guard: of the sender that owns them.
         lanes: labels of the targets, whose numbers are their places.
         nodes: labels of the nodes, likewise.
+        slot_time: how long a slot takes, by the nodes.
         resend_s: seconds between two copies to one target.
         run: calls callbacks; called with no lock held.
 
@@ -72,6 +74,7 @@ class PendingTxs:
         lanes: Sequence[str],
         nodes: Sequence[str] = (),
         *,
+        slot_time: SlotTime | None = None,
         resend_s: float,
         run: Callable[[Calls], None],
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +82,7 @@ class PendingTxs:
         self.guard = guard
         self._lanes = tuple(lanes)
         self._nodes = tuple(nodes)
+        self._slot_time = slot_time or SlotTime()
         self._resend_s = resend_s
         self._run = run
         self._clock = clock
@@ -116,7 +120,7 @@ class PendingTxs:
             self.require_open()
             tracked = self._under_way.get(signature) or self._settled.get(signature)
             if tracked is None:
-                rule = None if never_expires else ExpiryRule()
+                rule = None if never_expires else ExpiryRule(self._slot_time)
                 tracked = TrackedTx(signature, blockhash, rule, self._clock())
                 tracked.view = PendingTx(tracked, check=self.guard.check, result_of=self.result_of)
                 tracked.maybe_taken = tx_b64 is None  # somebody sent it before

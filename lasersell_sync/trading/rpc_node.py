@@ -51,6 +51,10 @@ _LEVELS: Final = {"processed", "confirmed", "finalized"}
 _COUNT_MAX: Final = 2**63 - 1
 
 
+#: Of ``getRecentPerformanceSamples``: the newest few minutes.
+_SAMPLES: Final = 4
+
+
 class Landing(NamedTuple):
     """What a node knows of a transaction.
 
@@ -227,6 +231,16 @@ class RpcNode:
         accounts = value.get("accounts")
         read = self._accounts(accounts, "simulateTransaction") if isinstance(accounts, list) else None
         return SimulationAnswer(slot, value, read)
+
+    def slot_s(self, *, budget: TimeBudget) -> float:
+        """How many seconds a slot took lately, by the node's newest performance samples (of a minute each)."""
+        answer = self._client.call("getRecentPerformanceSamples", [_SAMPLES], budget=budget)
+        samples = answer if isinstance(answer, list) else []
+        pairs = [(one.get("samplePeriodSecs"), one.get("numSlots")) for one in samples if _is_object(one)]
+        counted = [(period, slots) for period, slots in pairs if _is_count(period) and _is_count(slots) and slots]
+        if not counted or len(counted) != len(samples):
+            raise self._senseless("getRecentPerformanceSamples")
+        return sum(period for period, _ in counted) / sum(slots for _, slots in counted)
 
     def rent_lamports(self, data_bytes: int, *, budget: TimeBudget) -> int:
         """What an account of so many bytes must hold."""

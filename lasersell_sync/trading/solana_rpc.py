@@ -201,7 +201,7 @@ def confirm_signature(
     raise TxSubmitError(
         "confirm_timeout",
         f"not {commitment} within {timeout_s:g} s: {seen}. It may still land until its blockhash expires "
-        "(60 to 90 s after it was built)",
+        "(150 blocks after it was built: about 32 s with slots of 214 ms)",
         target=node.label,
         signature=signature,
     ) from failure

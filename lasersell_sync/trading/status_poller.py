@@ -15,6 +15,7 @@ from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading.expiry import Tip
 from lasersell_sync.trading.pending_txs import FIRST_LOOK_S, PendingTxs
 from lasersell_sync.trading.rpc_node import MAX_STATUSES, RpcNode
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.tracked_tx import TrackedTx
 
 __all__ = ["StatusPoller"]
@@ -31,6 +32,8 @@ _ASK_AGAIN_S: Final = 1.0
 _BLOCKHASHES_A_ROUND: Final = 16
 #: A node's newest block is asked for at least this often while something is under way: its slots may tell nothing.
 _TIP_LIFE_S: Final = 5.0
+#: Slots get shorter over months; a cluster under load may be slower for a while.
+_SLOT_TIME_LIFE_S: Final = 600.0
 
 
 class StatusPoller:
@@ -54,12 +57,16 @@ class StatusPoller:
         pending: PendingTxs,
         *,
         poll_s: float,
+        slot_time: SlotTime | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._number = number
         self._node = node
         self._pending = pending
         self._poll_s = poll_s
+        self._slot_time = slot_time or SlotTime()
+        #: When the node is asked next how long a slot takes; monotonic seconds.
+        self._slot_time_due = 0.0
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name=f"lasersell-confirm-{number + 1}", daemon=True)
         self._tip: Tip | None = None
@@ -136,8 +143,20 @@ class StatusPoller:
                     # The node wants to be left alone. The next round begins with what this one leaves out.
                     self._first_question = (number + 1) % len(questions)
                     break
+        self._ask_for_the_slot_time()
         if problem is not None:
             raise problem
+
+    def _ask_for_the_slot_time(self) -> None:
+        """Now and then, after all that cannot wait; without an answer, the other nodes' or the shortest slots count."""
+        now = self._clock()
+        if now < self._slot_time_due or self._pending.closed:
+            return
+        self._slot_time_due = now + _SLOT_TIME_LIFE_S
+        try:
+            self._slot_time.saw(self._number, self._node.slot_s(budget=TimeBudget(_ASK_S)))
+        except (TxSubmitError, ConcurrencyError) as error:
+            log.debug("%s does not say how long a slot takes: %s", self._node.label, _kind(error))
 
     def _ask_about_blockhashes(self, under_way: list[TrackedTx]) -> bool:
         """This and the next two: whether anything was asked."""

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading.expiry import MAX_LAG_BLOCKS, READS_NEEDED
+from lasersell_sync.trading.expiry import READS_NEEDED
 from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS, AccountData, RpcNode
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_accounts import read_token_account
 
 __all__ = ["AmountProof", "amount_of", "ask_proven_amount", "ask_token_amounts"]
@@ -25,7 +26,7 @@ class AmountProof:
     - That there are tokens is believed at once: the sale of what is gone sells nothing.
     - That there are none is believed when two answers in a row say so, each from a state that is not older than
       ``since``, than ``announced``, and than the newest confirmed block that any node told when they were first asked.
-      Where neither slot is known, all nodes may lag behind the tokens, as far as ``expiry.MAX_LAG_BLOCKS`` at the most;
+      Where neither slot is known, all nodes may lag behind the tokens, as far as ``SlotTime.lag_blocks`` at the most;
       that much is added.
 
     Args:
@@ -52,13 +53,13 @@ class AmountProof:
         """
         return self._bound is None or self._bound > self._newest_slot
 
-    def saw_tips(self, newest_slot: int) -> None:
+    def saw_tips(self, newest_slot: int, slot_time: SlotTime) -> None:
         """The newest confirmed block that any node reports is in this slot.
 
         The lowest bound counts, so that a later answer corrects an absurd one.
         """
         if self._announced is None and not self._since:
-            newest_slot += MAX_LAG_BLOCKS
+            newest_slot += slot_time.lag_blocks
         bound = max(newest_slot, self._since, self._announced or 0)
         self._bound = bound if self._bound is None else min(self._bound, bound)
 
@@ -86,7 +87,9 @@ def ask_token_amounts(nodes: Sequence[RpcNode], accounts: Sequence[str], *, time
     return next(_answers(nodes, lambda node, share: _amounts(node, wanted, share)[1], TimeBudget(timeout_s)))
 
 
-def ask_proven_amount(nodes: Sequence[RpcNode], account: str, proof: AmountProof, *, timeout_s: float) -> int | None:
+def ask_proven_amount(
+    nodes: Sequence[RpcNode], account: str, proof: AmountProof, *, slot_time: SlotTime, timeout_s: float
+) -> int | None:
     """What an account holds; None while that is not proven: ask again with the same proof, a little later.
 
     Raises:
@@ -99,7 +102,7 @@ def ask_proven_amount(nodes: Sequence[RpcNode], account: str, proof: AmountProof
     if amount is not None:
         return amount
     tips = _answers(nodes, lambda node, share: node.tip("confirmed", budget=share).slot, _part(budget, 2))
-    proof.saw_tips(max(tips))
+    proof.saw_tips(max(tips), slot_time)
     return _proven(nodes, account, proof, budget)
 
 

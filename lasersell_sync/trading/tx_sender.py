@@ -27,6 +27,7 @@ from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_lane import SendLane
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc, rpc_targets
 from lasersell_sync.trading.settled_calls import SettledCalls
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
 from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amount, ask_token_amounts
@@ -95,10 +96,12 @@ class TxSender:
         self._guard = ProcessGuard("TxSender")
         self._calls = SettledCalls()
         self._nodes = [RpcNode(client_for(node)) for node in nodes]
+        self._slot_time = SlotTime()
         self._pending = PendingTxs(
             self._guard,
             [target.label for target in self._targets],
             [node.label for node in self._nodes],
+            slot_time=self._slot_time,
             resend_s=_seconds("rebroadcast_s", rebroadcast_s),
             run=self._calls.run,
         )
@@ -108,7 +111,7 @@ class TxSender:
             for number, target in enumerate(self._targets)
         ]
         self._pollers = [
-            StatusPoller(number, node, self._pending, poll_s=_seconds("poll_s", poll_s))
+            StatusPoller(number, node, self._pending, poll_s=_seconds("poll_s", poll_s), slot_time=self._slot_time)
             for number, node in enumerate(self._nodes)
         ]
         self._places: list[SendLane | StatusPoller] = [*self._lanes, *self._pollers]
@@ -271,7 +274,8 @@ class TxSender:
 
         Args:
             signed_tx_b64: standard base64.
-            timeout_s: seconds in all. A blockhash lives for 60 to 90 s, and the proof takes a few more.
+            timeout_s: seconds in all. A blockhash lives for 150 blocks (about
+                32 s with slots of 214 ms), and the proof takes a few more.
 
         Returns:
             The result; ``UNKNOWN`` when the time is over. The transaction is followed and sent further then: the same
@@ -333,7 +337,8 @@ class TxSender:
         """
         self._guard.check()
         account = require_pubkey("token_account", token_account)
-        return ask_proven_amount(self._nodes, account, proof, timeout_s=_seconds("timeout_s", timeout_s))
+        timeout_s = _seconds("timeout_s", timeout_s)
+        return ask_proven_amount(self._nodes, account, proof, slot_time=self._slot_time, timeout_s=timeout_s)
 
     def undecided(self) -> list[TxResult]:
         """Transactions that have been under way for longer than a minute; ``detail`` names what is missing for a proof.

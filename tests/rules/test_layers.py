@@ -48,8 +48,8 @@ INNER_LAYERS = {
         ["client"],
     ],
     "trading": [
-        ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "expiry", "token_accounts"],
-        ["wire_tx"],
+        ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "slot_time", "token_accounts"],
+        ["wire_tx", "expiry"],
         ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "rpc_node"],

@@ -136,6 +136,9 @@ class SolanaNode:
         height = self.height - (params[0]["commitment"] != "processed")
         return {"absoluteSlot": height + SLOTS_ABOVE_HEIGHT, "blockHeight": height, "epoch": 1}
 
+    def _getRecentPerformanceSamples(self, _params: list[Any]) -> object:
+        raise RpcFailure(-32601, "not kept here")
+
     def _getSignatureStatuses(self, params: list[Any]) -> object:
         assert params[1] in ({"searchTransactionHistory": True}, {"searchTransactionHistory": False})
         assert 0 < len(params[0]) <= 256

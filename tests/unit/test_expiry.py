@@ -8,16 +8,17 @@ import pytest
 
 from lasersell_sync.trading.expiry import (
     BLOCKHASH_LIFE_BLOCKS,
-    FORK_BLOCKS,
-    MAX_LAG_BLOCKS,
     READS_NEEDED,
     ExpiryRule,
     Tip,
 )
+from lasersell_sync.trading.slot_time import SlotTime
 
 #: The last block that takes a transaction, above its blockhash's (Solana: MAX_PROCESSING_AGE, seen from the parent).
 LAST_CHANCE = 151
 A, B = 0, 1
+#: No node told how long a slot takes.
+SLOTS = SlotTime()
 #: A chain where every eighth slot has no block.
 SLOTS_PER_BLOCK = 8 / 7
 
@@ -28,7 +29,7 @@ def tip_at(height: int) -> Tip:
 
 def known(node: int = A, height: int = 1_000) -> ExpiryRule:
     """Of a transaction whose blockhash is the newest confirmed block's."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_valid(node, tip_at(height).slot)
     rule.saw_tip(node, tip_at(height))
     return rule
@@ -55,7 +56,7 @@ def test_two_reads_beyond_the_bound_prove_it() -> None:
 
 def test_nothing_is_proven_without_a_block() -> None:
     """A node that tells no heights proves nothing, however often it finds nothing."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     assert rule.bound is None
     assert not any(rule.saw_no_status(A, None, 10**9) for _ in range(10))
     rule.saw_valid(A, 100)
@@ -88,7 +89,7 @@ def test_a_search_of_an_older_state_does_not_count() -> None:
 
 def test_a_height_of_an_older_state_bounds_nothing() -> None:
     """True came from a node at the tip, the height from one 200 blocks behind: its block may stand below the blockhash."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_valid(A, tip_at(1_000).slot)
     rule.saw_tip(A, tip_at(800))
     assert rule.bound is None
@@ -103,7 +104,7 @@ def test_a_height_of_an_older_state_bounds_nothing() -> None:
 
 def test_the_lowest_bound_of_all_nodes_counts() -> None:
     """A node that lags 200 blocks sees the blockhash 200 blocks later, at the same height."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_valid(A, tip_at(1_020).slot)
     rule.saw_tip(A, tip_at(1_020))
     rule.saw_tip(B, tip_at(820))
@@ -135,12 +136,12 @@ def test_a_node_of_another_cluster_has_no_say() -> None:
 
 def test_blockhashes_that_nobody_knows_live_as_long_as_a_node_may_lag() -> None:
     """The highest first height of all nodes, how far that one may lag, and a blockhash's life."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_tip(A, tip_at(1_000))
     rule.saw_tip(A, tip_at(1_400))  # only the first block after it came counts
     rule.saw_tip(B, tip_at(1_100))
-    assert rule.bound == 1_100 + LAST_CHANCE + MAX_LAG_BLOCKS
-    assert MAX_LAG_BLOCKS > 200
+    assert rule.bound == 1_100 + LAST_CHANCE + SLOTS.lag_blocks
+    assert SLOTS.lag_blocks > 200
     before, at = tip_at(rule.bound - 1), tip_at(rule.bound)
     assert not any(rule.saw_no_status(A, before, before.slot) for _ in range(5))
     assert not rule.saw_no_status(A, at, at.slot)
@@ -149,23 +150,23 @@ def test_blockhashes_that_nobody_knows_live_as_long_as_a_node_may_lag() -> None:
 
 def test_a_true_that_comes_late_replaces_the_guess() -> None:
     """Also where the guess was lower."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_tip(A, tip_at(1_000))
     guess = rule.bound
     assert guess is not None
-    rule.saw_valid(A, tip_at(1_500).slot)
+    rule.saw_valid(A, tip_at(1_900).slot)
     assert rule.bound is None
-    rule.saw_tip(A, tip_at(1_500))
-    assert rule.bound == 1_500 + LAST_CHANCE > guess
+    rule.saw_tip(A, tip_at(1_900))
+    assert rule.bound == 1_900 + LAST_CHANCE > guess
 
 
 def test_a_block_that_is_not_confirmed_may_stand_on_a_lost_branch() -> None:
     """It bounds what is longer than any branch; a confirmed one is exact."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     rule.saw_valid(A, tip_at(1_000).slot)
     rule.saw_tip(A, tip_at(998))
     rule.saw_tip(A, tip_at(1_000), confirmed=False)
-    assert rule.bound == 1_000 + LAST_CHANCE + FORK_BLOCKS
+    assert rule.bound == 1_000 + LAST_CHANCE + SLOTS.fork_blocks
     assert rule.is_bounded_by(A, confirmed=False)
     assert not rule.is_bounded_by(A)
     rule.saw_tip(A, tip_at(1_001))
@@ -196,7 +197,7 @@ def test_heights_that_go_backwards_prove_nothing_earlier() -> None:
 
 def test_a_tip_is_wanted_while_it_could_tell_something() -> None:
     """Heights grow no faster than slots: until then, none need be asked for."""
-    rule = ExpiryRule()
+    rule = ExpiryRule(SLOTS)
     assert rule.wants_tip(A, 1_000, 1_000), "its first"
     rule.saw_tip(A, tip_at(1_000))
     rule.saw_valid(A, tip_at(1_001).slot)
@@ -231,7 +232,7 @@ def test_whatever_nodes_answer_a_landed_transaction_is_never_called_expired(seed
     last = next(slot for slot in range(born, len(heights)) if heights[slot] == heights[born] + LAST_CHANCE)
     lands_at = rand.choice([None, rand.randrange(born + 1, last + 1), last])
     urls = {url: [rand.choice([0, 0, 1, 30, 128, 200, 250]) for _ in range(rand.randrange(1, 4))] for url in range(3)}
-    rule, proven_at, tips = ExpiryRule(), None, dict.fromkeys(urls)
+    rule, proven_at, tips = ExpiryRule(SLOTS), None, dict.fromkeys(urls)
     for now in range(born, len(heights)):
         if proven_at is not None:
             break
@@ -258,3 +259,30 @@ def test_whatever_nodes_answer_a_landed_transaction_is_never_called_expired(seed
     assert proven_at is not None, "it did not land, and nobody ever proved it"
     assert lands_at is None, f"it landed in slot {lands_at}, and was called expired in {proven_at}"
     assert proven_at >= last
+
+
+def test_slot_time_shortest_of_the_nodes_counts():
+    slots = SlotTime()
+    assert (slots.slot_s, slots.lag_blocks, slots.fork_blocks) == (0.2, 600, 64)
+    slots.saw(A, 0.4)
+    assert (slots.slot_s, slots.lag_blocks, slots.fork_blocks) == (0.4, 300, 32)
+    slots.saw(B, 0.214)
+    assert (slots.lag_blocks, slots.fork_blocks) == (561, 60)
+    slots.saw(B, 0.5)
+    assert slots.slot_s == 0.4
+
+
+@pytest.mark.parametrize(("said", "believed"), [(0.0, 0.05), (-3.0, 0.05), (1e-9, 0.05), (1e9, 1.0), (0.3, 0.3)])
+def test_slot_time_nonsense_counts_as_the_nearest_that_can_be_true(said: float, believed: float):
+    slots = SlotTime()
+    slots.saw(A, said)
+    assert slots.slot_s == believed
+
+
+def test_slot_time_seen_later_moves_the_bound_of_a_transaction_under_way():
+    slots = SlotTime()
+    rule = ExpiryRule(slots)
+    rule.saw_tip(A, tip_at(1_000))
+    assert rule.bound == 1_000 + LAST_CHANCE + 600
+    slots.saw(A, 0.4)
+    assert rule.bound == 1_000 + LAST_CHANCE + 300

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lasersell_sync.trading.expiry import MAX_LAG_BLOCKS
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_amounts import AmountProof
 
 
@@ -24,7 +24,7 @@ def test_tokens_are_believed_at_once_and_not_from_before_the_last_landing():
         (120, 100, 50, 120),
         (120, None, 50, 120),
         (120, None, 150, 150),
-        (0, None, 50, 50 + MAX_LAG_BLOCKS),
+        (0, None, 50, 50 + SlotTime().lag_blocks),
     ],
 )
 def test_emptiness_is_believed_from_two_looks_at_new_enough_states(
@@ -33,14 +33,14 @@ def test_emptiness_is_believed_from_two_looks_at_new_enough_states(
     """Nothing before the nodes' newest block is known; older states, however often, say nothing."""
     proof = AmountProof(since=since, announced=announced)
     assert [proof.saw(0, 10_000) for _ in range(3)] == [None] * 3
-    proof.saw_tips(tip)
+    proof.saw_tips(tip, SlotTime())
     assert [proof.saw(0, bound - 1) for _ in range(3)] == [None] * 3
     assert [proof.saw(0, bound), proof.saw(0, bound - 1), proof.saw(0, bound)] == [None, None, 0]
 
 
 def test_nodes_that_do_not_agree_prove_no_emptiness():
     proof = AmountProof(announced=1)
-    proof.saw_tips(100)
+    proof.saw_tips(100, SlotTime())
     assert proof.saw(0, 100) is None
     assert proof.saw(7, 90) == 7
     assert proof.saw(0, 100) is None
@@ -50,9 +50,9 @@ def test_nodes_that_do_not_agree_prove_no_emptiness():
 def test_proof_absurd_tip_is_corrected_by_the_next_one():
     """One node said a slot that no chain reaches; the bound it made does not stay."""
     proof = AmountProof(announced=1)
-    proof.saw_tips(2**62)
+    proof.saw_tips(2**62, SlotTime())
     assert proof.saw(0, 100) is None
     assert proof.wants_tips
-    proof.saw_tips(100)
+    proof.saw_tips(100, SlotTime())
     assert [proof.saw(0, 101), proof.saw(0, 102)] == [None, 0]
     assert not proof.wants_tips

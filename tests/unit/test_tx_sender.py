@@ -29,8 +29,9 @@ from lasersell_sync.trading import (
     close_rpc_connections,
 )
 from lasersell_sync.trading._json_rpc import RpcClient
-from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS, MAX_LAG_BLOCKS
+from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS
 from lasersell_sync.trading.send_lane import NOT_TAKEN_CODES
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_amounts import AmountProof
 from tests.support.http_server import Answer, closed_port
 from tests.support.solana_node import FIRST_HEIGHT, RpcFailure, SignedTransfer, SolanaNode, advance_nonce
@@ -307,7 +308,7 @@ def test_a_blockhash_that_nobody_knows_expires_late(node: SolanaNode, make_sende
     tx = SignedTransfer()
     pending = make_sender(node).submit(tx.b64)
     rounds(node, 2)
-    passes(node, blocks=BLOCKHASH_LIFE_BLOCKS + MAX_LAG_BLOCKS - 1)
+    passes(node, blocks=BLOCKHASH_LIFE_BLOCKS + SlotTime().lag_blocks - 1)
     rounds(node, 5)
     assert not pending.done()
     passes(node, blocks=2)
@@ -1269,5 +1270,37 @@ def test_node_that_limits_the_rate_of_one_question_is_asked_the_others(node: Sol
     node.say["isBlockhashValid"] = lambda _: Answer(429, b"slow down", {"retry-after": "0.05"})
     pending = make_sender(node).submit(tx.b64)
     until(lambda: node.count("isBlockhashValid") >= 2)
+    node.land(tx.signature)
+    assert outcome(pending) is CONFIRMED
+
+
+def test_slot_time_of_the_nodes_sets_how_far_a_node_may_lag(node: SolanaNode, make_sender: Any) -> None:
+    """Slots of 400 ms: two minutes are 300 blocks, where the fallback of 200 ms would wait for 600."""
+    node.say["getRecentPerformanceSamples"] = lambda _: [{"numSlots": 150, "samplePeriodSecs": 60, "slot": 9}] * 4
+    pending = make_sender(node).submit(SignedTransfer().b64)
+    until(lambda: node.count("getRecentPerformanceSamples"))
+    rounds(node, 2)
+    passes(node, blocks=BLOCKHASH_LIFE_BLOCKS + 300 - 1)
+    rounds(node, 5)
+    assert not pending.done()
+    passes(node, blocks=2)
+    assert outcome(pending) is EXPIRED
+    assert node.count("getRecentPerformanceSamples") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], {}, [5], [{}], [{"numSlots": 0, "samplePeriodSecs": 60}], [{"numSlots": -1, "samplePeriodSecs": 60}],
+     [{"numSlots": True, "samplePeriodSecs": 60}], [{"numSlots": 1.5, "samplePeriodSecs": 60}],
+     [{"numSlots": 300, "samplePeriodSecs": 60}, None]],
+)  # fmt: skip
+def test_slot_time_that_makes_no_sense_stops_no_confirmation(
+    node: SolanaNode, make_sender: Any, answer: object
+) -> None:
+    node.say["getRecentPerformanceSamples"] = lambda _: answer
+    tx = SignedTransfer()
+    pending = make_sender(node).submit(tx.b64)
+    until(lambda: node.count("getRecentPerformanceSamples"))
+    rounds(node, 2)
     node.land(tx.signature)
     assert outcome(pending) is CONFIRMED
