@@ -26,12 +26,12 @@ TERMS = {
 }
 
 
-def play(name: str, seed: int, *, wallet_seed: int = 1, reaction_s: float = 0.0) -> list[str]:
+def play(name: str, seed: int, *, wallet_seed: int = 1, reaction_s: float = 0.0, **settings: Any) -> list[str]:
     """A copier that buys every token and follows every signal, for a minute; every frame it was sent.
 
     The machine plays at every tenth of a second and a bit, the client reacts ``reaction_s`` later.
     """
-    rig = Rig(scenario=load_scenario(name), seed=seed)
+    rig = Rig(scenario=load_scenario(name), seed=seed, **settings)
     wallet = rig.wallet(wallet_seed)
     outbox = ListOutbox()
     session = rig.exchange.connect("key-1", outbox)
@@ -76,11 +76,28 @@ def test_a_story_is_told_alike_every_time(name: str) -> None:
     assert play(name, 4) != first
 
 
-def test_no_hash_seed_changes_the_story() -> None:
+@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("shape", [None, 5])
+def test_story_through_the_router_is_told_alike_every_time(name: str, shape: int | None) -> None:
+    """So it is through the Router, in today's instructions, and on another tier it is another story."""
+    settings = {"router": True, "router_shape": shape, "today": True}
+    first = play(name, 3, tiers=(2,), **settings)
+    assert len(first) > 200
+    assert play(name, 3, tiers=(2,), **settings) == first
+    assert play(name, 3, tiers=(3,), **settings) != first
+    assert play(name, 3) != first
+    signalled, closed = (
+        any(kind in frame for frame in first) for kind in ('"exit_signal_with_tx"', '"position_closed"')
+    )
+    assert signalled == closed, "what was signalled has been sold"
+
+
+@pytest.mark.parametrize("settings", ["", ", router=True, today=True"])
+def test_no_hash_seed_changes_the_story(settings: str) -> None:
     """Two interpreters with other hash seeds tell the same."""
     program = (
         "import hashlib; from tests.sandbox.test_determinism import play;"
-        "print(hashlib.sha256('\\n'.join(play('mirror', 3)).encode()).hexdigest())"
+        f"print(hashlib.sha256('\\n'.join(play('mirror', 3{settings})).encode()).hexdigest())"
     )
     digests = set()
     for hash_seed in ("1", "2"):

@@ -13,15 +13,21 @@ import pytest
 from solders.keypair import Keypair
 
 from lasersell_sync.sandbox import Sandbox
+from lasersell_sync.sandbox.router_shapes import SHAPES
 from tests.sandbox.default_ports import sandbox_on_default_ports
 
 PATIENCE_S = 30.0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_whole_trade_on_the_default_ports() -> None:
-    """Register, connect, buy, watch, take the exit signal, sign, send, see the position closed."""
-    with sandbox_on_default_ports(speed=10, landing_delay_ms=20) as sandbox:
+@pytest.mark.parametrize("shape", [None, *range(len(SHAPES))])
+def test_a_whole_trade_on_the_default_ports(shape: int | None) -> None:
+    """Register, connect, buy, watch, take the exit signal, sign, send, see the position closed.
+
+    Directly on the market, and through every shape of the Router.
+    """
+    router = {"router": shape is not None, "router_shape": shape}
+    with sandbox_on_default_ports(speed=10, landing_delay_ms=20, **router) as sandbox:
         seen = asyncio.run(asyncio.wait_for(_trade(sandbox), PATIENCE_S))
         assert [kind for kind in seen if kind not in ("pnl_update", "trade_tick", "liquidity_snapshot", "message")] == [
             "position_opened",

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,10 @@ def packages(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.timeout(INSTALL_PATIENCE_S + CHECK_PATIENCE_S + 60)
-def test_every_check_holds(packages: Path, sandbox: Sandbox) -> None:
-    """The program's checks, each of which would end it, are told one by one."""
+@pytest.mark.parametrize("shape", [None, 0, 2, 4])
+def test_every_check_holds(packages: Path, make_sandbox: Callable[..., Sandbox], shape: int | None) -> None:
+    """The program's checks, each of which would end it, are told one by one; directly, and through the Router."""
+    sandbox = make_sandbox(router=shape is not None, router_shape=shape)
     # -S: none of this interpreter's own packages is seen.
     environ = {"PYTHONPATH": str(packages), "SANDBOX_READY": json.dumps(sandbox.ready_line())}
     told = run(["-S", str(PROGRAM / "checks.py")], CHECK_PATIENCE_S, **environ)
