@@ -28,6 +28,7 @@ from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.sale import report_of
 from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGate
 from lasersell_sync.autosell.tools import ExitApi, PositionFacts, SellTerms, Tools
+from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle
@@ -44,7 +45,6 @@ from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
 from lasersell_sync.trading.tips import minimum_tip_lamports, send_mode_warnings
 from lasersell_sync.trading.tx_sender import TxSender
-from lasersell_sync.user_code import passes_through
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,7 +96,8 @@ class AutoSeller:
         dry_run: nothing is signed for the chain, sent or recorded; each signal is reported with what the guard says.
         workers: threads.
 
-    Threads: every method from any thread. Owns ``lasersell-autosell-N``; callbacks run on them.
+    Threads: every method from any thread. Owns ``lasersell-autosell-N`` and ``lasersell-autosell-calls``;
+        callbacks run on the latter, one after the other.
 
     Raises:
         ConfigurationError: no signer, two for one wallet, not a number of workers, purchases without a cap, or an
@@ -166,6 +167,7 @@ class AutoSeller:
         self._running.set()
         self._stop_hearing: Callable[[], None] = _nothing
         self._lines = Lines(workers, self._troubled)
+        self._callbacks = CallbackExecutor("lasersell-autosell-calls", log)
         budgets = HourlyBudgets(limits, self._journal)
         self._gate = SigningGate(guard, guard_mode, Refusals(), budgets, self._report_refusal)
         self._tools = Tools(
@@ -251,9 +253,10 @@ class AutoSeller:
             self._is_closed = True
         self._not_waited_for()
         self._stop_hearing()
-        stuck = self._lines.close(TimeBudget(timeout).remaining_s())
+        budget = TimeBudget(timeout)
+        stuck = self._lines.close(budget.remaining_s())
         if stuck:
-            log.warning("callbacks still run %s s after close() and are left behind: %s", timeout, ", ".join(stuck))
+            log.warning("still busy %s s after close(), and left behind: %s", timeout, ", ".join(stuck))
         for position in list(self._positions.values()):
             for sale in position.live_sales:
                 report = position.unknown(sale)
@@ -261,6 +264,9 @@ class AutoSeller:
                 self._tell_user(self._on_outcome, report)
         for end in list(self._leg_ends):
             end.cancel()
+        self._callbacks.close()
+        if running := self._callbacks.wait_closed(budget.remaining_s()):
+            log.warning("still running %s s after close(), and left behind: %s", timeout, running)
         if self._own_journal is not None and not stuck:
             self._own_journal.close()
 
@@ -384,7 +390,7 @@ class AutoSeller:
             raise ConfigurationError("exit_api", "legs are built by AutoSeller(exit_api=ExitApiClient(...))")
         if handle.wallet_pubkey not in self._tools.signers:
             raise ConfigurationError("handle", f"there is no signer for its wallet {handle.wallet_pubkey}")
-        if self._lines.is_worker():
+        if self._lines.is_worker() or self._callbacks.is_current():
             raise ConcurrencyError("selling in legs waits for results: not in a callback, start a thread for it")
         if not self._is_started or self._is_closed:
             raise ConcurrencyError("the seller does not run: start() comes first, and nothing after close()")
@@ -422,7 +428,8 @@ class AutoSeller:
         once, never not at all. An exit that was given up and is signalled again ends, and is told, again.
 
         Args:
-            callback: runs on a worker thread, with no lock held; what it raises is logged.
+            callback: runs on ``lasersell-autosell-calls``, behind earlier ones and with no lock held. What it raises is
+                logged, and selling does not wait for it.
         """
         with self._lock:
             self._on_outcome = (*self._on_outcome, callback)
@@ -450,12 +457,14 @@ class AutoSeller:
 
     def _report_sale(self, report: SellReport, exit_id: int) -> None:
         log.log(_level_of(report), "%s: %s %s", report.key, report.outcome.value, report.detail)
-        self._tell_user(self._on_outcome, report)
+        self._tell_user(self._on_outcome, report, then=partial(self._reported, report, exit_id))
+
+    def _reported(self, report: SellReport, exit_id: int) -> None:
+        """Behind the callbacks: what was not called before a process died is called by the next one."""
         try:
             self._journal.reported(exit_id)
         except JournalError as error:
-            # It is told once more at the next start.
-            log.warning("that %s was reported is not recorded: %s", report.key, error)
+            log.warning("%s was reported, which the journal does not know; it is reported again: %s", report.key, error)
 
     def _report_buy(self, report: BuyReport) -> None:
         log.log(_level_of(report), "purchase of %s: %s %s", report.mint, report.outcome.value, report.detail)
@@ -484,15 +493,12 @@ class AutoSeller:
         exits = [] if position is None else [str(sale.key) for sale in position.live_sales]
         return ", ".join(exits) or f"line {line}"
 
-    @staticmethod
-    def _tell_user(callbacks: tuple[Callable[[Any], object], ...], told: object) -> None:
-        for callback in callbacks:
-            try:
-                callback(told)
-            except BaseException as error:
-                if passes_through(error):
-                    raise
-                log.exception("a callback of the automatic seller raised: %r", callback)
+    def _tell_user(
+        self, callbacks: tuple[Callable[[Any], object], ...], told: object, *, then: Callable[[], None] | None = None
+    ) -> None:
+        """Have the callbacks called on a thread of their own, in order: selling waits for none of them."""
+        calls: list[Call] = [(partial(callback, told), f"the callback {callback!r}") for callback in callbacks]
+        self._callbacks.run(calls if then is None else [*calls, (then, "noting what was reported")])
 
     # ── what the session says: on the reader ─────────────────────────────────────────────────────────────────────
 

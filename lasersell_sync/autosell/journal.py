@@ -226,7 +226,7 @@ class Journal:
         self._guard = ProcessGuard("journal")
         # Guards the connection: one statement or transaction at a time.
         self._lock = threading.Lock()
-        self._writer = JournalWriter(self._for_writing, self._lock)
+        self._writer = JournalWriter(self._for_writing, self._lock, copies_log=self._path != IN_MEMORY)
         self._file = None if read_only or self._path == IN_MEMORY else JournalFile(self._path)
         self._connection: sqlite3.Connection | None = None
         try:

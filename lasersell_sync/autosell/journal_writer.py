@@ -70,13 +70,17 @@ class JournalWriter:
     Args:
         connection: called for each group, with the lock held: the connection, or an exception.
         lock: guards the connection, whoever uses it.
+        copies_log: copy the write-ahead log while nothing is written; a database in memory has none.
 
     Threads: any. Its own, ``lasersell-journal``, starts with the first write that finds another one at work.
     """
 
-    def __init__(self, connection: Callable[[], sqlite3.Connection], lock: threading.Lock) -> None:
+    def __init__(
+        self, connection: Callable[[], sqlite3.Connection], lock: threading.Lock, *, copies_log: bool = True
+    ) -> None:
         self._connection = connection
         self._lock = lock
+        self._copies_log = copies_log
         # Guards the queue and what follows; never held while anything is written.
         self._state = threading.Condition(threading.Lock())
         #: Records of signatures, whose transactions wait to be sent; they come before everything else.
@@ -145,8 +149,8 @@ class JournalWriter:
             self._is_at_work = True
         self._commit_once()
         with self._state:
-            has_thread = self._start()
-        if not has_thread:
+            is_done = not (self._urgent or self._others or self._copies_log) or self._start()
+        if not is_done:
             self._drain()
 
     def _start(self) -> bool:
@@ -177,7 +181,7 @@ class JournalWriter:
                 elif self._urgent or self._others:
                     self._is_at_work = True
                     return True
-                elif not self._uncopied_items:
+                elif not self._uncopied_items or not self._copies_log:
                     self._state.wait()
                 elif (quiet_s := time.monotonic() - self._written_at) < _QUIET_S:
                     self._state.wait(_QUIET_S - quiet_s)
@@ -258,7 +262,7 @@ class JournalWriter:
                 raise
             self._uncopied_items += len(batch)
             self._written_at = time.monotonic()
-            if self._uncopied_items >= _LONGEST_LOG_ITEMS:
+            if self._copies_log and self._uncopied_items >= _LONGEST_LOG_ITEMS:
                 self._copy_log(db)
 
     @staticmethod

@@ -30,7 +30,7 @@ from lasersell_sync.trading.tracked_tx import (
     TrackedTx,
 )
 
-__all__ = ["PendingTxs"]
+__all__ = ["Calls", "PendingTxs"]
 
 log = _log.logger("trading")
 

@@ -12,21 +12,22 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lasersell_sync import _log
+from lasersell_sync.callback_executor import CallbackExecutor
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
 from lasersell_sync.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.outcome import TxResult
-from lasersell_sync.trading.pending_txs import PendingTxs
+from lasersell_sync.trading.pending_txs import Calls, PendingTxs
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_lane import SendLane
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc, rpc_targets
-from lasersell_sync.trading.settled_calls import SettledCalls
 from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
@@ -94,7 +95,7 @@ class TxSender:
         self._rpcs = tuple(nodes)
         self._keep_warm_s = None if keep_warm_s is None else _seconds("keep_warm_s", keep_warm_s)
         self._guard = ProcessGuard("TxSender")
-        self._calls = SettledCalls()
+        self._calls = CallbackExecutor("lasersell-confirm-calls", log)
         self._nodes = [RpcNode(client_for(node)) for node in nodes]
         self._slot_time = SlotTime()
         self._pending = PendingTxs(
@@ -103,7 +104,7 @@ class TxSender:
             [node.label for node in self._nodes],
             slot_time=self._slot_time,
             resend_s=_seconds("rebroadcast_s", rebroadcast_s),
-            run=self._calls.run,
+            run=self._call,
         )
         send_timeout_s = _seconds("send_timeout_s", send_timeout_s)
         self._lanes = [
@@ -403,6 +404,11 @@ class TxSender:
                 for poller in self._pollers:
                     poller.start()
                 self._thread.start()
+
+    def _call(self, calls: Calls) -> None:
+        self._calls.run(
+            [(partial(callback, result), f"a callback of {result.signature}") for callback, result in calls]
+        )
 
     def _threads(self) -> list[threading.Thread]:
         with self._life:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import pytest
@@ -23,7 +24,7 @@ from lasersell_sync import (
     StreamSession,
 )
 from lasersell_sync.autosell.lines import Lines
-from lasersell_sync.trading.settled_calls import SettledCalls
+from lasersell_sync.callback_executor import CallbackExecutor
 from lasersell_sync.user_code import passes_through
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer, opened, pnl
 from tests.support.waiting import until
@@ -157,13 +158,9 @@ def test_predicate_that_raises_anything_ends_its_own_wait_only(kind: str) -> Non
 def test_on_settled_that_raises_anything_leaves_the_next_ones_their_turn(kind: str) -> None:
     """They share one thread."""
 
-    class Result:
-        signature = "sig"
-
     told = threading.Event()
-    calls = SettledCalls()
-    calls.run([(ERRORS[kind], Result())])  # type: ignore[list-item]
-    calls.run([(lambda _: told.set(), Result())])  # type: ignore[list-item]
+    calls = CallbackExecutor("lasersell-test-calls", logging.getLogger("lasersell_sync.test"))
+    calls.run([(partial(ERRORS[kind], None), "the first"), (told.set, "the second")])
     assert told.wait(PATIENCE_S)
     calls.close()
 

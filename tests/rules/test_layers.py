@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lasersell_sync"
 #: Lowest first. A module imports only from lines above its own; names on one line do not import each other.
 LAYERS = [
     ["_version", "exceptions", "timeouts", "_log", "locks"],
-    ["pubkeys", "processes", "user_code", "extras"],
+    ["pubkeys", "processes", "user_code", "callback_executor", "extras"],
     ["messages"],
     ["network", "quotes"],
     ["strategy", "positions", "openings", "retry"],
@@ -79,7 +79,7 @@ INNER_LAYERS = {
         ["signer", "tips"],
         ["tracked_tx", "solana_rpc", "token_amounts"],
         ["pending_txs"],
-        ["send_lane", "settled_calls", "status_poller"],
+        ["send_lane", "status_poller"],
         ["tx_sender"],
     ],
     "autosell": [
