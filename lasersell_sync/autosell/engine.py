@@ -137,7 +137,9 @@ class AutoSeller:
             sell_unannounced=sell_unannounced,
             never_sell=None if never_sell is None else _addresses("never_sell", never_sell),
             announcement_grace_s=session.connection.options.resync_grace_s,
-            minimum_tip_lamports=max((minimum_tip_lamports(target) or 0 for target in sender.targets), default=0),
+            minimum_tip_lamports=max(
+                (minimum_tip_lamports(target) or 0 for target in getattr(sender, "targets", ())), default=0
+            ),
         )
         limits = HourlyLimits(
             max_buys_lamports_per_hour=max_buys_lamports_per_hour,
@@ -146,12 +148,11 @@ class AutoSeller:
         )
         _require("guard_mode", guard_mode, guard_mode in GUARD_MODES, "'enforce' or guard_mode='report'")
         by_wallet = _by_wallet(signers)
-        self._own_journal = None if isinstance(journal, Journal) else Journal(":memory:" if dry_run else journal)
-        if isinstance(journal, Journal):
-            self._journal = Journal(":memory:") if dry_run else journal
+        if isinstance(journal, Journal) and not dry_run:
+            self._journal, self._own_journal = journal, None
         else:
-            assert self._own_journal is not None
-            self._journal = self._own_journal
+            path = ":memory:" if dry_run or isinstance(journal, Journal) else journal
+            self._journal = self._own_journal = Journal(path)
         # Guards the callbacks, the life, and the table of positions.
         self._lock = threading.Lock()
         self._is_started = False

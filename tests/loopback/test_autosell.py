@@ -215,6 +215,25 @@ def test_copies_need_a_cap(trader: Trader, tmp_path: Path):
         close_rpc_connections()
 
 
+def test_graduated_coins_are_sold_in_the_pools_that_they_moved_to(tmp_path: Path):
+    """One pool follows from the coin; the positions of the other two are announced again."""
+    with Sandbox(scenario="graduation", seed=3, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:
+        trader = Trader(sandbox, tmp_path)
+        trader.register()
+        refusals: list[ls.Refusal] = []
+        with trader.session(sell_on_graduation=True) as session, trader.seller(session) as seller, trader.api() as api:
+            seller.on_refused(refusals.append)
+            for mint, info in sandbox.mint_info.items():
+                amount = 0.1 if info.quote == "SOL" else 10.0
+                order = ls.BuildBuyTxRequest(mint, trader.wallet, slippage_bps=2_000, amount=amount, input=info.quote)  # type: ignore[arg-type]
+                signed = ls.sign_unsigned_tx_b64(api.build_buy_tx(order).tx, trader.keypair)
+                ls.send_transaction_b64_to(trader.rpc, signed)
+            reports = trader.wait_for_reports(3)
+        assert [report.outcome for report in reports] == [ls.SellOutcome.CONFIRMED] * 3
+        assert refusals == []
+        close_rpc_connections()
+
+
 def test_a_position_is_sold_in_legs(tmp_path: Path):
     """More than the band absorbs is sold piece by piece, to the last token."""
     with Sandbox(scenario="thin-liquidity", seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as sandbox:

@@ -20,8 +20,15 @@ from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.session import start_watch
 from lasersell_sync.trading.outcome import TxResult
-from tests.support.market_transactions import desk
-from tests.support.selling import MARKET, FakeApi, FakeSender, exit_signal, on_another_block
+from tests.support.market_transactions import desk, stranger
+from tests.support.selling import (
+    MARKET,
+    FakeApi,
+    FakeSender,
+    exit_signal,
+    on_another_block,
+    that_also_pays_a_stranger,
+)
 from tests.support.stream_server import Peer, ScriptedServer, opened
 from tests.support.waiting import PATIENCE_S, until
 
@@ -373,6 +380,62 @@ def test_close_tells_what_may_still_land(stage: Stage):
     assert stage.told.empty()
     with pytest.raises(ls.ConcurrencyError):
         seller.start()
+
+
+def test_refused_exit_is_allowed_once_in_the_callback_that_reports_it(stage: Stage):
+    """By the seller's own methods; a second transaction needs a second permission."""
+    refusals: queue.Queue[ls.Refusal] = queue.Queue()
+    theft = that_also_pays_a_stranger(exit_signal().unsigned_tx_b64)
+    with stage.seller() as seller:
+
+        @seller.on_refused
+        def decide(refusal: ls.Refusal) -> None:
+            assert refusal.key is not None
+            assert seller.refused() == [refusal]
+            refusals.put(refusal)
+            seller.allow_once(refusal.key)
+
+        stage.say(announced(), signal(unsigned_tx_b64=theft))
+        refusal = refusals.get(timeout=PATIENCE_S)
+        assert [each.rule for each in refusal.error.offences] == ["destination"]
+        stage.wait_for_sent(1)
+        until(lambda: seller.refused() == [])
+        assert refusal.key is not None
+        with pytest.raises(ls.ConcurrencyError, match="may still land"):
+            seller.allow_once(refusal.key)
+        with pytest.raises(ls.ConfigurationError, match="is not refused"):
+            seller.allow_once(refusal.key._replace(part="level 3"))
+
+
+def test_guard_is_replaced_while_the_seller_runs(stage: Stage):
+    theft = that_also_pays_a_stranger(exit_signal().unsigned_tx_b64)
+    with stage.seller() as seller:
+        stage.say(announced(), signal(unsigned_tx_b64=theft))
+        assert stage.report().outcome is REJECTED
+        generous = ls.SigningGuard(tip_accounts=[str(stranger())], max_tip_lamports=2 * 10**9)
+        seller.guard = generous
+        assert seller.guard is generous
+        stage.say(signal(unsigned_tx_b64=on_another_block(theft)))
+        stage.wait_for_sent(1)
+        with pytest.raises(ls.ConfigurationError, match="guard"):
+            seller.guard = "none"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("guard_mode", "lenient"),
+        ("never_sell", "So11111111111111111111111111111111111111112"),
+        ("never_sell", ["no address"]),
+        ("max_buys_lamports_per_hour", -1),
+        ("max_buys_usd1_units_per_hour", 1.5),
+        ("max_fees_lamports_per_hour", True),
+    ],
+)
+def test_autoseller_with_wrong_terms_is_refused_by_name(stage: Stage, argument: str, value: Any):
+    with pytest.raises(ls.ConfigurationError) as caught:
+        stage.seller(**{argument: value})
+    assert caught.value.field == argument
 
 
 def test_a_legs_caller_is_released_by_close(stage: Stage):
