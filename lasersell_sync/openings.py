@@ -58,23 +58,6 @@ def is_same_opening(
     return part_landed and announced.entry_quote_units < known.entry_quote_units
 
 
-class _Sale(NamedTuple):
-    """The latest exit signal of an opening, and what is known of its sales."""
-
-    position_tokens: int
-    is_part: bool
-    signalled_ns: int
-    has_landed: bool = False
-    #: A part of this opening landed, at this signal or an earlier one.
-    part_landed: bool = False
-
-    def seen_with(self, tokens: int) -> _Sale:
-        """Fewer tokens than at the signal say that its sale has landed."""
-        if tokens >= self.position_tokens:
-            return self
-        return self._replace(has_landed=True, part_landed=self.part_landed or (self.is_part and tokens > 0))
-
-
 class OwnSales:
     """What the exit signals and balances of a session say about the sales of its positions.
 
@@ -85,34 +68,44 @@ class OwnSales:
 
     def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock_ns = clock_ns
-        self._sales: dict[tuple[str, str], _Sale] = {}
-
-    @property
-    def any(self) -> bool:
-        """False when no exit signal is remembered."""
-        return bool(self._sales)
+        #: The latest exit signal of each position, and when it was received. Plain tuples: a sale waits meanwhile.
+        #: Empty: no balance needs to be shown to ``balance``.
+        self.signals: dict[tuple[str, str], tuple[ExitSignalWithTx, int]] = {}
+        #: Where the sale of the latest signal has landed.
+        self._landed: set[tuple[str, str]] = set()
+        #: Where a part of this opening has landed, by the latest signal or an earlier one.
+        self._part_landed: set[tuple[str, str]] = set()
 
     def signalled(self, key: tuple[str, str], message: ExitSignalWithTx, received_ns: int) -> None:
         """An exit signal came; it was received at ``received_ns`` by the monotonic clock."""
-        before = self._sales.get(key)
-        part_landed = before is not None and before.seen_with(message.position_tokens).part_landed
-        is_part = message.sell_tokens is not None and message.sell_tokens < message.position_tokens
-        self._sales[key] = _Sale(message.position_tokens, is_part, received_ns, part_landed=part_landed)
+        if key in self.signals:
+            self.balance(key, message.position_tokens)
+            self._landed.discard(key)
+        self.signals[key] = (message, received_ns)
 
     def balance(self, key: tuple[str, str], tokens: int) -> None:
-        """A ``balance_update`` came."""
-        sale = self._sales.get(key)
-        if sale is not None:
-            self._sales[key] = sale.seen_with(tokens)
+        """A balance came: fewer tokens than at the latest signal say that its sale has landed."""
+        signal, _ = self.signals.get(key, (None, 0))
+        if signal is not None and tokens < signal.position_tokens:
+            self._landed.add(key)
+            if _is_part(signal) and tokens > 0:
+                self._part_landed.add(key)
 
     def forget(self, key: tuple[str, str]) -> None:
         """The position was closed, or opened again."""
-        self._sales.pop(key, None)
+        if self.signals.pop(key, None) is not None:
+            self._landed.discard(key)
+            self._part_landed.discard(key)
 
     def of(self, key: tuple[str, str], tokens: int) -> tuple[bool, bool]:
         """(whether a part of this opening has landed, whether an exit of it is under way), by a balance of now."""
-        sale = self._sales.get(key)
-        if sale is None:
+        signal, signalled_ns = self.signals.get(key, (None, 0))
+        if signal is None:
             return False, False
-        is_under_way = not sale.has_landed and self._clock_ns() - sale.signalled_ns < EXIT_UNDER_WAY_S * 1e9
-        return sale.seen_with(tokens).part_landed, is_under_way
+        is_young = self._clock_ns() - signalled_ns < EXIT_UNDER_WAY_S * 1e9
+        part_lands_now = _is_part(signal) and 0 < tokens < signal.position_tokens
+        return key in self._part_landed or part_lands_now, is_young and key not in self._landed
+
+
+def _is_part(signal: ExitSignalWithTx) -> bool:
+    return signal.sell_tokens is not None and signal.sell_tokens < signal.position_tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lasersell_sync._log import logger
-from lasersell_sync.messages import BalanceUpdate, PositionClosed, PositionOpened
+from lasersell_sync.messages import PositionClosed, PositionOpened
 from lasersell_sync.openings import OwnSales
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.session.deadlines import DeadlineClock
@@ -118,13 +118,6 @@ class PositionTracker:
             self._counters.late += self._lanes.forget_position(message.position_id, _has_no_handle)
         return handle
 
-    def balance(self, message: BalanceUpdate) -> PositionHandle | None:
-        """Take in a balance; the handle of the position whose balance it is."""
-        handle = self.table.balance(message)
-        if handle is not None and self._sales.any:
-            self._sales.balance((handle.wallet_pubkey, handle.token_account), message.tokens)
-        return handle
-
     # ── a position's life ────────────────────────────────────────────────────────────────────────────────────────
 
     def _take_in(self, announced: Announced) -> None:
@@ -139,9 +132,10 @@ class PositionTracker:
             if known is not None and self.table.is_free(known.position_id):
                 self.market.forget(known.position_id)
             self._share_id(announced)
+        key = (handle.wallet_pubkey, handle.token_account)
         if handle.watched:
             self._deadlines.cancel(handle.key)
-        elif not self._deadlines.counts_for(handle.key):
+        elif not self._deadlines.counts_for(key):
             self._deadlines.start(handle, age_s=self._age_s(handle.opened_at_ms))
 
     def _end(self, handle: PositionHandle) -> None:

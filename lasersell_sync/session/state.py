@@ -228,7 +228,10 @@ class SessionState(LaneSink[StreamEvent]):
         self._deliver_low(UNKNOWN, message, None, received_ns, slot=unknown_slot(message))
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
-        self._deliver(message, self._tracker.balance(message), received_ns)
+        handle = self.table.balance(message)
+        if handle is not None and self._sales.signals:
+            self._sales.balance((handle.wallet_pubkey, handle.token_account), message.tokens)
+        self._deliver(message, handle, received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
         # Once its deadline is cancelled, no request for an earlier opening comes any more: what came is dropped here.
@@ -244,7 +247,13 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
         """In one piece: a sale waits for it, and on a quiet link every further function is code that has gone cold."""
-        handle = self.table.exit_of(message)
+        handle = self.table.fresh.get(message.position_id)
+        if (
+            handle is None
+            or handle.token_account != message.token_account
+            or handle.wallet_pubkey != message.wallet_pubkey
+        ):
+            handle = self.table.exit_of(message)
         account = message.token_account if handle is None else handle.token_account
         if self._exits.is_repeat(message, account):
             self._connection.reader.counters.duplicates += 1

@@ -108,7 +108,7 @@ class PositionTable:
         self._sales = sales or OwnSales()
         self._on_contradiction = on_contradiction
         # Guards the dicts while they change together. Look-ups by the reader itself need no lock, nor does a new handle
-        # in the place of an older one of the same id.
+        # in the place of an older one of the same position.
         self._lock = signal_safe_lock()
         # By (wallet, token account): equal to a PositionKey, and made in a fifth of its time. In the order of opening.
         self._by_key: dict[_Key, PositionHandle] = {}
@@ -155,12 +155,12 @@ class PositionTable:
             elif known is not None and known.position_id != position_id:
                 self._forget_id(known)
             owner = self._by_id.get(position_id)
-            ousted = owner if owner is not None and _key_of(owner) != key else None
+            ousted = owner if owner is not known else None
             self._closed.pop(position_id, None)
             self._last_owner.pop(position_id, None)
-            self._keys_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(key)
-            self._by_id[position_id] = handle
-            self._store(handle)
+            if known is None:
+                self._keys_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(key)
+            self._by_key[key] = self._by_id[position_id] = self.fresh[position_id] = handle
         if ousted is not None and not ousted.stale:
             problem = f"position_opened names an id that token account {ousted.token_account} has"
             self._on_contradiction(problem, position_id, message.token_account)
@@ -180,7 +180,9 @@ class PositionTable:
         ):
             return None
         handle = _handle_of(message, message.opened_at_ms)
-        self._store(handle)
+        position_id = handle.position_id
+        self._by_key[message.wallet_pubkey, message.token_account] = handle
+        self._by_id[position_id] = self.fresh[position_id] = handle
         return handle
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:
@@ -188,12 +190,12 @@ class PositionTable:
         with self._lock:
             owner = self._by_id.get(message.position_id)
             handle = self._meant(owner, message)
-            closed_ids = {message.position_id}
             if handle is not None:
-                if self._owns_id(handle):
-                    closed_ids.add(handle.position_id)
+                has_id = self._owns_id(handle)
                 self._drop(handle)
-            self._note_closed(closed_ids)
+                if has_id:
+                    self._note_closed(handle.position_id)
+            self._note_closed(message.position_id)
         self._compare(owner, message)
         return handle
 
@@ -218,7 +220,7 @@ class PositionTable:
             key = next(iter(keys)) if len(keys) == 1 else None
         handle = None if key is None else self._by_key.get(key)
         if handle is not None and (handle.tokens != message.tokens or handle.stale):
-            handle = self._replace(_updated(handle, tokens=message.tokens, stale=False))
+            return self._replace(handle, _updated(handle, tokens=message.tokens, stale=False))
         return handle
 
     def find(self, position_id: int) -> PositionHandle | None:
@@ -229,7 +231,7 @@ class PositionTable:
         """Something came about this position: it is not stale (any more)."""
         if handle is None or not handle.stale:
             return handle
-        return self._replace(_updated(handle, tokens=handle.tokens, stale=False))
+        return self._replace(handle, _updated(handle, tokens=handle.tokens, stale=False))
 
     def mark_stale(self, keys: set[PositionKey]) -> list[PositionHandle]:
         """The new handles of positions that were not announced again.
@@ -240,12 +242,10 @@ class PositionTable:
         with self._lock:
             for key in keys:
                 if (handle := self._by_key.get(key)) is not None:
-                    handle = _updated(handle, tokens=handle.tokens, stale=True)
                     if self._last_owner.get(handle.position_id) == key:
                         self._by_id[handle.position_id] = handle
                         del self._last_owner[handle.position_id]
-                    self._store(handle)
-                    stale.append(handle)
+                    stale.append(self._replace(handle, _updated(handle, tokens=handle.tokens, stale=True)))
         return stale
 
     def was_closed(self, position_id: int) -> bool:
@@ -305,26 +305,21 @@ class PositionTable:
 
     # ── changes: the caller holds the lock where several things change ───────────────────────────────────────────
 
-    def _replace(self, handle: PositionHandle) -> PositionHandle:
-        with self._lock:
-            self._store(handle)
+    def _replace(self, before: PositionHandle, handle: PositionHandle) -> PositionHandle:
+        """Put a handle in the place of the position's present one."""
+        position_id = handle.position_id
+        self._by_key[handle.wallet_pubkey, handle.token_account] = handle
+        if self._by_id.get(position_id) is before:
+            self._by_id[position_id] = handle
+            if handle.stale:
+                self.fresh.forget(position_id)
+            else:
+                self.fresh[position_id] = handle
         return handle
 
-    def _store(self, handle: PositionHandle) -> None:
-        """In the place of the position's older handle, and of its id if that is its own."""
-        position_id = handle.position_id
-        self._by_key[_key_of(handle)] = handle
-        if not self._owns_id(handle):
-            return
-        self._by_id[position_id] = handle
-        if handle.stale:
-            self.fresh.forget(position_id)
-        else:
-            self.fresh[position_id] = handle
-
     def _owns_id(self, handle: PositionHandle) -> bool:
-        owner = self._by_id.get(handle.position_id)
-        return owner is not None and _key_of(owner) == _key_of(handle)
+        """True when the id in a position's present handle is its own."""
+        return self._by_id.get(handle.position_id) is handle
 
     def _forget_id(self, handle: PositionHandle) -> None:
         if self._owns_id(handle):
@@ -342,12 +337,12 @@ class PositionTable:
         if not sharing:
             self._keys_by_mint.pop(by_mint, None)
 
-    def _note_closed(self, position_ids: set[int]) -> None:
-        for position_id in position_ids - self._by_id.keys():
+    def _note_closed(self, position_id: int) -> None:
+        if position_id not in self._by_id:
             self._last_owner.pop(position_id, None)
             self._closed[position_id] = None
-        while len(self._closed) > REMEMBERED_CLOSED:
-            self._closed.popitem(last=False)
+            if len(self._closed) > REMEMBERED_CLOSED:
+                self._closed.popitem(last=False)
 
     # ── anyone ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -155,7 +155,8 @@ class DesiredState:
             position = self._position_of(message)
             self._held_back.pop((message.type, position), None)
             self.unanswered.pop(position, None)
-            self.unanswered[position] = (message, None)
+            # An id may name another position by the time at which it must be sent again.
+            self.unanswered[position] = (self.by_account(message), None)  # type: ignore[assignment]
             self._not_flushed.append(position)
 
     def flushed(self) -> None:
@@ -214,7 +215,7 @@ class DesiredState:
                 dropped.append((message, _ID_LOST))
             else:
                 # Not if a newer one waits already. Beyond MAX_PENDING, if it must be: it was accepted.
-                self._pending.setdefault((message.type, account), self.by_account(message))
+                self._pending.setdefault((message.type, account), message)
         self.unanswered.clear()
         self._not_flushed.clear()
         return dropped

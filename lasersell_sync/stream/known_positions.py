@@ -27,7 +27,7 @@ class KnownPositions:
         self._id_of: dict[_Key, int] = {}
         self._key_of: dict[int, _Key] = {}
         #: Ids that count on the present connection.
-        self._present: set[int] = set()
+        self._present: dict[int, _Key] = {}
         self._key_of_account: dict[str, _Key] = {}
 
     def new_connection(self) -> None:
@@ -58,7 +58,7 @@ class KnownPositions:
         if owner is not None:
             del self._id_of[owner]
         self._id_of[key], self._key_of[position_id] = position_id, key
-        self._present.add(position_id)
+        self._present[position_id] = key
         return is_other
 
     def closed(self, message: PositionClosed) -> _Key | None:
@@ -80,18 +80,17 @@ class KnownPositions:
 
     def differs(self, message: PositionOpened) -> bool:
         """False when ``announced`` would change nothing."""
-        key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
-        return (
-            self._id_of.get(key) != position_id
-            or position_id not in self._present
-            or self._openings.get(key) != ((message.entry_quote_units, message.opened_at_ms), message.mint)
+        key = (message.wallet_pubkey, message.token_account)
+        return self._present.get(message.position_id) != key or self._openings.get(key) != (
+            (message.entry_quote_units, message.opened_at_ms),
+            message.mint,
         )
 
     def key_of_message(self, message: PositionClosed | ExitSignalWithTx) -> _Key | None:
         """The position of a message: its own token account decides; without one, the id."""
         if message.token_account is not None:
             return message.wallet_pubkey, message.token_account
-        key = self._key_of.get(message.position_id) if message.position_id in self._present else None
+        key = self._present.get(message.position_id)
         return key if key is not None and key[0] == message.wallet_pubkey else None
 
     def key_of(self, position_id: int) -> _Key | None:
@@ -128,4 +127,4 @@ class KnownPositions:
         position_id = self._id_of.pop(key, None)
         if position_id is not None:
             del self._key_of[position_id]
-            self._present.discard(position_id)
+            self._present.pop(position_id, None)

@@ -276,7 +276,7 @@ class FrameWriter:
 
     def note_balance(self, message: BalanceUpdate) -> None:
         """As ``note_sale``."""
-        if message.token_account is not None and self._desired.sales.any:
+        if message.token_account is not None and self._desired.sales.signals:
             self._desired.sales.balance((message.wallet_pubkey, message.token_account), message.tokens)
 
     @property
