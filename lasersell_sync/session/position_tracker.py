@@ -126,7 +126,8 @@ class PositionTracker:
         if announced.replaced is not None:
             log.info("token account %s was opened again; its close was missed", handle.token_account)
             self._end(announced.replaced)
-        if not announced.keeps_id:
+        is_first = known is None and announced.ousted is None and not self._has_reconnected
+        if not announced.keeps_id and not is_first:
             # Values under this id are another position's, and those under the old one would never be replaced.
             self.market.forget(handle.position_id)
             if known is not None and self.table.is_free(known.position_id):

@@ -267,7 +267,11 @@ class SessionState(LaneSink[StreamEvent]):
             self._deliver(message, handle, received_ns)
         # The sale does not wait for this.
         if handle is not None and not message.watched:
-            self._sales.signalled((handle.wallet_pubkey, handle.token_account), message, received_ns)
+            key, sales = (handle.wallet_pubkey, handle.token_account), self._sales
+            if key in sales.signals:
+                sales.signalled(key, message, received_ns)
+            else:
+                sales.signals[key] = (message, received_ns)
 
     def unreadable(self, payload: bytes) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

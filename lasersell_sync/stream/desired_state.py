@@ -310,7 +310,7 @@ class DesiredState:
         return (
             self._positions.differs(message)
             or bool(self._pending or self._held_back)
-            or (message.wallet_pubkey, message.token_account) in self._overrides
+            or (bool(self._overrides) and (message.wallet_pubkey, message.token_account) in self._overrides)
         )
 
     def drop_pending(self, message: PositionClosed) -> list[Dropped]:

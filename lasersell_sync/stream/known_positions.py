@@ -22,8 +22,8 @@ class KnownPositions:
 
     def __init__(self, sales: OwnSales) -> None:
         self._sales = sales
-        #: Opening and mint.
-        self._openings: dict[_Key, tuple[Opening, str]] = {}
+        #: An Opening's two values, and the mint.
+        self._openings: dict[_Key, tuple[int, int | None, str]] = {}
         self._id_of: dict[_Key, int] = {}
         self._key_of: dict[int, _Key] = {}
         #: Ids that count on the present connection.
@@ -43,15 +43,13 @@ class KnownPositions:
     def announced(self, message: PositionOpened) -> bool:
         """Take in an announcement; True when the position was known as another opening."""
         key, position_id = (message.wallet_pubkey, message.token_account), message.position_id
-        known, mint = self._openings.get(key, (None, message.mint))
-        now = Opening(message.entry_quote_units, message.opened_at_ms)
-        is_same = known is not None and mint == message.mint and self._is_same(known, now, key, message.tokens)
-        is_other = known is not None and not is_same
+        known, opened_at_ms = self._openings.get(key), message.opened_at_ms
+        is_other = known is not None and not self._is_same(known, message, key)
         if is_other:
             self._sales.forget(key)
-        elif known is not None and now.opened_at_ms is None:
-            now = now._replace(opened_at_ms=known.opened_at_ms)
-        self._openings[key] = now, message.mint
+        elif known is not None and opened_at_ms is None:
+            opened_at_ms = known[1]
+        self._openings[key] = message.entry_quote_units, opened_at_ms, message.mint
         self._key_of_account[message.token_account] = key
         self._forget_id(key)
         owner = self._key_of.get(position_id)
@@ -82,7 +80,8 @@ class KnownPositions:
         """False when ``announced`` would change nothing."""
         key = (message.wallet_pubkey, message.token_account)
         return self._present.get(message.position_id) != key or self._openings.get(key) != (
-            (message.entry_quote_units, message.opened_at_ms),
+            message.entry_quote_units,
+            message.opened_at_ms,
             message.mint,
         )
 
@@ -119,9 +118,15 @@ class KnownPositions:
         """True when the id counts on the present connection."""
         return position_id in self._present
 
-    def _is_same(self, known: Opening, now: Opening, key: _Key, tokens: int) -> bool:
-        part_landed, exit_under_way = self._sales.of(key, tokens)
-        return is_same_opening(known, now, part_landed=part_landed, exit_under_way=exit_under_way)
+    def _is_same(self, known: tuple[int, int | None, str], message: PositionOpened, key: _Key) -> bool:
+        entry_quote_units, opened_at_ms, mint = known
+        part_landed, exit_under_way = self._sales.of(key, message.tokens)
+        return mint == message.mint and is_same_opening(
+            Opening(entry_quote_units, opened_at_ms),
+            Opening(message.entry_quote_units, message.opened_at_ms),
+            part_landed=part_landed,
+            exit_under_way=exit_under_way,
+        )
 
     def _forget_id(self, key: _Key) -> None:
         position_id = self._id_of.pop(key, None)
