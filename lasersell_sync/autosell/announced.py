@@ -67,4 +67,5 @@ class Announced:
             position_tokens=facts.tokens, proceeds_units=facts.proceeds_units, slippage_bps=slippage_bps,
             never_sell=terms.never_sell, tip_lamports=self._tools.stream.tip_lamports,
             minimum_tip_lamports=terms.minimum_tip_lamports,
+            own_token_accounts=self._tools.token_accounts,
         )  # fmt: skip

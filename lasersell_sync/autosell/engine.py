@@ -60,6 +60,9 @@ _NOT_STARTED: Final = (
 )
 #: Older proceeds are no price.
 _NEWEST_PROCEEDS_MS: Final = 10_000
+#: What the wallets hold is asked again after so long.
+_FUNDS_S: Final = 30.0
+_FUNDS_LINE: Final = ("funds",)
 _IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
 
 
@@ -170,7 +173,12 @@ class AutoSeller:
         self._lines = Lines(workers, self._troubled)
         self._callbacks = CallbackExecutor("lasersell-autosell-calls", log)
         budgets = HourlyBudgets(limits, self._journal)
-        self._gate = SigningGate(guard, guard_mode, Refusals(), budgets, self._report_refusal)
+        #: Of positions of our wallets, base58; only ever grows, so that a transaction cannot name one of them unseen.
+        self._token_accounts: set[str] = set()
+        self._given_guard = guard
+        #: Wallets of which it was said that they hold much.
+        self._warned_of: set[str] = set()
+        self._gate = SigningGate(self._with_nodes(guard), guard_mode, Refusals(), budgets, self._report_refusal)
         self._tools = Tools(
             stream=_Stream(session),
             sender=sender,
@@ -187,6 +195,7 @@ class AutoSeller:
             report_problem=self._report_problem,
             report_refusal=self._report_refusal,
             terms=terms,
+            token_accounts=self._token_accounts,
         )
         self._mirror = MirrorDesk(self._tools)
         self._not_waited_for: Callable[[], None] = session.expect_start(_NOT_STARTED)
@@ -214,6 +223,9 @@ class AutoSeller:
             self._is_started = True
         self._not_waited_for()
         self._warn_of_the_send_mode()
+        self._token_accounts.update(handle.token_account for handle in self._session.positions())
+        self._warn_without_nodes()
+        self._ask_for_funds_again()
         self._take_up()
         self._lines.start()
         self._stop_hearing = self._session.tap(self._hear)
@@ -256,6 +268,8 @@ class AutoSeller:
         self._stop_hearing()
         budget = TimeBudget(timeout)
         stuck = self._lines.close(budget.remaining_s())
+        if self._gate.guard is not None:
+            self._gate.guard.close()
         if stuck:
             log.warning("still busy %s s after close(), and left behind: %s", timeout, ", ".join(stuck))
         for position in list(self._positions.values()):
@@ -303,13 +317,56 @@ class AutoSeller:
         Raises:
             ConfigurationError: not a guard; or one without a cap, and purchases are copied.
         """
-        return self._gate.guard
+        return self._given_guard
 
     @guard.setter
     def guard(self, guard: SigningGuard | None) -> None:
         _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
         self._require_cap(guard)
-        self._gate.guard = guard
+        before, self._given_guard = self._gate.guard, guard
+        self._gate.guard = self._with_nodes(guard)
+        if before is not None and before is not self._gate.guard:
+            before.close()
+        if self._is_started:
+            self._warn_without_nodes()
+            self._ask_for_funds()
+
+    def _with_nodes(self, guard: SigningGuard | None) -> SigningGuard | None:
+        """With the nodes of the sender, where the guard has none of its own."""
+        rpcs = self._sender.rpcs if isinstance(self._sender, TxSender) else ()
+        return guard.with_rpc(rpcs) if guard is not None and not guard.rpc and rpcs else guard
+
+    def _ask_for_funds(self) -> None:
+        """What the wallets hold decides on sales that no node can simulate; asked again while the seller runs."""
+        guard = self._gate.guard
+        if guard is None:
+            return
+        for wallet in self._tools.signers:
+            guard.learn_funds(wallet, partial(self._warn_of_funds, guard, wallet))
+
+    def _warn_without_nodes(self) -> None:
+        guard = self._gate.guard
+        if guard is not None and guard.wants_nodes:
+            log.warning(
+                "nothing that goes through a program of unknown layout, such as the LaserSell Router, is sold: no node "
+                "can simulate it. Write guard=SigningGuard(rpc='https://...')"
+            )
+
+    def _ask_for_funds_again(self) -> None:
+        self._ask_for_funds()
+        self._lines.put_later(_FUNDS_LINE, _FUNDS_S, self._ask_for_funds_again)
+
+    def _warn_of_funds(self, guard: SigningGuard, wallet: str) -> None:
+        """On a thread of the guard's."""
+        known, limit = guard.known_lamports(wallet), guard.max_unsimulated_lamports
+        if known is None or known <= limit or wallet in self._warned_of:
+            return
+        self._warned_of.add(wallet)
+        log.warning(
+            "%s holds %d lamports, more than max_unsimulated_lamports=%d: while no node can simulate them, its exits "
+            "through the service's Router wait in seller.refused()",
+            wallet, known, limit,
+        )  # fmt: skip
 
     def _require_cap(self, guard: SigningGuard | None) -> None:
         if self._follows_buys and (guard is None or not guard.caps_purchases):
@@ -519,6 +576,7 @@ class AutoSeller:
 
     def _hear_opened(self, message: PositionOpened, _event: StreamEvent) -> None:
         if not message.watched and message.wallet_pubkey in self._tools.signers:
+            self._token_accounts.add(message.token_account)
             self._in_line(
                 (message.wallet_pubkey, message.token_account),
                 lambda position: position.opened(

@@ -8,6 +8,7 @@ from functools import partial
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.journal import BuyRecord
 from lasersell_sync.autosell.reports import BuyReport
+from lasersell_sync.autosell.signing_gate import Case
 from lasersell_sync.autosell.tools import Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
@@ -60,9 +61,33 @@ class MirrorDesk:
             return
         try:
             context = TradeContext(
-                tip_lamports=tools.stream.tip_lamports, minimum_tip_lamports=tools.terms.minimum_tip_lamports
-            )
-            signed = tools.sign(signal.user_wallet, signal, mint=signal.mint, context=context)
+                tip_lamports=tools.stream.tip_lamports, minimum_tip_lamports=tools.terms.minimum_tip_lamports,
+                own_token_accounts=tools.token_accounts,
+            )  # fmt: skip
+            case = tools.judge(signal.user_wallet, signal, mint=signal.mint, context=context)
+        except (UnsafeTransactionError, ConfigurationError) as error:
+            self._refuse(signal, f"nothing was signed: {error}", error)
+            return
+        if case.is_ready:
+            self._buy(signal, case)
+        else:
+            line, task = self.line_of(signal.user_wallet, signal.mint), partial(self._buy_after_all, signal, case)
+            case.when_ready(lambda: tools.lines.put(line, task))
+
+    def _buy_after_all(self, signal: MirrorBuySignal, case: Case) -> None:
+        """Nodes have answered; meanwhile the seller may have been paused."""
+        if (unsure := self._unsure.get(signal.unsigned_tx_b64)) is not None:
+            self._follow_by_the_journal(unsure)
+            del self._unsure[signal.unsigned_tx_b64]
+        elif self._tools.is_paused():
+            self._refuse(signal, "the seller is paused")
+        else:
+            self._buy(signal, case)
+
+    def _buy(self, signal: MirrorBuySignal, case: Case) -> None:
+        tools = self._tools
+        try:
+            signed = tools.sign(case, signal)
         except (UnsafeTransactionError, TxSubmitError, ConfigurationError) as error:
             self._refuse(signal, f"nothing was signed: {error}", error)
             return

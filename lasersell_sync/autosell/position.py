@@ -12,10 +12,11 @@ Only what is proven dead is replaced. Whole positions get a fresh transaction fr
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import attrs
 
@@ -27,6 +28,7 @@ from lasersell_sync.autosell.lines import growing_pause_s
 from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
+from lasersell_sync.autosell.signing_gate import Case
 from lasersell_sync.autosell.tools import Signed, Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
@@ -40,6 +42,7 @@ from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpe
 from lasersell_sync.quotes import quote_currency_of
 from lasersell_sync.trading.build_tx import ASSETS, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.guard.rules.price import PRICE
+from lasersell_sync.trading.guard.simulating import SIMULATION_FAILS
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 
@@ -52,6 +55,8 @@ PositionId = tuple[str, str]
 
 #: What could not be written or asked now is tried again after so long.
 _TRY_AGAIN_S = 1.0
+#: What the guard was shown longer ago is shown to it again.
+_EARLY_S = 2.0
 #: Transactions remembered to tell a repeated signal by.
 _REMEMBERED_TRANSACTIONS = 1024
 
@@ -75,6 +80,8 @@ class Position:
         self._entry_quote_units: int | None = None
         self._quote_currency: str | None = None
         self._announced = Announced(wallet, token_account, tools)
+        #: A signal that is judged before its exit is written down, and the guard's case.
+        self._early: _Early | None = None
         #: Of refused exits: what is signed if the user allows it soon enough.
         self._refused: dict[ExitKey, tuple[ExitSignalWithTx, int]] = {}
         #: Exits of earlier generations than this have nothing left to sell.
@@ -201,6 +208,7 @@ class Position:
         transaction = hash(signal.unsigned_tx_b64)
         if transaction in self._seen:
             return
+        self._judge_early(signal)
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
         sale = self._sale_of(key) or self._begin(key, signal)
         if sale is not None and not sale.is_for(signal):
@@ -421,12 +429,87 @@ class Position:
         *,
         asked_bps: int | None = None,
     ) -> None:
+        try:
+            case = self._case(sale, transaction, request, asked_bps)
+        except UnsafeTransactionError as error:
+            self._refuse(sale, transaction, error)
+            return
+        except ConfigurationError as error:
+            self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+            return
+        if case.is_ready:
+            self._decide(sale, transaction, request, case)
+        else:
+            turn, life = sale.enter(SaleState.JUDGING), self._life
+            task = partial(self._judged, sale, turn, transaction, request, case)
+            case.when_ready(lambda: self._put(task, life=life))
+
+    def _case(
+        self,
+        sale: Sale,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        asked_bps: int | None,
+    ) -> Case:
+        """The guard's, which may have begun when the signal came."""
+        early, self._early = self._early, None
+        is_permitted = self._tools.gate.refusals.has_permission(sale.key)
+        if early is not None and early.is_of(transaction) and not is_permitted:
+            return early.case
+        return self._tools.judge(
+            sale.key.wallet, transaction, request, mint=sale.key.mint, key=sale.key,
+            context=self._announced.context(sale.key.mint, slippage_bps=asked_bps), may_be_allowed=not sale.live,
+        )  # fmt: skip
+
+    def _judge_early(self, signal: ExitSignalWithTx) -> None:
+        """Have nodes asked about the first signal of an exit while the journal writes it down."""
+        tools = self._tools
+        is_next = self._current is None and not self._waiting and not tools.is_paused()
+        if not is_next or (self._early is not None and self._early.is_of(signal)):
+            return
+        key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
+        if tools.gate.refusals.has_permission(key):
+            return
+        context = self._announced.context(signal.mint, slippage_bps=None)
+        # What is wrong with it is reported when its turn comes.
+        with contextlib.suppress(UnsafeTransactionError, ConfigurationError):
+            case = tools.judge(self.id[0], signal, mint=signal.mint, key=key, context=context)
+            self._early = _Early(signal, case, time.monotonic())
+
+    def _judged(
+        self,
+        sale: Sale,
+        turn: int,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        case: Case,
+    ) -> None:
+        """The nodes have answered."""
+        if sale.turn != turn:
+            return  # it ended meanwhile
+        if self._tools.is_paused():
+            sale.enter(SaleState.WAITING)
+            return
+        self._decide(sale, transaction, request, case)
+        newer = sale.signal
+        if sale.is_finished and newer is not None and newer is not transaction:
+            # It came while the nodes were asked, and is not to be refused unseen.
+            self._put(partial(self._follow_anew, newer, sale.came_ns))
+
+    def _follow_anew(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+        self._seen.pop(hash(signal.unsigned_tx_b64), None)
+        self._follow_signal(signal, received_ns)
+
+    def _decide(
+        self,
+        sale: Sale,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        case: Case,
+    ) -> None:
         tools = self._tools
         try:
-            signed = tools.sign(
-                sale.key.wallet, transaction, request, mint=sale.key.mint, key=sale.key,
-                context=self._announced.context(sale.key.mint, slippage_bps=asked_bps), may_be_allowed=not sale.live,
-            )  # fmt: skip
+            signed = tools.sign(case, transaction, request)
         except UnsafeTransactionError as error:
             self._refuse(sale, transaction, error)
             return
@@ -470,9 +553,11 @@ class Position:
         can_ask = sale.key.is_whole or tools.exit_api is not None
         if sale.live or tools.is_dry_run or not can_ask or sale.low_prices >= tools.policy.max_refreshes:
             return False
-        if any(offence.rule != PRICE for offence in error.offences):
+        rules = {offence.rule for offence in error.offences}
+        if not rules <= {PRICE, SIMULATION_FAILS.name}:
             return False
         sale.low_prices += 1
+        sale.failed_simulations += SIMULATION_FAILS.name in rules
         log.warning("%s: a fresh transaction is asked for: %s", sale.key, error)
         return True
 
@@ -615,7 +700,7 @@ class Position:
     def _slippage_bps(self, sale: Sale) -> int:
         if sale.slippage_bps is not None:
             return sale.slippage_bps
-        return self._tools.policy.slippage_bps(len(sale.dead) + len(sale.live))
+        return self._tools.policy.slippage_bps(len(sale.dead) + len(sale.live) + sale.failed_simulations)
 
     def _ask_again(self, sale: Sale, turn: int, slippage_bps: int) -> None:
         if sale.turn != turn:
@@ -722,6 +807,24 @@ class Position:
         profit_units = sale.share_of(sale.valued[0])
         entry = self._entry_quote_units
         return profit_units, None if entry is None else sale.share_of(entry) + profit_units
+
+
+class _Early(NamedTuple):
+    """A signal that the guard was shown before its exit was written down.
+
+    Attributes:
+        signal: the signal.
+        case: the guard's.
+        at_s: when that was, by ``time.monotonic()``.
+    """
+
+    signal: ExitSignalWithTx
+    case: Case
+    at_s: float
+
+    def is_of(self, transaction: object) -> bool:
+        """Whether it is about this signal, and as new as a price must be."""
+        return self.signal is transaction and time.monotonic() - self.at_s < _EARLY_S
 
 
 class _Callbacks(TypedDict, total=False):

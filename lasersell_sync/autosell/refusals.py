@@ -115,6 +115,11 @@ class Refusals:
             self._permissions[key] = Permission(refusal.error.offences)
             return refusal
 
+    def has_permission(self, key: ExitKey) -> bool:
+        """Whether the user permits something for the exit's next transaction."""
+        with self._lock:
+            return key in self._permissions
+
     def take_permission(self, key: ExitKey) -> Permission | None:
         """For the exit's next transaction, whatever becomes of it."""
         with self._lock:

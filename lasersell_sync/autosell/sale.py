@@ -21,6 +21,8 @@ class SaleState(Enum):
 
     #: It waits: for its turn, for ``resume``, or for the journal.
     WAITING = "waiting"
+    #: Nodes are asked about its transaction; nothing is signed before they have answered.
+    JUDGING = "judging"
     #: A transaction was signed and may land.
     LIVE = "live"
     #: None can land; a fresh one was asked for.
@@ -63,8 +65,10 @@ class Sale:
         self.witnesses: dict[str, TokenWitness] = {}
         #: The slippage that the newest fresh transaction was asked for with; None: none was asked for.
         self.asked_bps: int | None = None
-        #: Transactions in a row whose price the guard refused.
+        #: Transactions in a row that the guard refused for their price, or because they would have failed.
         self.low_prices = 0
+        #: Those of them that would have failed: each has the next one asked for with more slippage.
+        self.failed_simulations = 0
         #: What became of the latest dead one.
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.

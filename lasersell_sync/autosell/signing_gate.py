@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from lasersell_sync._log import logger
@@ -16,7 +18,7 @@ from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxReques
 from lasersell_sync.trading.guard import CheckedTransaction, SigningGuard, TradeContext
 from lasersell_sync.trading.guard.signing_guard import Judgement, broken_rule
 
-__all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "SigningGate"]
+__all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "Case", "SigningGate"]
 
 log = logger("autosell")
 
@@ -24,8 +26,68 @@ ENFORCE: Final = "enforce"
 REPORT: Final = "report"
 GUARD_MODES: Final = (ENFORCE, REPORT)
 
-_Transaction = ExitSignalWithTx | MirrorBuySignal | BuildTxResponse | str
-_Request = BuildSellTxRequest | BuildBuyTxRequest
+Transaction = ExitSignalWithTx | MirrorBuySignal | BuildTxResponse | str
+Request = BuildSellTxRequest | BuildBuyTxRequest
+
+
+class Case:
+    """One transaction that is being judged, maybe by nodes.
+
+    Attributes:
+        guard: who judges; None: nobody.
+        wallet, mint: base58.
+        key: the exit; None for a purchase.
+        allowed: what the user permits for it.
+
+    Threads: ``finish`` and ``fail`` on a thread of the guard's or the caller's own, everything else on any.
+    """
+
+    def __init__(
+        self, guard: SigningGuard | None, wallet: str, mint: str, key: ExitKey | None, allowed: Permission | None
+    ) -> None:
+        self.guard = guard
+        self.wallet, self.mint, self.key, self.allowed = wallet, mint, key, allowed
+        # Guards everything below.
+        self._lock = threading.Lock()
+        self._is_ready = False
+        self._judgement: Judgement | None = None
+        self._error: Exception | None = None
+        self._then: Callable[[], None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that was asked is answered."""
+        with self._lock:
+            return self._is_ready
+
+    def when_ready(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once: at once, or on a thread of the guard's."""
+        with self._lock:
+            if not self._is_ready:
+                self._then = then
+                return
+        then()
+
+    def finish(self, judgement: Judgement | None) -> None:
+        """The last answer came."""
+        self._end(judgement, None)
+
+    def fail(self, error: Exception) -> None:
+        """There will be no judgement."""
+        self._end(None, error)
+
+    def _end(self, judgement: Judgement | None, error: Exception | None) -> None:
+        with self._lock:
+            self._is_ready, self._judgement, self._error = True, judgement, error
+            then = self._then
+        if then is not None:
+            then()
+
+    def judgement(self) -> Judgement | None:
+        """The judgement; raises what ended it."""
+        if self._error is not None:
+            raise self._error
+        return self._judgement
 
 
 class SigningGate:
@@ -59,19 +121,18 @@ class SigningGate:
         self._budgets = budgets
         self._on_refused = on_refused
 
-    def check(
+    def open(
         self,
-        transaction: _Transaction,
+        transaction: Transaction,
         *,
         wallet: str,
         mint: str,
         key: ExitKey | None,
-        request: _Request | None,
+        request: Request | None,
         context: TradeContext | None,
         may_be_allowed: bool,
-        is_dry_run: bool,
-    ) -> CheckedTransaction | None:
-        """The transaction, if it may be signed; None without a guard.
+    ) -> Case:
+        """Begin to judge a transaction; returns at once. ``decide`` ends it once the case ``is_ready``.
 
         Args:
             transaction: as for ``SigningGuard.check``.
@@ -81,25 +142,55 @@ class SigningGate:
             request: as for ``SigningGuard.check``.
             context: what is known of the position.
             may_be_allowed: False beside a live transaction of the exit: a permission is then of no use.
-            is_dry_run: nothing is spent.
 
         Raises:
-            UnsafeTransactionError: it must not be signed; shows every broken rule.
+            UnsafeTransactionError: it is no transaction.
             ConfigurationError: as ``SigningGuard.check``.
         """
         guard = self.guard
         permission = None if key is None else self.refusals.take_permission(key)
+        case = Case(guard, wallet, mint, key, permission if may_be_allowed else None)
         if guard is None:
-            return None
-        allowed = permission if may_be_allowed else None
-        judgement = guard.judge(transaction, wallet=wallet, request=request, context=context)
+            case.finish(None)
+            return case
+        judge = partial(guard.judge, transaction, wallet=wallet, request=request, context=context)
+        judgement = judge(reads_tables=False)
+        if guard.lacks_tables(judgement):
+            guard.run_aside(partial(self._judge_aside, case, guard, judge))
+        else:
+            self._simulate(case, guard, judgement)
+        return case
+
+    def _judge_aside(self, case: Case, guard: SigningGuard, judge: Callable[[], Judgement]) -> None:
+        try:
+            self._simulate(case, guard, judge())
+        except Exception as error:  # noqa: BLE001 - for whoever decides
+            case.fail(error)
+
+    def _simulate(self, case: Case, guard: SigningGuard, judgement: Judgement) -> None:
         # What the user allows, or report mode signs, is simulated all the same.
-        is_open = self.mode == REPORT or not self._broken(judgement, allowed)
+        is_open = self.mode == REPORT or not self._broken(judgement, case.allowed)
         if is_open and guard.needs_simulation(judgement._replace(offences=[])):
-            judgement = guard.simulated(judgement)
+            guard.simulate(judgement, case.finish)
+        else:
+            case.finish(judgement)
+
+    def decide(self, case: Case, *, is_dry_run: bool) -> CheckedTransaction | None:
+        """The transaction, if it may be signed; None without a guard.
+
+        Args:
+            case: one that is ready.
+            is_dry_run: nothing is spent.
+
+        Raises:
+            UnsafeTransactionError: it must not be signed; shows every broken rule.
+        """
+        judgement, guard = case.judgement(), case.guard
+        if guard is None or judgement is None:
+            return None
         spending, exceeded = self._budgets.claim(guard.costs(judgement)) if self._budgets.are_set else (None, [])
         try:
-            would_be_refused = self._decide(self._broken(judgement, allowed, exceeded), judgement)
+            would_be_refused = self._decide(self._broken(judgement, case.allowed, exceeded), judgement)
         except UnsafeTransactionError:
             if spending is not None:
                 self._budgets.release(spending)
@@ -107,7 +198,7 @@ class SigningGate:
         if spending is not None:
             (self._budgets.release if is_dry_run else self._budgets.record)(spending)
         if would_be_refused is not None:
-            self._report(key, wallet, mint, would_be_refused, was_signed=not is_dry_run)
+            self._report(case.key, case.wallet, case.mint, would_be_refused, was_signed=not is_dry_run)
         return judgement.checked
 
     @staticmethod

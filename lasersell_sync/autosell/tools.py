@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -13,7 +13,7 @@ from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
-from lasersell_sync.autosell.signing_gate import SigningGate
+from lasersell_sync.autosell.signing_gate import Case, SigningGate
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
@@ -167,6 +167,7 @@ class Tools:
         report_problem: tell the user what keeps an exit waiting, or went wrong.
         report_refusal: tell the user that an exit waits for a decision.
         terms: what is sold at all.
+        token_accounts: those that are known to be ours, base58.
     """
 
     stream: StreamPort
@@ -184,8 +185,9 @@ class Tools:
     report_problem: Callable[[Exception], None]
     report_refusal: Callable[[Refusal], None]
     terms: SellTerms
+    token_accounts: Container[str] = ()
 
-    def sign(
+    def judge(
         self,
         wallet: str,
         transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
@@ -195,8 +197,8 @@ class Tools:
         key: ExitKey | None = None,
         context: TradeContext | None = None,
         may_be_allowed: bool = False,
-    ) -> Signed | None:
-        """The transaction, guarded and signed; None in a dry run, which only asks the guard.
+    ) -> Case:
+        """Have a transaction judged; returns at once. ``sign`` takes the case once it is ready.
 
         Args:
             wallet: who signs, base58.
@@ -209,15 +211,33 @@ class Tools:
 
         Raises:
             ConfigurationError: no signer is this wallet.
-            UnsafeTransactionError, TxSubmitError: as ``Signer.sign``; nothing was signed.
+            UnsafeTransactionError: it is no transaction.
         """
-        signer = self.signers.get(wallet)
-        if signer is None:
+        if wallet not in self.signers:
             raise ConfigurationError("signers", f"none is the wallet {wallet}")
-        checked = self.gate.check(
+        return self.gate.open(
             transaction, wallet=wallet, mint=mint, key=key, request=request, context=context,
-            may_be_allowed=may_be_allowed, is_dry_run=self.is_dry_run,
+            may_be_allowed=may_be_allowed,
         )  # fmt: skip
+
+    def sign(
+        self,
+        case: Case,
+        transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
+        request: BuildSellTxRequest | None = None,
+    ) -> Signed | None:
+        """The transaction, signed if the guard lets it pass; None in a dry run.
+
+        Args:
+            case: one that is ready.
+            transaction: what it is about.
+            request: what that was asked for with.
+
+        Raises:
+            UnsafeTransactionError, TxSubmitError, ConfigurationError: as ``Signer.sign``; nothing was signed.
+        """
+        signer = self.signers[case.wallet]
+        checked = self.gate.decide(case, is_dry_run=self.is_dry_run)
         if self.is_dry_run:
             return None
         if checked is None:

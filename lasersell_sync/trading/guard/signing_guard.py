@@ -303,21 +303,39 @@ class SigningGuard:
         wallet: str,
         request: Request | None = None,
         context: TradeContext | None = None,
+        reads_tables: bool = True,
     ) -> Judgement:
         """As ``check``, but without a simulation, and it returns the offences instead of raising them.
+
+        Args:
+            transaction: as for ``check``.
+            wallet: as for ``check``.
+            request: as for ``check``.
+            context: as for ``check``.
+            reads_tables: False: nodes are not asked for look-up tables (see ``lacks_tables``).
 
         Raises:
             UnsafeTransactionError: ``encoding``, or a signal that cannot be read: there is nothing to judge.
             ConfigurationError: as ``check``.
         """
         text, source = _parts(transaction, request)
-        raw, layout, decoded = self._decode(text)
+        raw, layout, decoded = self._decode(text, reads_tables=reads_tables)
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
         offences = [(rule, offence) for rule in RULES for offence in rule.offences(decoded, trade, limits)]
         if not offences and self._simulating is None and _is_to_simulate(decoded, limits):
             offences = without_nodes()
         return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)
+
+    def lacks_tables(self, judgement: Judgement) -> bool:
+        """Whether the nodes may know look-up tables that the judgement went without."""
+        decoded = judgement.decoded
+        return self._nodes is not None and (bool(decoded.unknown_tables) or decoded.has_gaps)
+
+    def run_aside(self, work: Callable[[], None]) -> None:
+        """Runs what blocks on a node, such as ``judge``, on a thread of the guard's; one with nodes only."""
+        assert self._simulating is not None
+        self._simulating.run_aside(work)
 
     # ── simulation ──
 
@@ -381,6 +399,16 @@ class SigningGuard:
         return None if self._simulating is None else self._simulating.known_lamports(require_address("wallet", wallet))
 
     @property
+    def max_unsimulated_lamports(self) -> int:
+        """What a wallet may hold for a sale that no node has simulated."""
+        return self._options.max_unsimulated_lamports
+
+    @property
+    def wants_nodes(self) -> bool:
+        """Whether it has to have transactions simulated, and knows no node."""
+        return self._options.opaque is OpaqueMode.SIMULATE and self._simulating is None
+
+    @property
     def caps_purchases(self) -> bool:
         """Whether it was told what a purchase that the server asks for may cost."""
         return self._options.max_buy_lamports is not None or self._options.max_buy_usd1_units is not None
@@ -439,7 +467,7 @@ class SigningGuard:
             return judgement._replace(offences=without_nodes())
         return self._simulated(judgement, self._start_simulation(judgement, hears_all=True).wait())
 
-    def _decode(self, text: str) -> tuple[bytes, Layout, Decoded]:
+    def _decode(self, text: str, *, reads_tables: bool = True) -> tuple[bytes, Layout, Decoded]:
         """Raises UnsafeTransactionError: not exactly one transaction."""
         try:
             raw = decode_base64(text, UNSIGNED)
@@ -452,7 +480,7 @@ class SigningGuard:
             raise UnsafeTransactionError(ENCODING[0], problem, remedy=_NEW_ONE)
         limits = self._limits
         decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
-        if self._nodes is not None and (decoded.unknown_tables or decoded.has_gaps):
+        if reads_tables and self._nodes is not None and (decoded.unknown_tables or decoded.has_gaps):
             problems = self._tables.read(self._nodes, lookup_counts(parsed))
             decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
             decoded.table_problems = problems

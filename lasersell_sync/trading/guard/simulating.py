@@ -73,6 +73,10 @@ class Simulating:
         self._max_unsimulated_lamports = max_unsimulated_lamports
         self._funds = WalletFunds()
 
+    def run_aside(self, work: Callable[[], None]) -> None:
+        """Run what blocks on a thread of the first node."""
+        self._simulators.peers[0].submit(work)
+
     def close(self) -> None:
         """Ends idle threads."""
         self._simulators.close()
