@@ -74,7 +74,9 @@ def _turn(work: Callable[[], None]) -> list[float]:
 def _node(result: Any) -> Iterator[str]:
     """A node in another process that has one answer ready."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, json.dumps(result)), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(theirs, json.dumps(result)), daemon=True
+    )
     process.start()
     try:
         yield f"http://127.0.0.1:{ours.recv()}"
