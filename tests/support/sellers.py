@@ -65,7 +65,11 @@ class Trader:
         )
 
     def configure(self, **terms: Any) -> ls.StreamConfigure:
-        more = {name: terms.pop(name) for name in ("watch_wallets", "mirror_config", "send_mode") if name in terms}
+        more = {
+            name: terms.pop(name)
+            for name in ("watch_wallets", "mirror_config", "send_mode", "tip_lamports")
+            if name in terms
+        }
         strategy = ls.StrategyConfig(**{"target_profit_pct": 0.0, "stop_loss_pct": 0.0, **terms})
         return ls.StreamConfigure([self.wallet], strategy, deadline_timeout_sec=86_400, **more)
 
