@@ -95,7 +95,7 @@ def test_router_autosell_theft_waits_in_refused_and_is_sold_when_it_is_over(tmp_
             with trader.seller(session, guard=ls.SigningGuard(**PATIENT)) as seller:
                 seller.on_refused(lambda refusal: was_refused.set())
                 buy(trader, mint, "rpc", guard)
-                sandbox.wait_for(lambda: sandbox.positions(), PATIENCE_S)
+                sandbox.wait_for(sandbox.positions, PATIENCE_S)
                 landed = len(sandbox.transactions())
                 sandbox.faults.router("some_lamports")
                 trader.exit_positions()
@@ -120,7 +120,7 @@ def test_router_autosell_failing_simulation_is_asked_for_anew_with_more_slippage
             asked: list[Any] = []
             with trader.seller(session, guard=ls.SigningGuard(**PATIENT)):
                 buy(trader, mint, "rpc", guard)
-                sandbox.wait_for(lambda: sandbox.positions(), PATIENCE_S)
+                sandbox.wait_for(sandbox.positions, PATIENCE_S)
                 sandbox.faults.router("fails")
                 trader.exit_positions()
 
