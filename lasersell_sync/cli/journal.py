@@ -105,8 +105,8 @@ def _buy_object(buy: BuyRecord) -> dict[str, Any]:
 
 def _show_exits(records: list[ExitRecord]) -> None:
     table = Table(box=None, header_style="bold")
-    for title in ("exit", "began", "wallet", "token", "part", "tokens", "reason", "state", "outcome", "sent"):
-        table.add_column(title, justify="right" if title in ("exit", "tokens", "sent") else "left")
+    for title in ("exit", "began", "wallet", "token", "part", "atomic tokens", "reason", "state", "outcome", "sent"):
+        table.add_column(title, justify="right" if title in ("exit", "atomic tokens", "sent") else "left")
     for record in records:
         key = record.key
         table.add_row(
@@ -132,7 +132,7 @@ def _show_buys(buys: list[BuyRecord]) -> None:
 
 def _show_story(record: ExitRecord, steps: list[Step]) -> None:
     outcome = record.state if record.outcome is None else record.outcome.value
-    _print(f"exit {record.id}: {record.key}, {record.tokens:,} tokens of {record.key.mint}: {outcome}")
+    _print(f"exit {record.id}: {record.key}, {record.tokens:,} atomic tokens of {record.key.mint}: {outcome}")
     for step in steps:
         _print(f"{_time(step.at_ms)}  {step.step:<10} {step.detail}".rstrip())
 
