@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -168,12 +168,31 @@ class SeededAccount:
     lamports: int
 
 
+class ComputeBudget(NamedTuple):
+    """What a transaction pays and may use; None: it does not say.
+
+    Attributes:
+        program: the Compute Budget program, where instructions of it say so; None in version 1.
+        priority_fee_lamports: in total.
+        unit_limit: compute units.
+        heap_bytes: of the programs' heap.
+        loaded_bytes: of all accounts together.
+    """
+
+    program: bytes | None
+    priority_fee_lamports: int
+    unit_limit: int | None
+    heap_bytes: int | None
+    loaded_bytes: int | None
+
+
 class Decoded:
     """A whole transaction.
 
     Attributes:
         fee_payer: the first signer.
         blockhash: how long the transaction is good depends on it.
+        budget: what it pays and may use, once a rule has worked it out.
         config: the limits of a version 1 transaction; None in other versions, which set them by instructions.
         signers: how many must sign.
         keys: all accounts; None for those in tables that are not known.
@@ -190,15 +209,16 @@ class Decoded:
     """
 
     __slots__ = (
-        "_brought", "_header", "_static_keys", "_written_in_tables", "blockhash", "by_kind", "config", "fee_payer",
-        "has_gaps", "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps", "table_problems",
-        "unknown_tables", "unlisted",
+        "_brought", "_header", "_static_keys", "_written_in_tables", "blockhash", "budget", "by_kind", "config",
+        "fee_payer", "has_gaps", "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps",
+        "table_problems", "unknown_tables", "unlisted",
     )  # fmt: skip
 
     def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:
         self.keys = keys
         self.blockhash = blockhash
         self.config = config
+        self.budget: ComputeBudget | None = None
         self.fee_payer = keys[0]
         self.signers = signers
         #: Asked only of a transaction with an opaque instruction: solders copies on the way out.

@@ -97,33 +97,32 @@ def expected_trade(signer: bytes, source: Signal | Request | None, context: Trad
         ConfigurationError: it names something that is not an address, or is none of the three.
         ValueError: a signal names something that is not an address.
     """
-    expected = _from_source(signer, source)
     announcement = None if context is None else context.announcement
     place = None if announcement is None else announcement.market_context
-    if place is None and not isinstance(source, BuildBuyTxRequest) and source is not None:
+    if place is None and isinstance(source, (ExitSignalWithTx, MirrorBuySignal, BuildSellTxRequest)):
         place = source.market_context
-    if place is not None:
-        expected = expected._replace(market=announced_market(place))
+    expected = _from_source(signer, source, None if place is None else announced_market(place))
     return expected if context is None else _with_context(expected, source, context)
 
 
-def _from_source(signer: bytes, source: Signal | Request | None) -> Expected:
+def _from_source(signer: bytes, source: Signal | Request | None, market: AnnouncedMarket | None) -> Expected:
     if source is None:
-        return Expected(signer)
+        return Expected(signer, market=market)
     if isinstance(source, ExitSignalWithTx):
         account = source.token_account
         return Expected(
             signer, from_text(source.wallet_pubkey), SELL, from_text(source.mint),
             token_account=None if account is None else from_text(account),
-            max_tokens=source.position_tokens if source.sell_tokens is None else source.sell_tokens,
+            max_tokens=source.position_tokens if source.sell_tokens is None else source.sell_tokens, market=market,
         )  # fmt: skip
     if isinstance(source, MirrorBuySignal):
         return Expected(
             signer, from_text(source.user_wallet), BUY, from_text(source.mint),
             currency=source.input, max_spend=_with_slippage(source.amount_quote_units, source.slippage_bps),
+            market=market,
         )  # fmt: skip
     if isinstance(source, (BuildSellTxRequest, BuildBuyTxRequest)):
-        return _requested(signer, source)
+        return _requested(signer, source)._replace(market=market)
     raise ConfigurationError(
         "request", f"a {type(source).__name__} is neither a BuildSellTxRequest nor a BuildBuyTxRequest"
     )

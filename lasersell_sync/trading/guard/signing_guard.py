@@ -7,7 +7,7 @@ import functools
 import os
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import attrs
 
@@ -44,6 +44,8 @@ from lasersell_sync.trading.wire_tx import (
 
 __all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
+#: Taken apart once, because a sale waits.
+_CHECKS: Final = tuple((rule, rule.offences) for rule in RULES)
 _NEW_ONE = "ask for a new transaction, or pass the server's text unchanged"
 
 
@@ -322,7 +324,7 @@ class SigningGuard:
         raw, layout, decoded = self._decode(text, reads_tables=reads_tables)
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
-        offences = [(rule, offence) for rule in RULES for offence in rule.offences(decoded, trade, limits)]
+        offences = [(rule, offence) for rule, find in _CHECKS for offence in find(decoded, trade, limits)]
         if not offences and self._simulating is None and _is_to_simulate(decoded, limits):
             offences = without_nodes()
         return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)

@@ -37,7 +37,8 @@ def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
 @rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
 def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("associated_token.create", ()):
-        yield from _associated_account(item, trade, limits)
+        if not _is_our_plain_account(item, trade, limits):
+            yield from _associated_account(item, trade, limits)
     for item in tx.by_kind.get("token.initialize_account", ()):
         if _owner_of_initialized(item) != trade.signer:
             yield Offence(
@@ -51,9 +52,22 @@ def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[
             )
 
 
+def _is_our_plain_account(item: Instruction, trade: Expected, limits: Limits) -> bool:
+    """Whether nothing is wrong with it: the usual case, which a sale pays for."""
+    payer, account, owner, mint, system, program = map(item.keys.__getitem__, item.places[:6])
+    return (
+        payer == owner == trade.signer
+        and system == SYSTEM_PROGRAM
+        and mint is not None
+        and program is not None
+        and program in limits.known.token_programs_of(mint)
+        and token_account(trade.signer, mint, program) == account
+    )
+
+
 def _associated_account(item: Instruction, trade: Expected, limits: Limits) -> Iterator[Offence]:
     """Paid by us and ours, or the partner's for a currency; and made by the programs that make such accounts."""
-    payer, account, owner, mint, system, token_program = item.accounts[:6]
+    payer, account, owner, mint, system, token_program = map(item.keys.__getitem__, item.places[:6])
     is_partners = is_partner(owner, trade, limits) and mint in limits.known.currencies
     for party, is_right in ((payer, payer == trade.signer), (owner, owner == trade.signer or is_partners)):
         if not is_right:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
-from lasersell_sync.trading.guard.decoded import Decoded, Instruction
+from lasersell_sync.trading.guard.decoded import ComputeBudget, Decoded, Instruction
 from lasersell_sync.trading.guard.expected import SELL, Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
@@ -25,26 +25,14 @@ _HEAP_BYTES = range(32 * 1024, 256 * 1024 + 1, 1024)
 _PERCENT = 100
 
 
-class ComputeBudget(NamedTuple):
-    """What a transaction pays and may use; None: it does not say.
-
-    Attributes:
-        program: the Compute Budget program, where instructions of it say so; None in version 1.
-        priority_fee_lamports: in total.
-        unit_limit: compute units.
-        heap_bytes: of the programs' heap.
-        loaded_bytes: of all accounts together.
-    """
-
-    program: bytes | None
-    priority_fee_lamports: int
-    unit_limit: int | None
-    heap_bytes: int | None
-    loaded_bytes: int | None
-
-
 def compute_budget(tx: Decoded) -> ComputeBudget:
     """By the header of version 1, which ignores instructions, or by the instructions of the older versions."""
+    if tx.budget is None:  # several rules ask, and a sale waits
+        tx.budget = _compute_budget(tx)
+    return tx.budget
+
+
+def _compute_budget(tx: Decoded) -> ComputeBudget:
     if tx.config is not None:
         fee, units, loaded_bytes, heap_bytes = tx.config
         return ComputeBudget(None, fee or 0, units or 0, heap_bytes, loaded_bytes)
@@ -95,7 +83,7 @@ def _share_of_proceeds(tx: Decoded, trade: Expected, limits: Limits) -> int:
 
 
 @rule("compute_budget", "the limits that it sets let the trade run")
-def _compute_budget(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
+def _limits_of_budget(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
     budget = compute_budget(tx)
     if budget.unit_limit is not None and budget.unit_limit < _LEAST_UNITS:
         yield Offence(f"{budget.unit_limit} compute units are too few for any trade", budget.program)
@@ -117,4 +105,4 @@ def network_fee_lamports(tx: Decoded) -> int:
     return _SIGNATURE_LAMPORTS * tx.signers + compute_budget(tx).priority_fee_lamports
 
 
-FEE_RULES = (_priority_fee, _compute_budget, _blockhash)
+FEE_RULES = (_priority_fee, _limits_of_budget, _blockhash)

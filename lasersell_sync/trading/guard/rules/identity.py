@@ -38,8 +38,10 @@ def _announced(_: Decoded, trade: Expected, __: Limits) -> Iterator[Offence]:
 @rule("never_sell", "it does not sell what is never to be sold")
 def _never_sell(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     listed = limits.never_sell if trade.context.never_sell is None else trade.context.never_sell
-    named = [trade.mint] if trade.side == SELL else []
-    sold = dict.fromkeys([*named, *(swap.paid_mint for swap in tx.swaps if not swap.is_purchase)])
+    sold = [trade.mint] if trade.side == SELL else []
+    for swap in tx.swaps:
+        if not swap.is_purchase and swap.paid_mint not in sold:
+            sold.append(swap.paid_mint)
     for mint in sold:
         if mint in listed:
             yield Offence(

@@ -40,10 +40,11 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]
         sums["own"] += created.lamports
         last["own"] = created.address
     creations = len(tx.by_kind.get("associated_token.create", ()))
-    # What a market takes as lamports need not be wrapped first.
-    wrapped = sum(swap.most_in for swap in tx.swaps if not swap.pays_lamports and swap.is_purchase)
-    spent = min(tx.spending.get("SOL", 0), wrapped) + _opaque_budget(tx, trade, limits)
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - spent
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - _opaque_budget(tx, trade, limits)
+    if tx.spending:
+        # What a market takes as lamports need not be wrapped first.
+        wrapped = sum(swap.most_in for swap in tx.swaps if not swap.pays_lamports and swap.is_purchase)
+        sums["own"] -= min(tx.spending.get("SOL", 0), wrapped)
     for bucket, most in limits.max_lamports.items():
         cap = _tip_cap(trade, limits) if bucket == "tip" else most
         if sums[bucket] > cap:
