@@ -50,8 +50,8 @@ logger = _log.logger("trading")
 #: Far above any answer of these services (PROTOCOL.md §7, §9), far below what hurts.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-#: Threads that keep a connection each; more threads work too, their connections are closed after use.
-_KEPT_CONNECTIONS = 8
+#: Connections that are kept to one origin, as many as a sender may use; more work too, and are closed after use.
+_KEPT_CONNECTIONS = 256
 _WARM_S = 2.0
 #: 100 and 102 may be repeated while a server works; one that sends more of them answers nothing.
 _MOST_INTERIM_ANSWERS = 64

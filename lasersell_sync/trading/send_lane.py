@@ -37,10 +37,6 @@ NOT_TAKEN_CODES: Final = frozenset(
         -32015,  # UnsupportedTransactionVersion
     }
 )
-#: A target that owes an answer for longer than this is not waited for by a caller that has something to sell.
-_HANGS_AFTER_S: Final = 1.0
-#: Of one target at once; more wait. A target that hangs holds one each for ``send_timeout_s``.
-_THREADS: Final = 8
 #: Copies of all transactions fail alike while a target is down: one warning in so many seconds says it.
 _WARNS_AGAIN_AFTER_S: Final = 30.0
 _BROKEN_CONNECTION = {"request_send", "response_read"}
@@ -54,6 +50,7 @@ class SendLane:
         target: where it is.
         pending: what it sends, and where its answers go.
         send_timeout_s: seconds for one copy, a second attempt after a broken connection included.
+        connections: copies on their way at once; more wait. A target that hangs holds each for ``send_timeout_s``.
 
     Threads: any. Its own are named ``lasersell-send-<number>_…`` and start with the first copy that is handed over.
     """
@@ -65,6 +62,7 @@ class SendLane:
         pending: PendingTxs,
         *,
         send_timeout_s: float,
+        connections: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.number = number
@@ -74,10 +72,10 @@ class SendLane:
         self._send_timeout_s = send_timeout_s
         self._clock = clock
         self._options = {"encoding": "base64", "skipPreflight": True, **target.send_options}
-        self._executor = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix=f"lasersell-send-{number}")
+        self._executor = concurrent.futures.ThreadPoolExecutor(
+            connections, thread_name_prefix=f"lasersell-send-{number}"
+        )
         self._futures: set[concurrent.futures.Future[None]] = set()
-        #: When each copy that has no answer yet was begun, by its thread.
-        self._begun: dict[int, float] = {}
         #: Monotonic seconds.
         self.last_used_at = 0.0
         #: Why a copy was not taken, when that was warned of last, and when that was.
@@ -107,12 +105,6 @@ class SendLane:
             log.warning("%s: sending %s failed with %s", self._client.label, tracked.signature, type(error).__name__)
         finally:
             self._pending.answered(tracked, self.number, answer, problem)
-
-    @property
-    def is_hanging(self) -> bool:
-        """Whether an answer is overdue: the next copy is better left to a thread of this lane."""
-        begun = list(self._begun.values())
-        return bool(begun) and self._clock() - min(begun) > _HANGS_AFTER_S
 
     def hand_over(self, tracked: TrackedTx) -> None:
         """One copy, on a thread of this lane."""
@@ -163,16 +155,13 @@ class SendLane:
         return Answer.UNCERTAIN, f"{self._client.label}: the answer {what}"
 
     def _call(self, tx_b64: str, budget: TimeBudget) -> Any:
-        thread = threading.get_ident()
-        self._begun[thread] = self.last_used_at = self._clock()
+        self.last_used_at = self._clock()
         params = [tx_b64, self._options]
         try:
             return self._client.call("sendTransaction", params, budget=budget, secrets=(tx_b64,))
         except ConcurrencyError as error:
             # Somebody closed the process's connections in this moment: as good as a broken one.
             raise TxSubmitError("request_send", error.problem, target=self._client.label) from error
-        finally:
-            self._begun.pop(thread, None)
 
     # ── connections ──
 

@@ -43,13 +43,15 @@ __all__ = ["PendingTx", "TxSender"]
 log = _log.logger("trading")
 
 _WARM_S = 5.0
+#: To one target.
+MAX_CONNECTIONS = 256
 
 
 class TxSender:
     """Sends signed transactions to one or several targets, and follows each until it is settled.
 
-    - The first target (that does not hang) gets its copy on the caller's own thread, the others theirs at the same
-      moment from threads of their own; all get the same bytes, which the signature deduplicates.
+    - All targets get their copies at the same moment, on threads of their own; all get the same bytes, which the
+      signature deduplicates. A target that hangs holds up nothing but itself.
     - The same bytes go to every target again every ``rebroadcast_s`` until the transaction is settled.
     - The nodes are asked every ``poll_s`` for all transactions at once; each node on a thread of its own.
     - The outcome is ``CONFIRMED`` or ``FAILED_ONCHAIN`` when a node says so at commitment ``confirmed``; ``EXPIRED``
@@ -61,12 +63,14 @@ class TxSender:
     All nodes must belong to the cluster that the targets send to.
 
     Args:
-        targets: where transactions go; the first is served first.
+        targets: where transactions go.
         rpcs: the nodes that are asked what became of transactions: ``SendTargetRpc``, or URLs; default: those of the
             targets that are nodes. Two from different providers are better than one.
         rebroadcast_s: seconds between two copies to one target.
         poll_s: seconds between two rounds of questions to one node; up to 2 s while it fails.
-        send_timeout_s: seconds that one copy may take, and a caller may have to wait; host name look-ups come on top.
+        send_timeout_s: seconds that one copy may take; host name look-ups come on top.
+        connections: copies on their way to one target at once, 1 to 256; more wait. N exits over c connections take the
+            target's answer time ceil(N / c) - 1 times. Public nodes limit connections per address.
         keep_warm_s: a connection that was not used for so many seconds is used once, from the first ``warm``,
             ``submit`` or ``track`` on, so that the next sale does not begin with a handshake; None: never.
 
@@ -76,7 +80,7 @@ class TxSender:
 
     Threads: every method from any. Its own: ``lasersell-confirm`` (when copies are due, and keeping warm),
     ``lasersell-confirm-1`` and so on (one for each node), ``lasersell-confirm-calls`` (``on_settled``),
-    ``lasersell-send-0_0`` and so on (copies, up to 8 for each target). They end with ``close``.
+    ``lasersell-send-0_0`` and so on (copies, up to ``connections`` for each target). They end with ``close``.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class TxSender:
         rebroadcast_s: float = 2.0,
         poll_s: float = 0.4,
         send_timeout_s: float = 5.0,
+        connections: int = 16,
         keep_warm_s: float | None = 30.0,
     ) -> None:
         refuse_late_patching()
@@ -108,7 +113,9 @@ class TxSender:
         )
         send_timeout_s = _seconds("send_timeout_s", send_timeout_s)
         self._lanes = [
-            SendLane(number, target, self._pending, send_timeout_s=send_timeout_s)
+            SendLane(
+                number, target, self._pending, send_timeout_s=send_timeout_s, connections=_connections(connections)
+            )
             for number, target in enumerate(self._targets)
         ]
         self._pollers = [
@@ -173,11 +180,9 @@ class TxSender:
     ) -> PendingTx:
         """Sends a signed transaction to all targets, and has it followed until it is settled.
 
-        It returns when the first target has answered, or after ``send_timeout_s``; whatever that answer was, the
-        transaction is followed. A target that already owes an answer for a second is not waited for: the next one is,
-        or none. One that is under way already (the same signature) is not sent anew by this: it is one
-        and the same ``PendingTx``. So is one that was settled lately, unless it was ``REJECTED``, which says something
-        about the copies that this sender sent, and is worth another try.
+        It returns at once and waits for no target. One that is under way already (the same signature) is not sent anew
+        by this: it is one and the same ``PendingTx``. So is one that was settled lately, unless it was ``REJECTED``,
+        which says something about the copies that this sender sent, and is worth another try.
 
         Args:
             signed_tx_b64: standard base64, as ``sign_unsigned_tx_b64`` and ``encode_signed_tx`` return it.
@@ -196,7 +201,7 @@ class TxSender:
             ConcurrencyError: closed.
             ForkedProcessError: in a forked child.
 
-        Threads: any; the first target's copy is sent on the calling one.
+        Threads: any; copies are sent on threads of the targets.
         """
         self._guard.check()
         signed = read_signed_tx(signed_tx_b64)
@@ -214,19 +219,11 @@ class TxSender:
             ),
         )
         if is_to_send:
-            own = self._lane_of_the_caller()
             for lane in self._lanes:
-                if lane is not own:
-                    lane.hand_over(tracked)
+                lane.hand_over(tracked)
             self._start()
-            if own is not None:
-                own.send(tracked)
             self._warn_of_small_tips(signed)
         return tracked.view
-
-    def _lane_of_the_caller(self) -> SendLane | None:
-        """Where the caller sends a copy himself: the first target that does not hang; None: all of them do."""
-        return next((lane for lane in self._lanes if not lane.is_hanging), None)
 
     def track(
         self,
@@ -497,6 +494,12 @@ def _nodes(
             )
         return nodes
     return list(rpc_targets("rpcs", rpcs))
+
+
+def _connections(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CONNECTIONS:
+        raise ConfigurationError("connections", f"a whole number from 1 to {MAX_CONNECTIONS} is needed")
+    return value
 
 
 def _seconds(field: str, value: object) -> float:

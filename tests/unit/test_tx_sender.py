@@ -28,7 +28,6 @@ from lasersell_sync.trading import (
     TxSender,
     close_rpc_connections,
 )
-from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS
 from lasersell_sync.trading.send_lane import NOT_TAKEN_CODES
 from lasersell_sync.trading.slot_time import SlotTime
@@ -106,6 +105,7 @@ def test_a_transaction_is_confirmed(node: SolanaNode, make_sender: Any) -> None:
     """Sent once, accepted, found at commitment confirmed."""
     tx = SignedTransfer()
     pending = make_sender(node).submit(tx.b64)
+    until(lambda: pending.result(0).accepted_by == "rpc")
     assert node.sent == [tx.b64]
     assert pending.signature == tx.signature
     assert not pending.done()
@@ -465,6 +465,7 @@ def test_a_refusal_after_a_time_out_is_not_one_of_all_copies(make_node: Any, mak
     node.say["sendTransaction"] = node.hang
     sender = make_sender(node, send_timeout_s=0.1, rebroadcast_s=0.15)
     pending = sender.submit(tx.b64)
+    until(lambda: node.sent)
     node.say["sendTransaction"] = fails(-32602)
     until(lambda: len(node.sent) >= 3)
     rounds(node)
@@ -485,72 +486,48 @@ def test_a_rejected_one_may_be_tried_again(node: SolanaNode, make_sender: Any) -
 # ── targets ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_first_copy_leaves_on_the_callers_thread(make_node: Any, make_sender: Any, monkeypatch: Any) -> None:
-    """And the others were handed to threads of theirs before."""
-    nodes, by = [make_node() for _ in range(3)], {}
-    real = RpcClient.call
-
-    def call(self: RpcClient, method: str, *args: Any, **options: Any) -> Any:
-        if method == "sendTransaction":
-            by[self._endpoint.origin] = threading.current_thread().name
-        return real(self, method, *args, **options)
-
-    monkeypatch.setattr(RpcClient, "call", call)
-    sender = make_sender(*nodes)
-    sender.submit(SignedTransfer().b64)
-    until(lambda: len(by) == 3)
-    names = [by[node.url] for node in nodes]
-    assert names[0] == threading.current_thread().name
-    assert all(name.startswith("lasersell-send-") for name in names[1:])
-
-
-def test_a_hanging_target_delays_nobody_else(make_node: Any, make_sender: Any) -> None:
-    """All get the same bytes at once; the caller waits for its own one only."""
-    first, second, third, tx = make_node(), make_node(), make_node(), SignedTransfer()
-    second.say["sendTransaction"] = second.hang
-    sender = make_sender(first, second, third, send_timeout_s=PATIENCE_S)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_submit_one_of_three_targets_hangs_forty_copies_reach_the_others(
+    place: int, make_node: Any, make_sender: Any
+) -> None:
+    """Nobody waits for it: neither the caller nor the copies to the other targets."""
+    nodes, txs = [make_node() for _ in range(3)], [SignedTransfer(number) for number in range(1, 41)]
+    nodes[place].say["sendTransaction"] = nodes[place].hang
+    sender = make_sender(*nodes, send_timeout_s=PATIENCE_S)
     began = time.monotonic()
-    pending = sender.submit(tx.b64)
+    for tx in txs:
+        sender.submit(tx.b64)
     assert time.monotonic() - began < PATIENCE_S / 2
-    until(lambda: [node.sent for node in (first, second, third)] == [[tx.b64]] * 3)
-    first.land(tx.signature)
-    assert outcome(pending) is CONFIRMED
+    wanted = {tx.b64 for tx in txs}
+    for node in nodes[:place] + nodes[place + 1 :]:
+        until(lambda node=node: set(node.sent) == wanted)
+    until(lambda: len(nodes[place].sent) == 16)  # as many as it has connections
 
 
-def test_the_next_caller_does_not_wait_for_a_target_that_hangs(make_node: Any, make_sender: Any) -> None:
-    """The first sale found out; the second one is sent by way of the other target, without waiting for the first."""
-    hanging, fine = make_node(), make_node()
-    hanging.say["sendTransaction"] = hanging.hang
-    sender = make_sender(hanging, fine, send_timeout_s=PATIENCE_S)
-    first, second = SignedTransfer(1), SignedTransfer(2)
-    waits = threading.Thread(target=sender.submit, args=(first.b64,))
-    waits.start()
-    until(lambda: sender._lanes[0].is_hanging)
-    sender.submit(second.b64)
-    assert waits.is_alive(), "whoever came first still waits"
-    assert second.b64 in fine.sent
-    until(lambda: second.b64 in hanging.sent)
-    hanging.let_go.set()
-    waits.join(PATIENCE_S)
-    until(lambda: not sender._lanes[0].is_hanging)
-
-
-def test_a_caller_waits_for_a_hanging_target_no_longer_than_it_said(make_node: Any, make_sender: Any) -> None:
-    """All targets hang; it is followed all the same, and has landed meanwhile."""
+def test_submit_all_targets_hang_the_landing_is_found(make_node: Any, make_sender: Any) -> None:
     targets, node, tx = [make_node() for _ in range(3)], make_node(), SignedTransfer()
     for target in targets:
         target.say["sendTransaction"] = target.hang
     node.land(tx.signature)
-    told: list[float] = []
-    sender = make_sender(*targets, rpcs=[node], send_timeout_s=1.0)
-    began = time.monotonic()
-    pending = sender.submit(tx.b64, on_settled=lambda _: told.append(time.monotonic() - began))
-    returned = time.monotonic() - began
-    assert 0.9 < returned < 5
+    told = threading.Event()
+    sender = make_sender(*targets, rpcs=[node], send_timeout_s=PATIENCE_S)
+    pending = sender.submit(tx.b64, on_settled=lambda _: told.set())
     assert outcome(pending) is CONFIRMED
-    until(lambda: told)
-    assert told[0] < returned, "whoever asked to be told did not wait for the hanging target"
-    assert [target.sent[0] for target in targets] == [tx.b64] * 3
+    assert told.wait(PATIENCE_S)
+    until(lambda: [target.sent for target in targets] == [[tx.b64]] * 3)
+
+
+def test_connections_bound_the_copies_on_their_way_to_one_target(make_node: Any, make_sender: Any) -> None:
+    hanging, fine = make_node(), make_node()
+    hanging.say["sendTransaction"] = hanging.hang
+    sender = make_sender(hanging, fine, send_timeout_s=PATIENCE_S, connections=2)
+    txs = [SignedTransfer(number) for number in range(1, 9)]
+    for tx in txs:
+        sender.submit(tx.b64)
+    until(lambda: len(fine.sent) == 8)
+    until(lambda: len(hanging.sent) == 2)
+    hanging.let_go.set()
+    until(lambda: len(hanging.sent) >= 8)
 
 
 def test_the_first_to_accept_is_remembered(make_node: Any, make_sender: Any) -> None:
@@ -573,8 +550,8 @@ def test_a_kept_connection_that_broke_costs_no_rebroadcast(node: SolanaNode, mak
     node.say["sendTransaction"] = lambda params: next(answers, None) or node._sendTransaction(params)
     tx = SignedTransfer()
     pending = sender.submit(tx.b64)
+    until(lambda: pending.result(0).accepted_by == "rpc")
     assert node.sent == [tx.b64] * 2
-    assert pending.result(0).accepted_by == "rpc"
 
 
 def test_a_refusal_of_the_second_copy_says_nothing_of_the_first(node: SolanaNode, make_sender: Any) -> None:
@@ -589,7 +566,7 @@ def test_a_refusal_of_the_second_copy_says_nothing_of_the_first(node: SolanaNode
 
     node.say["sendTransaction"] = say
     pending = make_sender(node).submit(SignedTransfer().b64)
-    assert len(node.sent) == 2
+    until(lambda: len(node.sent) == 2)
     rounds(node)
     assert pending.result(0).outcome is UNKNOWN
 
@@ -670,10 +647,10 @@ def test_a_target_that_still_hangs_gets_no_further_copy(make_node: Any, make_sen
 
 
 def test_what_settled_while_it_waited_for_a_thread_is_not_sent(make_node: Any, make_sender: Any) -> None:
-    """A target that hangs holds eight threads; copies queue behind them and are dropped."""
+    """A target that hangs holds all its connections; copies queue behind them and are dropped."""
     fine, hanging = make_node(), make_node()
     hanging.say["sendTransaction"] = hanging.hang
-    sender = make_sender(fine, hanging, send_timeout_s=PATIENCE_S)
+    sender = make_sender(fine, hanging, send_timeout_s=PATIENCE_S, connections=8)
     txs = [SignedTransfer(number) for number in range(1, 13)]
     pending = [sender.submit(tx.b64) for tx in txs]
     until(lambda: len(hanging.sent) == 8)
@@ -745,7 +722,7 @@ def test_a_tracked_one_is_never_rejected(node: SolanaNode, make_sender: Any) -> 
     sender = make_sender(node)
     pending = sender.track(tx.signature, blockhash=tx.blockhash)
     assert sender.submit(tx.b64) is pending
-    assert node.sent == [tx.b64]
+    until(lambda: node.sent == [tx.b64])
     rounds(node)
     assert pending.result(0).outcome is UNKNOWN
 
@@ -1149,6 +1126,9 @@ def test_an_amount_that_nobody_tells_is_an_error(make_node: Any, make_sender: An
         (["https://rpc.example"], {}, "targets"),
         (None, {}, "targets"),
         ([SendTargetHeliusSender()], {}, "rpcs"),
+        ([SendTargetRpc("http://127.0.0.1:1")], {"connections": 0}, "connections"),
+        ([SendTargetRpc("http://127.0.0.1:1")], {"connections": 257}, "connections"),
+        ([SendTargetRpc("http://127.0.0.1:1")], {"connections": True}, "connections"),
         ([SendTargetHeliusSender(), SendTargetAstralane(api_key="key-of-a-trader")], {}, "rpcs"),
         ([SendTargetRpc()], {"rpcs": []}, "rpcs"),
         ([SendTargetRpc()], {"rpcs": [SendTargetHeliusSender()]}, "rpcs[0]"),
