@@ -201,6 +201,9 @@ class Serving:
         """Reading stops, for the consumer takes nothing, or goes on."""
         self._was_reading = reading
         self._reader.sink.consumer.note_reading(reading=reading)
+        if reading:
+            # The announcements may still wait in the socket.
+            self._writer.restart_announcements()
         if not reading:
             self._unread.begin()
         elif self._unread.problem is not None:
@@ -212,7 +215,8 @@ class Serving:
         if not self._live:
             dues.append(self._hello_budget.remaining_s())
         else:
-            dues.append(self._writer.announcements_due_in_s())
+            if reading:
+                dues.append(self._writer.announcements_due_in_s())
             dues.append(self._keepalive.due_in_s() if reading else self._judge_unread())
         return min((due for due in dues if due is not None), default=None)
 
@@ -244,7 +248,7 @@ class Serving:
                     f"no hello_ok within {self._options.connect_timeout_s:g} s of connecting: is this a stream server?"
                 )
             return
-        if self._writer.announcements_due_in_s() == 0.0:
+        if self._was_reading and self._writer.announcements_due_in_s() == 0.0:
             self._writer.end_announcements()
         if self._writer.awaits_exits:
             self._writer.settle(self._counters.last_received)

@@ -199,6 +199,12 @@ class FrameWriter:
         due_at = self._announced_at
         return None if due_at is None else max(0.0, due_at - self._clock())
 
+    def restart_announcements(self) -> None:
+        """Nothing was read for a while: the time for announcements, if it is not over, begins again."""
+        with self._lock:
+            if self._announced_at is not None:
+                self._announced_at = self._clock() + self._announcements_s
+
     def end_announcements(self) -> None:
         """The server has announced what it announces: what waited for it is sent."""
         with self._lock:

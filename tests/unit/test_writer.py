@@ -229,6 +229,33 @@ def test_an_announcement_while_a_command_is_being_written_is_not_passed_over() -
     assert observed == [position]
 
 
+def test_a_wish_from_before_the_link_waits_for_its_position_and_new_commands_do_not_wait_for_it() -> None:
+    """At the latest until the time for announcements is over, which begins again after a pause in reading."""
+    now = [0.0]
+    rig = Rig()
+    rig.writer._clock = lambda: now[0]
+    rig.connect()
+    rig.writer.observe(opened(1, "a"))
+    rig.writer.observe(opened(2, "b"))
+    rig.writer.end()
+    for account in "ab":
+        rig.writer.command(RequestExitSignal(token_account=account))
+    link = rig.connect()
+    rig.writer.command(ClosePosition(token_account="new"))
+    rig.writer.observe(opened(7, "b"))
+    assert [command["token_account"] for command in link.commands()] == ["new", "b"]
+    now[0] = 2.0
+    rig.writer.restart_announcements()
+    assert rig.writer.announcements_due_in_s() == 3.0
+    now[0] = 5.0
+    assert rig.writer.announcements_due_in_s() == 0.0
+    rig.writer.end_announcements()
+    assert rig.writer.announcements_due_in_s() is None
+    assert accounts(link.commands()) == ["new", "b", "a"]
+    rig.writer.restart_announcements()
+    assert rig.writer.announcements_due_in_s() is None
+
+
 # ── the link's end ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
