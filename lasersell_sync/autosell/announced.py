@@ -35,9 +35,15 @@ class Announced:
 
     def is_known(self, mint: str) -> bool:
         """Whether a link of this session announced the position, or the journal has it."""
-        if self._announcement is not None:
+        if self._known_announcement() is not None:
             return True
         return self._tools.journal.is_announced(*self._id, mint)
+
+    def _known_announcement(self) -> PositionOpened | None:
+        """Of a seller that was started late, what the session still knows of it."""
+        if self._announcement is None:
+            self._announcement = self._tools.stream.announcement(*self._id)
+        return self._announcement
 
     def must_wait(self, signal: ExitSignalWithTx) -> bool:
         """Whether the announcement may still come."""
@@ -63,7 +69,8 @@ class Announced:
         """
         terms, facts = self._tools.terms, self._tools.stream.position_facts(*self._id)
         return TradeContext(
-            announcement=self._announcement, is_announced=None if terms.sell_unannounced else self.is_known(mint),
+            announcement=self._known_announcement(),
+            is_announced=None if terms.sell_unannounced else self.is_known(mint),
             position_tokens=facts.tokens, proceeds_units=facts.proceeds_units, slippage_bps=slippage_bps,
             never_sell=terms.never_sell, tip_lamports=self._tools.stream.tip_lamports,
             minimum_tip_lamports=terms.minimum_tip_lamports,

@@ -30,7 +30,7 @@ from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGa
 from lasersell_sync.autosell.tools import ExitApi, PositionFacts, SellTerms, Tools
 from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
-from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionClosed, PositionOpened
+from lasersell_sync.messages import ExitSignalWithTx, MarketContext, MirrorBuySignal, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.quotes import quote_currency_of
@@ -648,6 +648,16 @@ class _Stream:
     def __init__(self, session: StreamSession) -> None:
         self._session = session
         self._connection = session.connection
+
+    def announcement(self, wallet: str, token_account: str) -> PositionOpened | None:
+        handle = self._session.position(wallet, token_account)
+        if handle is None or handle.watched:
+            return None
+        market = None if handle.market_type is None else MarketContext(market_type=handle.market_type)
+        return PositionOpened(
+            position_id=handle.position_id, wallet_pubkey=wallet, mint=handle.mint, token_account=token_account,
+            tokens=handle.tokens, entry_quote_units=handle.entry_quote_units, market_context=market, slot=handle.slot,
+        )  # fmt: skip
 
     def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
         handle = self._session.position(wallet, token_account)

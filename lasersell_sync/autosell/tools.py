@@ -15,7 +15,7 @@ from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import Case, SigningGate
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionOpened
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.signer import Signer
@@ -87,6 +87,9 @@ class PositionFacts(NamedTuple):
 
 class StreamPort(Protocol):
     """What is needed of a session."""
+
+    def announcement(self, wallet: str, token_account: str) -> PositionOpened | None:
+        """A position that the session knows, as an announcement; None: it is not open."""
 
     def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
         """The balance of a position and its newest proceeds."""

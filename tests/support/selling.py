@@ -26,11 +26,12 @@ from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
-from lasersell_sync.messages import ExitSignalWithTx
+from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
+from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tx import read_signed_tx
 from tests.support.market_transactions import blank, desk, draft, stranger
@@ -150,7 +151,7 @@ class FakeSender:
         if not self.is_reachable:
             raise TxSubmitError("request_send", "nobody answers")
         if proof.wants_tips:
-            proof.saw_tips(self.slot)
+            proof.saw_tips(self.slot, SlotTime())
         return proof.saw(self.amount, self.slot)
 
     @property
@@ -187,6 +188,7 @@ class FakeStream:
         self.bought: list[tuple[str, bool]] = []
         self.is_linked = True
         self.facts = PositionFacts(None, None)
+        self.known: PositionOpened | None = None
         self.clock_ms: float | None = None
         #: How much the balance fell since every transaction.
         self.fell_by = 0
@@ -195,6 +197,11 @@ class FakeStream:
 
     def ask_for_exit(self, token_account: str, slippage_bps: int) -> None:
         self.asked.append((token_account, slippage_bps))
+
+    def announcement(self, wallet: str, token_account: str) -> PositionOpened | None:
+        assert wallet
+        assert token_account
+        return self.known
 
     def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
         assert wallet

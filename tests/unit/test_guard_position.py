@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import attrs
 import pytest
+from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
 from lasersell_sync.codec import server_message_from_text
@@ -157,6 +158,46 @@ def test_price_of_nothing_is_refused_with_and_without_a_reference(market: str, q
     order = BuildBuyTxRequest(sold.trader.mint, wallet, 500, amount_in_total=2 * BUDGETS[quote], input=quote)  # type: ignore[arg-type]
     assert broken(refusal(nothing, wallet=wallet, request=order)) == {"price"}
     SigningGuard().check(bought.b64(), wallet=wallet, request=order)
+
+
+def every_swap() -> list[tuple[str, int]]:
+    """Each trade that the list knows, in each of its modes."""
+    return [
+        (layout.name, mode)
+        for program in known_programs().programs.values()
+        for layout in program.allowed.values()
+        if layout.swap is not None
+        for mode in range(len(layout.swap.least_out))
+    ]
+
+
+@pytest.mark.parametrize(("name", "mode"), every_swap())
+def test_price_is_read_from_every_layout_that_the_list_knows(name: str, mode: int):
+    """The least accepted is where the layout says: zero there is refused, and one there is not for its price."""
+    known = known_programs()
+    program, prefix, layout = next(
+        (program, prefix, layout)
+        for program in known.programs.values()
+        for prefix, layout in program.allowed.items()
+        if layout.name == name
+    )
+    assert layout.swap is not None
+    wallet = desk("pump_fun").wallet.pubkey()
+    metas = [AccountMeta(stranger(number), False, True) for number in range(layout.least_accounts)]
+    metas[layout.swap.user] = AccountMeta(wallet, True, True)
+
+    def broken_for(least_out: int) -> set[str]:
+        data = bytearray(prefix + bytes(max(64, layout.least_bytes)))
+        struct.pack_into("<Q", data, layout.swap.most_in[mode], 1_000)  # type: ignore[union-attr]
+        struct.pack_into("<Q", data, layout.swap.least_out[mode], least_out)  # type: ignore[union-attr]
+        if len(layout.swap.least_out) > 1:  # type: ignore[union-attr]
+            data[24] = mode
+        swap = Instruction(Pubkey.from_bytes(program.address), bytes(data), metas)
+        request = BuildSellTxRequest(str(stranger(1)), str(wallet), 1_000, "SOL", 500)
+        return broken(refusal(Draft(wallet, [swap]).b64(), wallet=str(wallet), request=request))
+
+    assert "price" in broken_for(0)
+    assert "price" not in broken_for(1)
 
 
 def test_price_of_a_requested_sale_is_compared_with_the_slippage_of_the_request():

@@ -340,6 +340,16 @@ def test_signal_of_a_position_in_the_journal_or_of_any_position_is_not_held_back
     assert len(rig.sender.sent) == (0 if known.startswith("another") else 1)
 
 
+def test_signal_of_a_position_that_the_session_still_knows_is_sold_at_its_price():
+    """The seller was started late: the announcement itself is forgotten, its token, entry and market are not."""
+    rig = Rig(policy=SellPolicy(max_refreshes=0))
+    rig.stream.known = announced(rig, 10**6)
+    signal(rig, low(rig, 499_999), profit_units=0)
+    assert [each.rule for each in rig.refusals[0].error.offences] == ["price"]
+    signal(rig, low(rig, 500_000), profit_units=0)
+    assert len(rig.sender.sent) == 1
+
+
 def test_signal_that_waits_is_forgotten_when_the_position_closes():
     rig = Rig()
     rig.exit()
