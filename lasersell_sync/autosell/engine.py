@@ -136,6 +136,8 @@ class AutoSeller:
         self._guard = ProcessGuard("automatic seller")
         self._follows_buys = mirror_buys
         self._require_cap(guard)
+        if guard is not None:
+            guard.load()  # a wrong layout file is reported now, and not at the first exit
         terms = SellTerms(
             sell_unannounced=sell_unannounced,
             never_sell=None if never_sell is None else _addresses("never_sell", never_sell),
@@ -323,6 +325,8 @@ class AutoSeller:
     def guard(self, guard: SigningGuard | None) -> None:
         _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
         self._require_cap(guard)
+        if guard is not None:
+            guard.load()  # a wrong layout file is reported now, and not at the first exit
         before, self._given_guard = self._gate.guard, guard
         self._gate.guard = self._with_nodes(guard)
         if before is not None and before is not self._gate.guard:

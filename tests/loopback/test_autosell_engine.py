@@ -8,6 +8,7 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,20 @@ def test_autoseller_argument_of_another_kind_is_refused_with_what_belongs_there(
         stage.seller(**{argument: value})
     assert caught.value.field == argument
     assert remedy in str(caught.value)
+
+
+def test_autoseller_with_a_wrong_layout_file_is_refused_before_it_sells(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """At construction, before the journal is opened, and when the guard is replaced."""
+    path = tmp_path / "journal"
+    with stage.seller(guard=ls.SigningGuard()) as seller:
+        monkeypatch.setenv("LASERSELL_GUARD_LAYOUTS", str(tmp_path / "missing.json"))
+        with pytest.raises(ls.ConfigurationError, match=r"missing\.json: it cannot be read"):
+            seller.guard = ls.SigningGuard()
+    with pytest.raises(ls.ConfigurationError, match=r"missing\.json: it cannot be read"):
+        stage.seller(guard=ls.SigningGuard(), journal=path)
+    assert not path.exists()
 
 
 def test_autoseller_without_a_session_is_refused():
