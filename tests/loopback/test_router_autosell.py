@@ -106,7 +106,9 @@ def test_router_autosell_theft_waits_in_refused_and_is_sold_when_it_is_over(tmp_
                 assert "lamports" in {offence.rule for offence in refusal.error.offences}
                 assert len(sandbox.transactions()) == landed
                 sandbox.faults.router(None)
-                trader.exit_positions()
+                sandbox.skip_slots(10)  # for another block, so that it is not the same transaction once more
+                (handle,) = session.positions()
+                session.request_exit_signal(handle, 2_000)
                 assert trader.wait_for_reports(2)[1].outcome is CONFIRMED
     close_rpc_connections()
 

@@ -28,7 +28,6 @@ from lasersell_sync.trading.guard.programs import allow as with_allowed
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
 from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
-from lasersell_sync.trading.guard.simulators import Asking
 from lasersell_sync.trading.guard.verdicts import Verdicts
 from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
 from lasersell_sync.trading.wire_tx import (
@@ -353,22 +352,23 @@ class SigningGuard:
             then: called once with the judgement and what the simulation adds to it, within ``simulation_timeout_s``, on
                 a thread of the guard's; it must be quick.
         """
-        self._start_simulation(judgement, lambda verdicts: then(self._simulated(judgement, verdicts)))
+        simulating, tx_b64 = self._to_simulate(judgement)
+        decoded, trade = judgement.decoded, judgement.trade
+        simulating.start(
+            tx_b64, decoded, trade, self._limits, lambda verdicts: then(self._simulated(judgement, verdicts))
+        )
 
-    def simulated(self, judgement: Judgement) -> Judgement:
-        """As ``simulate``, but waits for it: ``simulation_timeout_s`` at the most."""
-        return self._simulated(judgement, self._start_simulation(judgement).wait())
+    def simulated(self, judgement: Judgement, *, hears_all: bool = False) -> Judgement:
+        """As ``simulate``, but waits for it; with ``hears_all`` for every node, though the verdict is known."""
+        simulating, tx_b64 = self._to_simulate(judgement)
+        verdicts = simulating.run(tx_b64, judgement.decoded, judgement.trade, self._limits, hears_all=hears_all)
+        return self._simulated(judgement, verdicts)
 
-    def _start_simulation(
-        self, judgement: Judgement, on_done: Callable[[Verdicts], None] | None = None, *, hears_all: bool = False
-    ) -> Asking:
+    def _to_simulate(self, judgement: Judgement) -> tuple[Simulating, str]:
         assert self._simulating is not None  # the judgement says so
         raw, layout = judgement.checked
         # The node wants a place for every signature, and looks at none.
-        tx_b64 = encode_base64(layout.signed(raw, bytes(SIGNATURE_BYTES)))
-        return self._simulating.start(
-            tx_b64, judgement.decoded, judgement.trade, self._limits, on_done, hears_all=hears_all
-        )
+        return self._simulating, encode_base64(layout.signed(raw, bytes(SIGNATURE_BYTES)))
 
     def _simulated(self, judgement: Judgement, verdicts: Verdicts) -> Judgement:
         assert self._simulating is not None
@@ -467,7 +467,7 @@ class SigningGuard:
     def _explained(self, judgement: Judgement) -> Judgement:
         if self._simulating is None:
             return judgement._replace(offences=without_nodes())
-        return self._simulated(judgement, self._start_simulation(judgement, hears_all=True).wait())
+        return self.simulated(judgement, hears_all=True)
 
     def _decode(self, text: str, *, reads_tables: bool = True) -> tuple[bytes, Layout, Decoded]:
         """Raises UnsafeTransactionError: not exactly one transaction."""

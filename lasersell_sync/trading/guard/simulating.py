@@ -15,7 +15,7 @@ from lasersell_sync.trading.guard.expected import SELL, Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
 from lasersell_sync.trading.guard.simulation import AccountState
 from lasersell_sync.trading.guard.simulation_question import SimulationQuestion
-from lasersell_sync.trading.guard.simulators import Asking, Peer, Simulators
+from lasersell_sync.trading.guard.simulators import Peer, Simulators
 from lasersell_sync.trading.guard.verdicts import SimulationVerdict, Verdicts
 from lasersell_sync.trading.guard.wallet_funds import WalletFunds
 from lasersell_sync.trading.send_targets import SendTargetRpc
@@ -82,15 +82,8 @@ class Simulating:
         self._simulators.close()
 
     def start(
-        self,
-        tx_b64: str,
-        tx: Decoded,
-        trade: Expected,
-        limits: Limits,
-        on_done: Callable[[Verdicts], None] | None = None,
-        *,
-        hears_all: bool = False,
-    ) -> Asking:
+        self, tx_b64: str, tx: Decoded, trade: Expected, limits: Limits, on_done: Callable[[Verdicts], None]
+    ) -> None:
         """Have a transaction simulated by every node at once.
 
         Args:
@@ -99,12 +92,15 @@ class Simulating:
             trade: what it should be.
             limits: the guard's.
             on_done: called once, on a thread of a node; it must be quick.
-            hears_all: wait for every node, though the verdict is known.
         """
-        saw = partial(self._saw, trade.signer, limits)
-        return self._simulators.ask(
-            SimulationQuestion(tx_b64, tx, trade, limits, saw=saw), on_done, hears_all=hears_all
-        )
+        self._simulators.ask(self._question(tx_b64, tx, trade, limits), on_done)
+
+    def run(self, tx_b64: str, tx: Decoded, trade: Expected, limits: Limits, *, hears_all: bool = False) -> Verdicts:
+        """As ``start``, but waits; with ``hears_all`` for every node, though the verdict is known."""
+        return self._simulators.ask_and_wait(self._question(tx_b64, tx, trade, limits), hears_all=hears_all)
+
+    def _question(self, tx_b64: str, tx: Decoded, trade: Expected, limits: Limits) -> SimulationQuestion:
+        return SimulationQuestion(tx_b64, tx, trade, limits, saw=partial(self._saw, trade.signer, limits))
 
     def offences(self, verdicts: Verdicts, trade: Expected) -> Offences:
         """What the verdicts come to; none: it may be signed."""
