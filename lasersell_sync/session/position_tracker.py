@@ -149,12 +149,14 @@ class PositionTracker:
         if is_free and ids is None:
             self._counters.late += self._lanes.forget_position(handle.position_id)
             return
-        for position_id in ids or {handle.position_id}:
+        for position_id in {handle.position_id, *(ids or ())}:
             self._counters.late += self._lanes.forget_position(position_id, lambda event: _is_about(event, key))
 
     def _share_id(self, announced: Announced) -> None:
         """Events that wait under one id may be of two positions from now on, or those of one under two ids."""
         if not self._lanes.has("low"):
+            # Nothing waits under the ids of before.
+            self._shared_ids.pop(announced.handle.key, None)
             return
         if announced.ousted is not None:
             self._shared_ids.setdefault(announced.ousted.key, set()).add(announced.ousted.position_id)
