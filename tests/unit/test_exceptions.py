@@ -14,6 +14,7 @@ from lasersell_sync.exceptions import (
     ConcurrencyError,
     ConfigurationError,
     DecodeError,
+    ExitApiAuthenticationError,
     ExitApiError,
     ForkedProcessError,
     HandshakeError,
@@ -30,6 +31,7 @@ from lasersell_sync.exceptions import (
     TransportError,
     TxSubmitError,
     UnsafeTransactionError,
+    WaitTimeoutError,
     WalletNotRegisteredError,
 )
 
@@ -50,6 +52,8 @@ EXAMPLES = [
     StreamClosed(),
     ExitApiError("http_status", "rate limit exceeded", status=429, body="{}", retry_after_s=1.0),
     TxSubmitError("rpc_error", "Blockhash not found", target="rpc", code=-32002, signature="5x"),
+    WaitTimeoutError("an event 'pong'", 0.5, "live"),
+    ExitApiAuthenticationError("http_status", "invalid api key", status=401, body="{}"),
     UnsafeTransactionError("destination", "7 lamports to a stranger", account="1" * 32, remedy="do not sign it"),
     JournalError("full", "sales.journal", "no room is left on the disk"),
 ]

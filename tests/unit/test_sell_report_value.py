@@ -5,12 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lasersell_sync import MarketContext
-from lasersell_sync.messages import PumpFunContext
+from lasersell_sync.autosell.tools import SellTerms
 from lasersell_sync.trading.outcome import SellOutcome
 from tests.support.selling import Rig, on_another_block
-
-PUMP_FUN = MarketContext(market_type="pump_fun", pumpfun=PumpFunContext())
 
 
 def signal(rig: Rig, profit_units: int, **more):
@@ -49,14 +46,14 @@ def test_sell_report_after_a_dead_transaction_has_the_newest_signals_profit():
     rig.opened(1_000)
     rig.exit(signal(rig, 70))
     rig.settle(SellOutcome.FAILED_ONCHAIN)
-    rig.exit(signal(rig, 30, market_context=PUMP_FUN))
+    rig.exit(signal(rig, 30))
     rig.settle(SellOutcome.CONFIRMED)
     (report,) = rig.reports
-    assert (report.profit_units, report.proceeds_units, report.quote_currency) == (30, 1_030, "SOL")
+    assert (report.profit_units, report.proceeds_units) == (30, 1_030)
 
 
 def test_sell_report_without_an_announcement_has_no_proceeds():
-    rig = Rig()
+    rig = Rig(terms=SellTerms(sell_unannounced=True))
     rig.exit(signal(rig, 70))
     rig.settle(SellOutcome.CONFIRMED)
     (report,) = rig.reports
