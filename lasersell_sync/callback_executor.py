@@ -89,7 +89,7 @@ class CallbackExecutor:
         thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             self._log.warning(
                 "%s cannot be started now (%s): %d callbacks wait for it", self._thread_name, error, len(self._waiting)
             )

@@ -16,8 +16,10 @@ from typing import Final, Protocol
 
 from lasersell_sync.exceptions import ConcurrencyError, ForkedProcessError
 
-__all__ = ["ProcessGuard", "after_fork", "notice_fork", "process_id", "refuse_late_patching"]
+__all__ = ["NO_THREAD", "ProcessGuard", "after_fork", "notice_fork", "process_id", "refuse_late_patching"]
 
+#: How an error begins that tells of a missing thread.
+NO_THREAD: Final = "no thread could be started; raise this process's limit (ulimit -u), or end what is not needed"
 #: Linux 4.14; Python has no name for it.
 _MADV_WIPEONFORK: Final = 18
 #: What was imported when this module was: a patch that comes later changes the module, not what we hold.

@@ -228,8 +228,13 @@ class AutoSeller:
         self._token_accounts.update(handle.token_account for handle in self._session.positions())
         self._warn_without_nodes()
         self._ask_for_funds_again()
+        try:
+            self._lines.start()
+        except ConcurrencyError:
+            with self._lock:
+                self._is_started = False
+            raise
         self._take_up()
-        self._lines.start()
         self._stop_hearing = self._session.tap(self._hear)
         return self
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from lasersell_sync._log import logger
-from lasersell_sync.exceptions import JournalError
+from lasersell_sync.exceptions import ConcurrencyError, JournalError
+from lasersell_sync.processes import NO_THREAD
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.user_code import as_exception
 
@@ -69,19 +70,46 @@ class Lines:
         self._later: list[tuple[float, int, Hashable, Task | None]] = []
         self._numbers = itertools.count()
         self._ended = False
+        self._is_started = False
+        self._all_started = False
         self._threads = [
             threading.Thread(target=self._work, name=f"lasersell-autosell-{number}", daemon=True)
             for number in range(workers)
         ]
 
     def start(self) -> None:
-        """Start the workers; tasks that were put before wait until then."""
-        for thread in self._threads:
-            thread.start()
+        """Start the workers; tasks that were put before wait until then.
+
+        Workers that the system has no thread for are left out with a warning, and tried again with later tasks.
+
+        Raises:
+            ConcurrencyError: it has not one.
+        """
+        with self._lock:
+            self._is_started = True
+            self._start_missing()
+            if all(thread.ident is None for thread in self._threads):
+                self._is_started = False
+                raise ConcurrencyError(NO_THREAD)
+
+    def _start_missing(self) -> None:
+        """The lock is held."""
+        if not self._is_started or self._all_started or self._ended:
+            return
+        try:
+            for thread in self._threads:
+                if thread.ident is None:
+                    thread.start()
+        except (RuntimeError, MemoryError) as error:
+            running = sum(thread.ident is not None for thread in self._threads)
+            log.warning("%d of %d workers run: %s", running, len(self._threads), error or "out of memory")
+        else:
+            self._all_started = True
 
     def put(self, key: Hashable, task: Task) -> None:
         """Run ``task`` behind what waits for this key; nothing happens after ``close``."""
         with self._lock:
+            self._start_missing()
             self._append(key, task)
 
     def put_later(self, key: Hashable, delay_s: float, task: Task) -> None:

@@ -136,8 +136,10 @@ class Dispatcher:
     def start(self, dispatch: Dispatch) -> None:
         """Start the thread or threads."""
         lanes: tuple[Lane, ...] = ("high", "low") if dispatch == "per_lane" else ("any",)
+        served = {thread.name for thread in self._threads}  # of a start() for which the system had one thread only
         for lane in lanes:
-            self._start_thread(lane)
+            if _thread_name(lane) not in served:
+                self._start_thread(lane)
 
     def run(self, dispatch: Dispatch) -> None:
         """Handle events on this thread until the stream ends.
@@ -150,10 +152,9 @@ class Dispatcher:
         self._drain("high" if dispatch == "per_lane" else "any")
 
     def _start_thread(self, lane: Lane) -> None:
-        name = "lasersell-dispatch" if lane == "any" else f"lasersell-dispatch-{lane}"
-        thread = threading.Thread(target=self._run_thread, args=(lane,), name=name, daemon=True)
-        self._threads.append(thread)
+        thread = threading.Thread(target=self._run_thread, args=(lane,), name=_thread_name(lane), daemon=True)
         thread.start()
+        self._threads.append(thread)
 
     def _run_thread(self, lane: Lane) -> None:
         try:
@@ -275,6 +276,10 @@ class Dispatcher:
         caller, _ = self._callers.get(thread, (None, None))
         call = None if caller is None else caller.running
         return "between two handlers" if call is None else _name(call[0])
+
+
+def _thread_name(lane: Lane) -> str:
+    return "lasersell-dispatch" if lane == "any" else f"lasersell-dispatch-{lane}"
 
 
 def _name(handler: Handler) -> str:

@@ -15,7 +15,7 @@ from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, Stre
 from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig, UpdateStrategy
 from lasersell_sync.positions import PositionHandle
-from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.processes import NO_THREAD, ProcessGuard
 from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
 from lasersell_sync.session.events import EventMessage, StreamEvent, event_type
@@ -257,8 +257,13 @@ class StreamSession:
         self._claim_start()
         if self._dispatch == "inline":
             self._go_inline()
-        else:
+            return
+        try:
             self._dispatcher.start(self._dispatch)
+        except (RuntimeError, MemoryError) as error:
+            with self._style_lock:
+                self._started = False
+            raise ConcurrencyError(f"{NO_THREAD}: {error or 'out of memory'}") from error
 
     def run(self) -> None:
         """As ``start``, on this thread, until the session is closed; Ctrl-C works.

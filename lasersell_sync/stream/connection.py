@@ -13,7 +13,7 @@ from lasersell_sync._log import logger
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import ConcurrencyError, StreamClosed, TransportError
 from lasersell_sync.messages import ClientMessage, Limits, PositionClosed, ServerMessage
-from lasersell_sync.processes import ProcessGuard, refuse_late_patching
+from lasersell_sync.processes import NO_THREAD, ProcessGuard, refuse_late_patching
 from lasersell_sync.stream.connection_events import ConnectionEvent, DecodeFailure
 from lasersell_sync.stream.desired_state import DesiredState
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue, position_in_low_lane
@@ -148,7 +148,12 @@ class StreamConnection:
             self._attached = True
             self._reader.sink = sink
         register(*self._identity, self)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except (RuntimeError, MemoryError) as error:
+            unregister(*self._identity, self)
+            self._reader.let_go()
+            raise ConcurrencyError(f"{NO_THREAD}: {error or 'out of memory'}") from error
         try:
             self._reader.ready.wait()
         except BaseException:

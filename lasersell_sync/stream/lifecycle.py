@@ -182,7 +182,7 @@ class Lifecycle:
             return True
         if isinstance(error, AuthenticationError):
             return self._auth_refusals >= AUTH_ATTEMPTS
-        return not isinstance(error, (OSError, StreamError, ConfigurationError))
+        return not isinstance(error, (OSError, StreamError, ConfigurationError, MemoryError))
 
     def wait_after(self, error: BaseException) -> Wait:
         """How long to wait before the next attempt, and in which state (see the module's docstring)."""

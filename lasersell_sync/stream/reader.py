@@ -41,7 +41,8 @@ from lasersell_sync.stream.serving import Serving
 from lasersell_sync.stream.sink import Sink
 from lasersell_sync.stream.stats import Counters
 from lasersell_sync.stream.taps import Taps
-from lasersell_sync.stream.transport import Aborted, Link, Waiter, WakeUp, open_link
+from lasersell_sync.stream.transport import Link, open_link
+from lasersell_sync.stream.waiter import Aborted, Waiter, WakeUp, new_selector
 from lasersell_sync.stream.writer import FrameWriter
 from lasersell_sync.timeouts import TimeBudget, boot_time_s, wait_s
 
@@ -283,7 +284,7 @@ class Reader:
     def _back_off(self, seconds: float) -> None:
         """Sleep, but wake for ``stop``, and do the jobs that come meanwhile."""
         budget = TimeBudget(seconds)
-        with selectors.DefaultSelector() as selector:
+        with new_selector() as selector:
             selector.register(self.wake_up, selectors.EVENT_READ)
             while not self._stopping.is_set() and not budget.expired():
                 self.run_jobs()

@@ -9,6 +9,7 @@ Every wait in here ends early when ``close()`` is called, because every wait wat
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -16,27 +17,28 @@ import select
 import selectors
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import websocket
 
 from lasersell_sync._backend import Intake, receive
 from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
-from lasersell_sync.exceptions import AuthenticationError, HandshakeError, TransportError
-from lasersell_sync.locks import is_held_here, signal_safe_lock
+from lasersell_sync.exceptions import AuthenticationError, HandshakeError, StreamError, TransportError
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.network import tls
 from lasersell_sync.network.http_body import BodyError, decoded_body, text_of
 from lasersell_sync.network.proxy import Proxy, authority
 from lasersell_sync.network.tcp import tune
 from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
 from lasersell_sync.retry import parse_retry_after_s
+from lasersell_sync.stream.look_up import Address, look_up
 from lasersell_sync.stream.tls_socket import TlsSocket
 from lasersell_sync.stream.unread_link import kernel_verdict
+from lasersell_sync.stream.waiter import Aborted, Waiter, WakeUp
 from lasersell_sync.timeouts import TimeBudget
 
 __all__ = ["Aborted", "Link", "Waiter", "WakeUp", "intake_class", "open_link"]
@@ -55,92 +57,6 @@ _EMPTY_LINE: Final = b"\r\n\r\n"
 #: A shorter key is a word, and taking it out would garble the answer.
 _SECRET_BYTES: Final = 8
 _INTERIM: Final = re.compile(rb"1[0-9]{2}")
-
-
-class Aborted(Exception):
-    """``close()`` was called while a wait was under way; never reaches a user."""
-
-
-class WakeUp:
-    """A descriptor that becomes readable when ``set`` is called: how another thread ends a ``select``.
-
-    Threads: ``set`` from any, also after ``close``; the rest belongs to the thread that waits.
-    """
-
-    def __init__(self) -> None:
-        self._read_fd, self._write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
-        os.set_blocking(self._write_fd, False)
-        # Guards the descriptors: a late ``set`` must not write into a number that someone else owns by now.
-        self._lock = signal_safe_lock()
-        self._closed = False
-
-    def fileno(self) -> int:
-        """For selectors."""
-        return self._read_fd
-
-    def set(self) -> None:
-        """Wake the waiter; cheap, and harmless when it is awake."""
-        with self._lock:
-            if not self._closed:
-                # A full pipe wakes as well as a fuller one.
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._write_fd, b"\0")
-
-    @property
-    def is_held_here(self) -> bool:
-        """True in a signal handler that interrupted ``set`` or ``close`` on this thread."""
-        return is_held_here(self._lock)
-
-    def drain(self) -> None:
-        """Forget the wake-ups so far."""
-        with contextlib.suppress(BlockingIOError):
-            while len(os.read(self._read_fd, 4096)) == 4096:
-                pass
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        with self._lock:
-            self.let_go()
-
-    def let_go(self) -> None:
-        """As ``close``, without the lock: in a forked child a thread of the parent's may hold it."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._read_fd)
-            os.close(self._write_fd)
-
-
-class Waiter:
-    """Waits for one descriptor within a budget, and no longer than until ``stopped()`` says so.
-
-    Threads: one, the reader.
-    """
-
-    def __init__(self, wake_up: WakeUp, stopped: Callable[[], bool]) -> None:
-        self._wake_up = wake_up
-        self._stopped = stopped
-
-    def wait(self, target: Any, events: int, budget: TimeBudget) -> None:
-        """Return when ``target`` is ready.
-
-        Raises:
-            Aborted: ``close()`` was called.
-            TimeoutError: the budget is used up.
-        """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_up, selectors.EVENT_READ)
-            selector.register(target, events)
-            while True:
-                if self._stopped():
-                    raise Aborted
-                ready = [key.fileobj for key, _ in selector.select(budget.remaining_s())]
-                if target in ready:
-                    return
-                if self._wake_up in ready:
-                    self._wake_up.drain()
-                elif budget.expired():
-                    raise TimeoutError
 
 
 def intake_class() -> type[Intake]:
@@ -273,60 +189,53 @@ def open_link(
     host = parts.hostname or ""
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     endpoint = authority(host, port)
+    try:
+        return _open_link(parts, api_key, host, port, ssl_context, budget, waiter, proxy, pins)
+    except StreamError:
+        raise
+    except (OSError, MemoryError) as error:
+        # Descriptors, buffers or memory are short. It passes, like a network that is down.
+        raise TransportError("tcp", endpoint, _shortage(error)) from error
+
+
+def _shortage(error: OSError | MemoryError) -> str:
+    words = "out of memory" if isinstance(error, MemoryError) else (error.strerror or str(error)).lower()
+    remedy = "; raise the limit (ulimit -n), or close what is not needed"
+    return words + (remedy if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) else "")
+
+
+def _open_link(
+    parts: SplitResult,
+    api_key: str,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    budget: TimeBudget,
+    waiter: Waiter,
+    proxy: Proxy | None,
+    pins: Sequence[str],
+) -> Link:
+    endpoint = authority(host, port)
     sock: socket.socket | TlsSocket
     if proxy is None:
-        sock = _connect_any(_look_up(host, port, endpoint, budget, waiter), endpoint, budget, waiter)
+        sock = _connect_any(look_up(host, port, endpoint, budget, waiter), endpoint, budget, waiter)
     else:
         sock = _connect_through(proxy, host, port, budget, waiter)
     try:
         if parts.scheme == "wss":
             sock = secured = _secure(sock, host, endpoint, ssl_context or tls.client_context(), budget, waiter)
             _check_pins(secured, endpoint, pins)
-        _upgrade(_UpgradeSocket(sock, budget, waiter, api_key), url, api_key, endpoint)
+        _upgrade(_UpgradeSocket(sock, budget, waiter, api_key), parts.geturl(), api_key, endpoint)
     except BaseException:
         sock.close()
         raise
     return Link(sock, endpoint)
 
 
-# ── name look-up ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-_Address = tuple[Any, ...]
-
-
-def _look_up(host: str, port: int, endpoint: str, budget: TimeBudget, waiter: Waiter) -> list[_Address]:
-    """Addresses of ``host``. ``getaddrinfo`` cannot be interrupted, so it runs on a thread that may be left behind."""
-    with contextlib.suppress(socket.gaierror, UnicodeError):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    found: list[list[_Address] | OSError] = []
-    done = WakeUp()
-
-    def look_up() -> None:
-        try:
-            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            found.append(error)
-        except UnicodeError as error:  # of the IDNA codec, about a name that no resolver takes
-            found.append(OSError(f"not a host name: {error}"))
-        done.set()
-
-    threading.Thread(target=look_up, name="lasersell-dns", daemon=True).start()
-    try:
-        waiter.wait(done, selectors.EVENT_READ, budget)
-    except TimeoutError:
-        raise TransportError("dns", endpoint, "the name was not resolved in time; is the network up?") from None
-    finally:
-        done.close()
-    answer = found[0]
-    if isinstance(answer, OSError):
-        raise TransportError("dns", endpoint, f"{answer.strerror or answer}; check the host name") from answer
-    return answer
-
-
 # ── TCP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _connect_any(addresses: list[_Address], endpoint: str, budget: TimeBudget, waiter: Waiter) -> socket.socket:
+def _connect_any(addresses: list[Address], endpoint: str, budget: TimeBudget, waiter: Waiter) -> socket.socket:
     """A connected non-blocking socket to the first address that answers; each gets a fair share of what is left."""
     problem: Exception = OSError("the name has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -371,9 +280,9 @@ def _connect_one(sock: socket.socket, address: Any, budget: TimeBudget, waiter: 
 def _connect_through(proxy: Proxy, host: str, port: int, budget: TimeBudget, waiter: Waiter) -> socket.socket:
     """A connected non-blocking socket whose other end is the target, by way of the proxy."""
     if not proxy.resolves_names:
-        host = preferred_address(_look_up(host, port, authority(host, port), budget, waiter))
+        host = preferred_address(look_up(host, port, authority(host, port), budget, waiter))
     try:
-        addresses = _look_up(proxy.host, proxy.port, proxy.shown, budget, waiter)
+        addresses = look_up(proxy.host, proxy.port, proxy.shown, budget, waiter)
         sock = _connect_any(addresses, proxy.shown, budget, waiter)
     except TransportError as error:
         raise TransportError("proxy", proxy.shown, f"it was not reached: {error.problem}") from error.__cause__

@@ -75,6 +75,7 @@ class SendLane:
         self._executor = concurrent.futures.ThreadPoolExecutor(
             connections, thread_name_prefix=f"lasersell-send-{number}"
         )
+        self._is_closed = False
         self._futures: set[concurrent.futures.Future[None]] = set()
         #: Monotonic seconds.
         self.last_used_at = 0.0
@@ -182,7 +183,10 @@ class SendLane:
         """None when the lane is closed."""
         try:
             future = self._executor.submit(work)
-        except RuntimeError:
+        except (RuntimeError, MemoryError) as error:
+            if not self._is_closed:
+                # The executor runs it with the next one that finds a thread; the same bytes twice are harmless.
+                log.warning("%s: no thread for a copy now: %s", self._client.label, error or "out of memory")
             return None
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
@@ -190,6 +194,7 @@ class SendLane:
 
     def close(self) -> None:
         """No further copies; those under way end by themselves."""
+        self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def wait_closed(self, timeout_s: float) -> bool:

@@ -90,8 +90,13 @@ class StatusPoller:
         return self._thread
 
     def start(self) -> None:
-        """Once."""
-        self._thread.start()
+        """Start its thread, unless it runs already.
+
+        Raises:
+            RuntimeError, MemoryError: the system has no thread to spare.
+        """
+        if self._thread.ident is None:
+            self._thread.start()
 
     def warm(self, *, timeout_s: float) -> None:
         """Opens a connection, on this thread; a failure is logged."""

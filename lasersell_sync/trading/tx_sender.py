@@ -42,6 +42,8 @@ __all__ = ["PendingTx", "TxSender"]
 
 log = _log.logger("trading")
 
+#: Threads that the system had none for.
+_START_AGAIN_S = 1.0
 _WARM_S = 5.0
 #: To one target.
 MAX_CONNECTIONS = 256
@@ -390,17 +392,22 @@ class TxSender:
     # ── threads ──
 
     def _start(self) -> None:
-        """Starts them once. After ``close`` they end at once."""
+        """Starts them once; what the system has no thread for is tried again. After ``close`` they end at once."""
         if self._started:
             return
         with self._life:
-            started, self._started = self._started, True
-            if not started:
+            if self._thread.ident is None:
                 for place in self._places:
                     place.last_used_at = time.monotonic()
+            try:
+                if self._thread.ident is None:
+                    self._thread.start()
                 for poller in self._pollers:
                     poller.start()
-                self._thread.start()
+            except (RuntimeError, MemoryError) as error:
+                log.warning("transactions under way are not all followed now: %s", error or "out of memory")
+            else:
+                self._started = True
 
     def _call(self, calls: Calls) -> None:
         self._calls.run(
@@ -409,17 +416,27 @@ class TxSender:
 
     def _threads(self) -> list[threading.Thread]:
         with self._life:
-            threads = [self._thread, *(poller.thread for poller in self._pollers)] if self._started else []
+            every = [self._thread, *(poller.thread for poller in self._pollers)]
+            threads = [thread for thread in every if thread.ident is not None]
         return threads if self._calls.thread is None else [*threads, self._calls.thread]
 
     def _run(self) -> None:
-        while self._pending.wait_for_copies(self._keep_warm()):
+        while self._pending.wait_for_copies(self._next_look()):
             try:
+                self._start()
                 for tracked, number in self._pending.due_copies():
                     self._lanes[number].hand_over(tracked)
                 self._pending.report_undecided()
             except BaseException:
                 log.exception("sending again failed")
+
+    def _next_look(self) -> float | None:
+        """When there is something to do besides copies, by the monotonic clock."""
+        warm_at = self._keep_warm()
+        if self._started:
+            return warm_at
+        again_at = time.monotonic() + _START_AGAIN_S
+        return again_at if warm_at is None else min(warm_at, again_at)
 
     def _keep_warm(self) -> float | None:
         """Has connections used that were idle for long; the moment at which the next one will have been."""

@@ -245,9 +245,9 @@ def test_socket_of_a_missing_address_family_goes_on_to_the_next_address(monkeypa
 
     from lasersell_sync.stream import transport
 
-    real_look_up = transport._look_up
+    real_look_up = transport.look_up
     v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 1, 0, 0))
-    monkeypatch.setattr(transport, "_look_up", lambda *args: [v6, *real_look_up(*args)])
+    monkeypatch.setattr(transport, "look_up", lambda *args: [v6, *real_look_up(*args)])
     with ScriptedServer() as server:
         monkeypatch.setattr(socket, "socket", make)
         with contextlib.closing(connect(server.url)) as connection:

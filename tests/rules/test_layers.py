@@ -35,7 +35,8 @@ INNER_LAYERS = {
         ["tunnel"],
     ],
     "stream": [
-        ["tls_socket", "unread_link"],
+        ["tls_socket", "waiter"],
+        ["look_up", "unread_link"],
         ["connection_events", "lifecycle", "transport", "live_connections"],
         ["options"],
         ["event_queue", "keepalive", "stats", "known_positions", "taps"],
