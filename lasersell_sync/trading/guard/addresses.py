@@ -60,6 +60,7 @@ def require_address(field: str, text: object) -> bytes:
         raise ConfigurationError(field, "not a Solana public key") from None
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def to_text(address: bytes) -> str:
     """Base58."""
     return str(_pubkey_class().from_bytes(address))

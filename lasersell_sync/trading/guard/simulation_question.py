@@ -63,7 +63,7 @@ class SimulationQuestion:
 
     @cached_property
     def _watched(self) -> list[str]:
-        return [to_text(key) for key in self._tx.writable_keys]  # type: ignore[arg-type]
+        return [to_text(key) for key in self._tx.writable_keys]
 
     def __call__(self, peer: Peer, budget: TimeBudget) -> Finding:
         """Asks one node.
