@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from solders.address_lookup_table_account import AddressLookupTableAccount
@@ -40,6 +41,7 @@ class RoutedOrders:
     def __init__(self, ledger: Ledger, router: Router) -> None:
         self._ledger = ledger
         self._router = router
+        self._tables: dict[tuple[Pubkey, str], AddressLookupTableAccount] = {}
 
     def route(
         self,
@@ -76,15 +78,18 @@ class RoutedOrders:
 
     def _table(self, listing: Listing) -> AddressLookupTableAccount:
         """A listing's look-up table, created when it is first needed."""
-        market = listing.market_type.encode()
-        address = derived_address(LOOKUP_TABLE_PROGRAM, bytes(listing.mint), market)
-        table = self._ledger.lookup_table(address)
-        if table is None:
+        key = (listing.mint, listing.market_type)
+        known = self._tables.get(key)
+        if known is None:
             table = LookupTable(tuple(self._table_addresses(listing)))
+            # As on the main net, no table is ever found at another one's address, not even in another sandbox.
+            content = hashlib.sha256(b"".join(map(bytes, table.addresses))).digest()
+            address = derived_address(LOOKUP_TABLE_PROGRAM, content)
             missing = self._ledger.rent_lamports(len(table.data)) - self._ledger.lamports(address)
             self._ledger.credit(address, max(0, missing))
             self._ledger.put_lookup_table(address, table)
-        return AddressLookupTableAccount(address, list(table.addresses))
+            known = self._tables[key] = AddressLookupTableAccount(address, list(table.addresses))
+        return known
 
     def _table_addresses(self, listing: Listing) -> list[Pubkey]:
         """Every account of a purchase and a sale that is the same for every wallet; no program of an instruction."""
