@@ -47,7 +47,7 @@ _MOST_LINES = 20
 )
 @click.option(
     "--router/--no-router",
-    default=False,
+    default=True,
     show_default=True,
     help="Trade through the LaserSell Router, which takes the tier's routing fee; without it directly and without fee.",
 )

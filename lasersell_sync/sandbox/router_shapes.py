@@ -136,7 +136,7 @@ SHAPES = (
 
 def seeded_shape(seed: int, number: int | None = None) -> RouterShape:
     """The shape that a seed draws; with a number, that one of ``SHAPES`` with what the seed draws inside it."""
-    rng = random.Random(int.from_bytes(hashlib.sha256(f"router:{seed}".encode()).digest()[:8], "big"))  # noqa: S311
+    rng = random.Random(int.from_bytes(hashlib.sha256(f"lasersell-router:{seed}".encode()).digest()[:8], "big"))  # noqa: S311
     shape = rng.choice(SHAPES)
     if number is not None:
         shape = SHAPES[number]

@@ -142,7 +142,7 @@ class Sandbox:
         instructions: str = "today",
         slot_ms: int = 200,
         rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE,
-        router: bool = False,
+        router: bool = True,
         router_shape: int | None = None,
         policies: Policies | None = None,
         requests_per_min: int | None = None,

@@ -58,7 +58,7 @@ def test_readme_program_shows_a_sale_that_its_node_refuses(account: Account):
         assert account.connected()
         account.buy(mint)
         account.sandbox.faults.rpc("sendTransaction", status=403, times=None, handled=False)
-        line = program.line_with("403")
+        line = program.line_with("HTTP 403")
         assert "sent again" in line
         program.stop(signal.SIGINT)
 

@@ -21,7 +21,7 @@ CONFIRMED = ls.SellOutcome.CONFIRMED
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0) as running:
+    with Sandbox(seed=1, speed=10.0, stream_port=0, api_port=0, rpc_port=0, router=False) as running:
         yield running
         close_rpc_connections()
 

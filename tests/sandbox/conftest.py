@@ -21,13 +21,13 @@ def rig() -> Rig:
 
 @pytest.fixture
 def make_sandbox() -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes on free ports; stopped at the end, with no thread left."""
+    """Start sandboxes on free ports, without the Router unless asked; stopped at the end, with no thread left."""
     before = set(threading.enumerate())
     running: list[Sandbox] = []
 
     def make(**options: Any) -> Sandbox:
         ports = {"stream_port": 0, "api_port": 0, "rpc_port": 0}
-        sandbox = Sandbox(**{**ports, "landing_delay_ms": 10, **options})
+        sandbox = Sandbox(**{**ports, "landing_delay_ms": 10, "router": False, **options})
         running.append(sandbox)
         return sandbox.start()
 
