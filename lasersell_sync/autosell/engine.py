@@ -21,13 +21,15 @@ from lasersell_sync.autosell.journal import ExitRecord, Journal
 from lasersell_sync.autosell.legs import LegPlan, LegsReport, sell_in_legs
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.mirror import MirrorDesk
+from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.position import Position, PositionId
+from lasersell_sync.autosell.questions import ExitApi, Questions
 from lasersell_sync.autosell.refusals import Refusal, Refusals
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.sale import report_of
 from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGate
-from lasersell_sync.autosell.tools import ExitApi, PositionFacts, SellTerms, Tools
+from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext, MirrorBuySignal, PositionClosed, PositionOpened
@@ -63,6 +65,8 @@ _NEWEST_PROCEEDS_MS: Final = 10_000
 #: What the wallets hold is asked again after so long.
 _FUNDS_S: Final = 30.0
 _FUNDS_LINE: Final = ("funds",)
+#: An ``ExitApi`` of the user's may take any time; those of ours end long before.
+_PAUSE_S: Final = 30.0
 _IN_SESSION: Final = (ConnectionState.LIVE, ConnectionState.STALE)
 
 
@@ -169,8 +173,8 @@ class AutoSeller:
         self._on_buy: tuple[Callable[[BuyReport], object], ...] = ()
         self._on_refused: tuple[Callable[[Refusal], object], ...] = ()
         self._on_problem: tuple[Callable[[Exception], object], ...] = ()
-        self._running = threading.Event()
-        self._running.set()
+        self._barrier = PauseBarrier()
+        self._questions = Questions(sender, exit_api, self._barrier)
         self._stop_hearing: Callable[[], None] = _nothing
         self._lines = Lines(workers, self._troubled)
         self._callbacks = CallbackExecutor("lasersell-autosell-calls", log)
@@ -188,9 +192,10 @@ class AutoSeller:
             signers=by_wallet,
             gate=self._gate,
             policy=policy or SellPolicy(),
-            exit_api=exit_api,
+            can_build=exit_api is not None,
+            questions=self._questions,
             lines=self._lines,
-            is_paused=lambda: not self._running.is_set(),
+            barrier=self._barrier,
             is_dry_run=dry_run,
             report_sale=self._report_sale,
             report_buy=self._report_buy,
@@ -275,6 +280,7 @@ class AutoSeller:
         self._stop_hearing()
         budget = TimeBudget(timeout)
         stuck = self._lines.close(budget.remaining_s())
+        self._questions.close()
         if self._gate.guard is not None:
             self._gate.guard.close()
         if stuck:
@@ -301,19 +307,24 @@ class AutoSeller:
         self.close()
 
     def pause(self) -> None:
-        """Sign nothing from now on. What was sent is still followed, and what is signalled waits."""
-        self._running.clear()
+        """Sign nothing, send nothing for the first time, and ask nothing of the REST API until ``resume()``.
+
+        What was sent is still followed and sent again, and what is signalled waits. It returns when what was begun
+        before has ended: a commit of the journal, or an answer of the REST API. Threads: any.
+        """
+        if not self._barrier.pause(_PAUSE_S):
+            log.warning("a request to the REST API that began before pause() is still under way after %g s", _PAUSE_S)
 
     def resume(self) -> None:
         """Go on; signals that waited too long get a fresh transaction first."""
-        self._running.set()
+        self._barrier.resume()
         for line, position in list(self._positions.items()):
             self._lines.put(line, partial(position.do, position.unpaused))
 
     @property
     def is_paused(self) -> bool:
         """Whether ``pause`` was called last."""
-        return not self._running.is_set()
+        return self._barrier.is_paused
 
     # ── what the guard refuses ───────────────────────────────────────────────────────────────────────────────────
 
@@ -453,7 +464,7 @@ class AutoSeller:
         Threads: any but the seller's own; blocks for as long as it takes.
         """
         self._guard.check()
-        if self._tools.exit_api is None:
+        if not self._tools.can_build:
             raise ConfigurationError("exit_api", "legs are built by AutoSeller(exit_api=ExitApiClient(...))")
         if handle.wallet_pubkey not in self._tools.signers:
             raise ConfigurationError("handle", f"there is no signer for its wallet {handle.wallet_pubkey}")

@@ -53,7 +53,7 @@ class MirrorDesk:
             del self._unsure[signal.unsigned_tx_b64]
             return
         age_s = (time.monotonic_ns() - received_ns) / 1e9
-        if tools.is_paused():
+        if tools.barrier.is_paused:
             self._refuse(signal, "the seller is paused")
             return
         if age_s > tools.policy.max_signal_age_s:
@@ -79,12 +79,18 @@ class MirrorDesk:
         if (unsure := self._unsure.get(signal.unsigned_tx_b64)) is not None:
             self._follow_by_the_journal(unsure)
             del self._unsure[signal.unsigned_tx_b64]
-        elif self._tools.is_paused():
-            self._refuse(signal, "the seller is paused")
         else:
             self._buy(signal, case)
 
     def _buy(self, signal: MirrorBuySignal, case: Case) -> None:
+        with self._tools.barrier.act() as may_sign:
+            if may_sign:
+                self._sign(signal, case)
+            else:
+                self._refuse(signal, "the seller is paused")
+
+    def _sign(self, signal: MirrorBuySignal, case: Case) -> None:
+        """Sign what the guard decided about, write it down, and send it."""
         tools = self._tools
         try:
             signed = tools.sign(case, signal)

@@ -210,7 +210,7 @@ class Position:
             return
         self._judge_early(signal)
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
-        sale = self._sale_of(key) or self._begin(key, signal)
+        sale = self._sale_of(key) or self._begin(key, signal, received_ns)
         if sale is not None and not sale.is_for(signal):
             log.warning("%s is signalled again for another amount, which is not followed", key)
         elif sale is not None:
@@ -259,7 +259,7 @@ class Position:
 
     # ── which exit has its turn ──────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, key: ExitKey, signal: ExitSignalWithTx) -> Sale | None:
+    def _begin(self, key: ExitKey, signal: ExitSignalWithTx, received_ns: int) -> Sale | None:
         """Write the exit down and put it behind the others; None when it is sold already."""
         if not key.is_whole and self._is_sold(key._replace(part=WHOLE)):
             log.info("%s is signalled, and the position was sold as a whole", key)
@@ -267,13 +267,27 @@ class Position:
         tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
         record = self._received(key, signal, tokens)
         if record.is_finished:
-            if not key.is_whole or not self._has_tokens(record):
+            if self._tools.is_dry_run:
+                self._signalled_again(key, signal, received_ns, tokens)  # nothing was sold, and nobody is asked
+            elif key.is_whole:
+                # What the chain says after the sale; the exit stays sold as long as it says nothing.
+                proof = AmountProof(since=_newest_slot([record]))
+                self._ask_for_balance(proof, partial(self._signalled_again, key, signal, received_ns))
+            else:
                 log.info("%s is signalled again and was sold: nothing is done", key)
-                return None
-            # All was sold, and there is something again that no opening was announced of.
-            self._generation = self._tools.journal.next_generation(key)
-            record = self._received(key._replace(generation=self._generation), signal, tokens)
+            return None
         return self._line_up(Sale(record))
+
+    def _signalled_again(self, key: ExitKey, signal: ExitSignalWithTx, received_ns: int, amount: int | None) -> None:
+        """All was sold; with tokens there again, it is an opening of which no announcement came."""
+        if not amount or self._present_generation() != key.generation:
+            log.info("%s is signalled again and was sold: nothing is done", key)
+            return
+        self._generation = self._tools.journal.next_generation(key)
+        tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
+        record = self._received(key._replace(generation=self._generation), signal, tokens)
+        self._line_up(Sale(record)).offer(signal, received_ns)
+        self._next_turn()
 
     def _received(self, key: ExitKey, signal: ExitSignalWithTx, tokens: int) -> ExitRecord:
         return self._tools.journal.received(key, position_id=signal.position_id, reason=signal.reason, tokens=tokens)
@@ -282,18 +296,10 @@ class Position:
         record = self._tools.journal.find(key)
         return record is not None and record.outcome is SellOutcome.CONFIRMED
 
-    def _has_tokens(self, sold: ExitRecord) -> bool:
-        """What the chain says after the sale; False when it says nothing: then the exit that was sold stays sold."""
-        return bool(self._amount(AmountProof(since=_newest_slot([sold]))))
-
-    def _amount(self, proof: AmountProof) -> int | None:
-        """What there is to sell; None: not proven yet, or nobody can be asked."""
-        token_account = self.id[1]
-        try:
-            return self._tools.sender.proven_amount(token_account, proof)
-        except TxSubmitError as error:
-            log.warning("the balance of %s cannot be asked for: %s", token_account, error)
-            return None
+    def _ask_for_balance(self, proof: AmountProof, then: Callable[[int | None], None]) -> None:
+        """What there is to sell, as a task of this line; None: not proven yet, or nobody can be asked."""
+        life = self._life
+        self._tools.questions.balance(self.id[1], proof, lambda amount: self._put(partial(then, amount), life=life))
 
     def _line_up(self, sale: Sale) -> Sale:
         self._waiting[sale.key] = sale
@@ -334,6 +340,10 @@ class Position:
             self._follow(sale)
         for sale in self.live_sales:
             self._finish_decided(sale)
+        for sale in self.live_sales:
+            # Whoever sold in legs is gone, or decides what comes after this one; nobody knows at which slippage.
+            if sale.key.is_leg and not sale.live and not sale.is_finished:
+                self._finish(sale, sale.outcome_if_given_up(), "it was interrupted, and no leg is repeated")
         pause_s = 0.0 if self._errors < 2 else growing_pause_s(self._errors - 2)
         if pause_s:
             self._later(pause_s, self._resume)
@@ -383,23 +393,25 @@ class Position:
             announced = self._tools.journal.announced_slot(*self.id)
             proof = AmountProof(since=_newest_slot(waiting), announced=announced)
             log.debug("%s: unfinished exits wait until it is proven whether anything is left", self.id[1])
-        amount = self._amount(proof)
+        self._ask_for_balance(proof, partial(self._go_on, proof))
+
+    def _go_on(self, proof: AmountProof, amount: int | None) -> None:
+        """The nodes have answered whether there is anything to sell."""
+        if self._current is not None or not self._waiting:
+            return
         if amount is None:
             self._later(_TRY_AGAIN_S, partial(self._resume, proof))
             return
         if amount == 0:
             self._finish_all("nothing is left in the token account")
             return
-        for sale in self.live_sales:
-            if sale.key.is_leg:  # whoever sold in legs is gone, or decides what comes after this one
-                self._finish(sale, sale.outcome_if_given_up(), "it was interrupted, and no leg is repeated")
         self._next_turn()
 
     # ── signing and sending ──────────────────────────────────────────────────────────────────────────────────────
 
     def _use_signal(self, sale: Sale, *, is_answer: bool = False) -> None:
         """Sell with the newest signal, or ask for one that can be used."""
-        if self._tools.is_paused():
+        if self._tools.barrier.is_paused:
             sale.enter(SaleState.WAITING)
             return
         signal = sale.signal
@@ -464,7 +476,7 @@ class Position:
     def _judge_early(self, signal: ExitSignalWithTx) -> None:
         """Have nodes asked about the first signal of an exit while the journal writes it down."""
         tools = self._tools
-        is_next = self._current is None and not self._waiting and not tools.is_paused()
+        is_next = self._current is None and not self._waiting and not tools.barrier.is_paused
         if not is_next or (self._early is not None and self._early.is_of(signal)):
             return
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
@@ -487,9 +499,6 @@ class Position:
         """The nodes have answered."""
         if sale.turn != turn:
             return  # it ended meanwhile
-        if self._tools.is_paused():
-            sale.enter(SaleState.WAITING)
-            return
         self._decide(sale, transaction, request, case)
         newer = sale.signal
         if sale.is_finished and newer is not None and newer is not transaction:
@@ -507,6 +516,20 @@ class Position:
         request: BuildSellTxRequest | None,
         case: Case,
     ) -> None:
+        with self._tools.barrier.act() as may_sign:
+            if may_sign:
+                self._sign(sale, transaction, request, case)
+            else:
+                sale.enter(SaleState.WAITING)
+
+    def _sign(
+        self,
+        sale: Sale,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        case: Case,
+    ) -> None:
+        """Sign what the guard decided about, write it down, and send it."""
         tools = self._tools
         try:
             signed = tools.sign(case, transaction, request)
@@ -550,7 +573,7 @@ class Position:
     def _asks_for_another_price(self, sale: Sale, error: UnsafeTransactionError) -> bool:
         """A price below the floor is not final: the next transaction may have another one."""
         tools = self._tools
-        can_ask = sale.key.is_whole or tools.exit_api is not None
+        can_ask = sale.key.is_whole or tools.can_build
         if sale.live or tools.is_dry_run or not can_ask or sale.low_prices >= tools.policy.max_refreshes:
             return False
         rules = {offence.rule for offence in error.offences}
@@ -683,10 +706,10 @@ class Position:
 
     def _ask(self, sale: Sale) -> None:
         """Ask for a fresh transaction."""
-        if self._tools.is_paused():
+        if self._tools.barrier.is_paused:
             sale.enter(SaleState.WAITING)
             return
-        if self._tools.is_dry_run and sale.key.is_whole:
+        if self._tools.is_dry_run:
             self._finish(sale, SellOutcome.UNKNOWN, "dry run: too old, a fresh transaction would be asked for")
             return
         slippage_bps = self._slippage_bps(sale)
@@ -705,14 +728,17 @@ class Position:
     def _ask_again(self, sale: Sale, turn: int, slippage_bps: int) -> None:
         if sale.turn != turn:
             return
+        if self._tools.barrier.is_paused:
+            sale.enter(SaleState.WAITING)
+            return
         if sale.unanswered >= self._tools.policy.max_unanswered:
             given_up = f"no fresh transaction came, asked {sale.unanswered} times"
             self._give_up(sale, sale.outcome_if_given_up(), given_up)
         elif sale.key.is_whole:
             self._ask_the_stream(sale, slippage_bps)
             self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
-        elif not self._ask_the_api(sale, slippage_bps):
-            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
+        else:
+            self._ask_the_api(sale, turn, slippage_bps)
 
     def _ask_the_stream(self, sale: Sale, slippage_bps: int) -> None:
         if self._tools.stream.is_linked:
@@ -722,22 +748,32 @@ class Position:
         except StreamError as error:
             log.warning("a fresh transaction for %s cannot be asked for now: %s", sale.key, error)
 
-    def _ask_the_api(self, sale: Sale, slippage_bps: int) -> bool:
-        """True when this exit goes on by itself."""
-        api = self._tools.exit_api
-        if api is None:
+    def _ask_the_api(self, sale: Sale, turn: int, slippage_bps: int) -> None:
+        if not self._tools.can_build:
             remedy = "a part of a position is built anew by AutoSeller(exit_api=ExitApiClient(...)) only"
             self._finish(sale, sale.outcome_if_given_up(), remedy)
-            return True
-        request = self._request(sale, slippage_bps)
-        try:
-            built = api.build_sell_tx(request)
-        except ExitApiError as error:
+            return
+        request, life = self._request(sale, slippage_bps), self._life
+        answered = partial(self._built, sale, turn, request)
+        self._tools.questions.build(request, lambda built, error: self._put(partial(answered, built, error), life=life))
+
+    def _built(
+        self, sale: Sale, turn: int, request: BuildSellTxRequest, built: BuildTxResponse | None, error: Exception | None
+    ) -> None:
+        """The REST API has answered, or was not asked."""
+        if sale.turn != turn:
+            log.warning("a transaction that was built for %s comes too late, and is not signed", sale.key)
+        elif built is not None:
+            self._sign_and_send(sale, built, request)
+        elif error is None:
+            sale.enter(SaleState.WAITING)  # paused
+        elif isinstance(error, ExitApiError):
             sale.unanswered += 1
             log.warning("a fresh transaction for %s could not be built: %s", sale.key, error)
-            return False
-        self._sign_and_send(sale, built, request)
-        return True
+            again = partial(self._ask_again, sale, turn, request.slippage_bps)
+            self._later(self._tools.policy.refresh_wait_s, again)
+        else:
+            raise error
 
     def _request(self, sale: Sale, slippage_bps: int) -> BuildSellTxRequest:
         stream = self._tools.stream

@@ -10,7 +10,9 @@ import attrs
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.questions import BuildAnswer
 from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import Case, SigningGate
@@ -23,7 +25,7 @@ from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tracked_tx import OnSettled
 from lasersell_sync.trading.tx import read_signed_tx
 
-__all__ = ["ExitApi", "PositionFacts", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
+__all__ = ["PositionFacts", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
 
 
 class Sender(Protocol):
@@ -51,16 +53,6 @@ class Sender(Protocol):
         still_held: Callable[[], bool] | None = None,
     ) -> object:
         """Report what became of one that was sent before."""
-
-    def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
-        """A balance in atomic units; None while it is not proven."""
-
-
-class ExitApi(Protocol):
-    """What is needed of an ``ExitApiClient``."""
-
-    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
-        """An unsigned sale."""
 
 
 class TokenWitness(Protocol):
@@ -119,6 +111,16 @@ class StreamPort(Protocol):
         """What they pay to the sender."""
 
 
+class QuestionPort(Protocol):
+    """What is needed of ``Questions``."""
+
+    def balance(self, token_account: str, proof: AmountProof, then: Callable[[int | None], None]) -> None:
+        """Ask what a token account holds; None while that is not proven."""
+
+    def build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
+        """Have a sale built."""
+
+
 @attrs.frozen(kw_only=True)
 class SellTerms:
     """What an automatic seller sells at all.
@@ -161,9 +163,10 @@ class Tools:
         signers: by wallet.
         gate: decides what is signed.
         policy: how an exit is pursued.
-        exit_api: builds sales of a part anew; None: they are given up when their transaction is dead.
+        can_build: sales of a part are built anew; False: they are given up when their transaction is dead.
+        questions: asks for balances, and has sales built.
         lines: where tasks run.
-        is_paused: asked before anything is signed.
+        barrier: what a pause waits for.
         is_dry_run: nothing is signed or sent.
         report_sale: tell the user, and the journal by the exit's number in it.
         report_buy: tell the user.
@@ -179,9 +182,10 @@ class Tools:
     signers: Mapping[str, Signer]
     gate: SigningGate
     policy: SellPolicy
-    exit_api: ExitApi | None
+    can_build: bool
+    questions: QuestionPort
     lines: Lines
-    is_paused: Callable[[], bool]
+    barrier: PauseBarrier
     is_dry_run: bool
     report_sale: Callable[[SellReport, int], None]
     report_buy: Callable[[BuyReport], None]

@@ -139,6 +139,8 @@ class RpcNode:
 
     def __init__(self, client: RpcClient) -> None:
         self._client = client
+        #: The last question for accounts or blocks went without an answer: others are asked first.
+        self.is_silent = False
         #: Until then the history is not asked for: the node said that it keeps none. Monotonic seconds.
         self._no_history_until = 0.0
 

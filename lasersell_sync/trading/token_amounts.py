@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from lasersell_sync import _log
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading.expiry import READS_NEEDED
@@ -12,7 +13,9 @@ from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS, AccountData, RpcNode
 from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_accounts import read_token_account
 
-__all__ = ["AmountProof", "amount_of", "ask_proven_amount", "ask_token_amounts"]
+__all__ = ["AmountProof", "amount_of", "ask_proven_amounts", "ask_token_amounts"]
+
+log = _log.logger("trading")
 
 T = TypeVar("T")
 
@@ -84,48 +87,61 @@ def ask_token_amounts(nodes: Sequence[RpcNode], accounts: Sequence[str], *, time
         TxSubmitError: none answered (the last one's error), or an account is no token account (``decode_response``).
     """
     wanted = list(dict.fromkeys(accounts))
-    return next(_answers(nodes, lambda node, share: _amounts(node, wanted, share)[1], TimeBudget(timeout_s)))
+    return next(_answers(nodes, lambda node, share: _amounts(node, wanted, share), TimeBudget(timeout_s)))
 
 
-def ask_proven_amount(
-    nodes: Sequence[RpcNode], account: str, proof: AmountProof, *, slot_time: SlotTime, timeout_s: float
-) -> int | None:
-    """What an account holds; None while that is not proven: ask again with the same proof, a little later.
+def ask_proven_amounts(
+    nodes: Sequence[RpcNode], proofs: Mapping[str, AmountProof], *, slot_time: SlotTime, timeout_s: float
+) -> dict[str, int]:
+    """Of the accounts whose balance is proven; ask again with the same proofs for the others, a little later.
+
+    Many accounts are one question. An account that is no token account is logged and has no balance.
 
     Raises:
-        TxSubmitError: as ``ask_token_amounts``.
+        TxSubmitError: none of the nodes answered (the last one's error).
     """
-    budget = TimeBudget(timeout_s)
-    if not proof.wants_tips:
-        return _proven(nodes, account, proof, budget)
-    amount = _proven(nodes, account, proof, _part(budget, 3))
-    if amount is not None:
-        return amount
-    tips = _answers(nodes, lambda node, share: node.tip("confirmed", budget=share).slot, _part(budget, 2))
-    proof.saw_tips(max(tips), slot_time)
-    return _proven(nodes, account, proof, budget)
+    budget, missing, proven = TimeBudget(timeout_s), dict(proofs), dict[str, int]()
+    wanting_tips = [proof for proof in proofs.values() if proof.wants_tips]
+    _look(nodes, missing, proven, _part(budget, 3) if wanting_tips else budget)
+    if missing and wanting_tips:
+        tips = _answers(nodes, lambda node, share: node.tip("confirmed", budget=share).slot, _part(budget, 2))
+        newest = max(tips)
+        for proof in wanting_tips:
+            proof.saw_tips(newest, slot_time)
+        _look(nodes, missing, proven, budget)
+    return proven
 
 
-def _proven(nodes: Sequence[RpcNode], account: str, proof: AmountProof, budget: TimeBudget) -> int | None:
-    for slot, amounts in _answers(nodes, lambda node, share: _amounts(node, [account], share), budget):
-        amount = proof.saw(amounts[account], slot)
-        if amount is not None:
-            return amount
-    return None
+def _look(
+    nodes: Sequence[RpcNode], missing: dict[str, AmountProof], proven: dict[str, int], budget: TimeBudget
+) -> None:
+    """Ask the nodes, one after the other, for what is missing; what is proven moves from the one to the other."""
+    for slot, amounts in _answers(nodes, lambda node, share: _read(node, list(missing), share), budget):
+        for account, amount in amounts.items():
+            if amount is None:
+                log.error("%s is not a token account: its balance is not known", account)
+            elif (known := missing[account].saw(amount, slot)) is not None:
+                proven[account] = known
+                del missing[account]
+        if not missing:
+            return
 
 
 def _answers(nodes: Sequence[RpcNode], ask: Callable[[RpcNode, TimeBudget], T], budget: TimeBudget) -> Iterator[T]:
     """Of the nodes that answer, one after the other; the last one's error when none does."""
     problem = TxSubmitError("request_send", "there was no time to ask")
     anybody = False
-    for index, node in enumerate(nodes):
+    # One that did not answer is not asked first again before it has answered.
+    for index, node in enumerate(sorted(nodes, key=lambda node: node.is_silent)):
         # A node that hangs leaves the others their share.
         share = _part(budget, len(nodes) - index)
         try:
             answer = ask(node, share)
         except TxSubmitError as error:
+            node.is_silent = error.kind in {"request_send", "response_read"}
             problem = error
         else:
+            node.is_silent = False
             anybody = True
             yield answer
     if not anybody:
@@ -136,25 +152,26 @@ def _part(budget: TimeBudget, parts: int) -> TimeBudget:
     return TimeBudget((budget.remaining_s() or 0.0) / parts)
 
 
-def _amounts(node: RpcNode, addresses: Sequence[str], budget: TimeBudget) -> tuple[int, dict[str, int]]:
-    """And the oldest slot that they were looked at in."""
+def _amounts(node: RpcNode, addresses: Sequence[str], budget: TimeBudget) -> dict[str, int]:
+    amounts = _read(node, addresses, budget)[1]
+    for address, amount in amounts.items():
+        if amount is None:
+            raise TxSubmitError("decode_response", f"{address} is not a token account", target=node.label)
+    return {address: amount for address, amount in amounts.items() if amount is not None}
+
+
+def _read(node: RpcNode, addresses: Sequence[str], budget: TimeBudget) -> tuple[int, dict[str, int | None]]:
+    """The oldest slot that they were looked at in, and what each holds; None: it is no token account."""
     slots: list[int] = []
-    amounts: dict[str, int] = {}
+    amounts: dict[str, int | None] = {}
     for start in range(0, len(addresses), MAX_ACCOUNTS):
         batch = addresses[start : start + MAX_ACCOUNTS]
         slot, found = node.accounts(batch, budget=budget)
         slots.append(slot)
-        amounts.update((address, _amount(address, one, node)) for address, one in zip(batch, found, strict=True))
+        amounts.update(
+            (one, 0 if account is None else amount_of(account)) for one, account in zip(batch, found, strict=True)
+        )
     return min(slots), amounts
-
-
-def _amount(address: str, account: AccountData | None, node: RpcNode) -> int:
-    if account is None:
-        return 0
-    amount = amount_of(account)
-    if amount is None:
-        raise TxSubmitError("decode_response", f"{address} is not a token account", target=node.label)
-    return amount
 
 
 def amount_of(account: AccountData) -> int | None:

@@ -11,7 +11,7 @@ import concurrent.futures
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc, rpc_t
 from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
-from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amount, ask_token_amounts
+from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amounts, ask_token_amounts
 from lasersell_sync.trading.tracked_tx import Listener, OnSettled, PendingTx
 from lasersell_sync.trading.tx import SignedTx, read_signed_tx
 
@@ -335,10 +335,28 @@ class TxSender:
 
         Threads: any; blocks the caller. One proof is used by one caller at a time.
         """
+        return self.proven_amounts({token_account: proof}, timeout_s=timeout_s).get(token_account)
+
+    def proven_amounts(self, proofs: Mapping[str, AmountProof], *, timeout_s: float = 5.0) -> dict[str, int]:
+        """``proven_amount`` of several token accounts, with one question for up to 100 of them.
+
+        Args:
+            proofs: by token account, base58.
+            timeout_s: seconds in all; every node gets a share, and one that did not answer is asked last.
+
+        Returns:
+            Atomic units of the accounts whose balance is proven; ask again later for the others, with the same proofs.
+
+        Raises:
+            TxSubmitError, ConfigurationError, ForkedProcessError: as ``token_amounts``; an address that is no token
+                account is logged and left out.
+
+        Threads: any; blocks the caller. One proof is used by one caller at a time.
+        """
         self._guard.check()
-        account = require_pubkey("token_account", token_account)
+        known = {require_pubkey("token_account", account): proof for account, proof in proofs.items()}
         timeout_s = _seconds("timeout_s", timeout_s)
-        return ask_proven_amount(self._nodes, account, proof, slot_time=self._slot_time, timeout_s=timeout_s)
+        return ask_proven_amounts(self._nodes, known, slot_time=self._slot_time, timeout_s=timeout_s) if known else {}
 
     def undecided(self) -> list[TxResult]:
         """Transactions that have been under way for longer than a minute; ``detail`` names what is missing for a proof.

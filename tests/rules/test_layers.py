@@ -84,8 +84,8 @@ INNER_LAYERS = {
         ["tx_sender"],
     ],
     "autosell": [
-        ["exits", "policy", "lines"],
-        ["journal_file", "journal_writer"],
+        ["exits", "policy", "lines", "pause_barrier"],
+        ["journal_file", "journal_writer", "questions"],
         ["journal", "refusals", "reports"],
         ["budgets"],
         ["signing_gate"],

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,8 +19,10 @@ from solders.system_program import TransferParams, transfer
 from lasersell_sync.autosell.budgets import HourlyBudgets, HourlyLimits
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.autosell.policy import SellPolicy
 from lasersell_sync.autosell.position import Position
+from lasersell_sync.autosell.questions import Questions
 from lasersell_sync.autosell.refusals import Refusal, Refusals
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import SigningGate
@@ -146,13 +148,17 @@ class FakeSender:
         self._open[signature] = on_settled
         self.tracked.append(signature)
 
-    def proven_amount(self, token_account: str, proof: AmountProof) -> int | None:
-        assert token_account
+    def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
         if not self.is_reachable:
             raise TxSubmitError("request_send", "nobody answers")
-        if proof.wants_tips:
-            proof.saw_tips(self.slot, SlotTime())
-        return proof.saw(self.amount, self.slot)
+        amounts: dict[str, int] = {}
+        for token_account, proof in proofs.items():
+            if proof.wants_tips:
+                proof.saw_tips(self.slot, SlotTime())
+            amount = proof.saw(self.amount, self.slot)
+            if amount is not None:
+                amounts[token_account] = amount
+        return amounts
 
     @property
     def open(self) -> list[str]:
@@ -220,15 +226,27 @@ class FakeStream:
         return self.clock_ms
 
 
+class FakeQuestions(Questions):
+    """Asks at once, on the calling thread."""
+
+    @staticmethod
+    def _begin(pool: object, work: Callable[[], None]) -> None:
+        work()
+
+
 class FakeApi:
     """Builds sales as the sandbox's market does, each for another block."""
 
     def __init__(self) -> None:
         self.requests: list[BuildSellTxRequest] = []
         self.failures = 0
+        #: Called while a sale is built.
+        self.on_build: Callable[[], object] | None = None
 
     def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
         self.requests.append(request)
+        if self.on_build is not None:
+            self.on_build()
         if self.failures:
             self.failures -= 1
             raise ExitApiError("transport", "nobody answers")
@@ -261,7 +279,7 @@ class Rig:
         self.buys: list[BuyReport] = []
         self.problems: list[Exception] = []
         self.refusals: list[Refusal] = []
-        self.is_paused = False
+        self.barrier = PauseBarrier()
         self.options = options
         _rigs.append(self)
         self._begin()
@@ -283,9 +301,10 @@ class Rig:
             signers={desk(MARKET).address: Signer(desk(MARKET).wallet)},
             gate=self.gate,
             policy=self.options.get("policy", SellPolicy()),
-            exit_api=self.api,
+            can_build=self.api is not None,
+            questions=FakeQuestions(self.sender, self.api, self.barrier),
             lines=self.lines,  # type: ignore[arg-type]
-            is_paused=lambda: self.is_paused,
+            barrier=self.barrier,
             is_dry_run=self.options.get("is_dry_run", False),
             report_sale=self._report,
             report_buy=self.buys.append,
@@ -296,6 +315,17 @@ class Rig:
         account = self.signal.token_account
         assert account is not None
         self.position = Position(self.signal.wallet_pubkey, account, self.tools)
+
+    @property
+    def is_paused(self) -> bool:
+        return self.barrier.is_paused
+
+    @is_paused.setter
+    def is_paused(self, wanted: bool) -> None:
+        if wanted:
+            self.barrier.pause()
+        else:
+            self.barrier.resume()
 
     def _report(self, report: SellReport, exit_id: int) -> None:
         self.reports.append(report)
@@ -337,6 +367,13 @@ class Rig:
                 self.signal, sell_tokens=tokens, level_index=index, unsigned_tx_b64=on_another_block(_sale_of(tokens))
             )
         )
+
+    def old_level(self, index: int, *, tokens: int = 1_000) -> ExitSignalWithTx:
+        """A level whose transaction is too old to be sent."""
+        return attrs.evolve(
+            self.signal, sell_tokens=tokens, level_index=index, triggered_at_ms=0,
+            unsigned_tx_b64=on_another_block(_sale_of(tokens)),
+        )  # fmt: skip
 
     def settle(self, outcome: SellOutcome, signature: str | None = None) -> None:
         self.sender.settle(outcome, signature)

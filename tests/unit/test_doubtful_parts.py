@@ -92,3 +92,47 @@ def test_undecided_and_late_landings_reach_on_problem(rig: Rig) -> None:
     assert (undecided.kind, late.kind) == ("confirm_timeout", "late_landing")
     assert "no node has answered" in str(undecided)
     assert "slot 7" in str(late)
+
+
+# ── pauses and processes that died ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_pause_between_the_question_and_its_answer_signs_nothing(rig: Rig) -> None:
+    """The answer of the REST API that was asked before the pause is asked for again after it."""
+    rig.level(0)
+    assert rig.api is not None
+    rig.api.on_build = rig.barrier.pause
+    rig.settle(EXPIRED)
+    assert len(rig.api.requests) == 1
+    assert len(rig.sender.sent) == 1
+    rig.api.on_build = None
+    rig.barrier.resume()
+    rig.do(rig.position.unpaused)
+    assert len(rig.api.requests) == 2
+    assert len(rig.sender.sent) == 2
+
+
+def test_level_in_a_dry_run_asks_nobody() -> None:
+    rig = Rig(with_api=True, is_dry_run=True)
+    rig.opened()
+    rig.exit(rig.old_level(0), age_s=60)
+    assert rig.api is not None
+    assert rig.api.requests == []
+    assert rig.stream.asked == []
+    assert rig.outcomes == [("level 0", UNKNOWN)]
+
+
+def test_slice_that_a_killed_process_left_waiting_ends_and_is_not_sold(rig: Rig) -> None:
+    """Another exit has a live transaction, so the slice would get its turn later, at the policy's slippage."""
+    rig.level(0)
+    rig.do(
+        lambda: rig.position.sell_leg(
+            "1/1", rig.signal.mint, position_id=1, tokens=10, slippage_bps=5, pays=None, on_end=lambda _: None
+        )
+    )
+    rig.restart()
+    assert rig.outcomes == [("leg 1/1", EXPIRED)]
+    rig.settle(CONFIRMED)
+    assert rig.api is not None
+    assert rig.api.requests == []
+    assert len(rig.sender.sent) == 1

@@ -1,0 +1,119 @@
+"""Questions to nodes and to the REST API, on threads of their own: no worker of the seller waits for an answer."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from lasersell_sync._log import logger
+from lasersell_sync.autosell.pause_barrier import PauseBarrier
+from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
+from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS
+from lasersell_sync.trading.token_amounts import AmountProof
+
+__all__ = ["Balances", "BuildAnswer", "ExitApi", "Questions"]
+
+log = logger("autosell")
+
+#: Sales that are built at once; the service takes 60 requests a minute (PROTOCOL.md §7).
+_BUILDERS: Final = 4
+
+#: Called with what was built; with an error; or with neither: the seller is paused, and nothing was asked.
+BuildAnswer = Callable[[BuildTxResponse | None, Exception | None], None]
+
+
+class Balances(Protocol):
+    """What is needed of a ``TxSender``."""
+
+    def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
+        """Of the token accounts whose balance is proven, in atomic units."""
+
+
+class ExitApi(Protocol):
+    """What is needed of an ``ExitApiClient``."""
+
+    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
+        """An unsigned sale."""
+
+
+class Questions:
+    """Asks for balances, many accounts with one question, and has sales built.
+
+    Args:
+        balances: asks the nodes.
+        exit_api: None: nothing is ever built.
+        barrier: no sale is built while the seller is paused.
+
+    Threads: every method from any. Its own are ``lasersell-autosell-balances_0`` and ``lasersell-autosell-rest_N``;
+        answers come on them, so they should only be put somewhere.
+    """
+
+    def __init__(self, balances: Balances, exit_api: ExitApi | None, barrier: PauseBarrier) -> None:
+        self._balances = balances
+        self._exit_api = exit_api
+        self._barrier = barrier
+        # Guards the questions that wait.
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[AmountProof, Callable[[int | None], None]]] = {}
+        self._asker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="lasersell-autosell-balances")
+        self._builders = concurrent.futures.ThreadPoolExecutor(_BUILDERS, thread_name_prefix="lasersell-autosell-rest")
+
+    def balance(self, token_account: str, proof: AmountProof, then: Callable[[int | None], None]) -> None:
+        """Ask what a token account holds; ``then`` gets None while that is not proven.
+
+        A question for an account that waits already replaces the older one.
+        """
+        with self._lock:
+            is_first = not self._waiting
+            self._waiting[token_account] = (proof, then)
+        if is_first:
+            self._begin(self._asker, self._ask_for_balances)
+
+    def build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
+        """Have a sale built."""
+        self._begin(self._builders, lambda: self._build(request, then))
+
+    def close(self) -> None:
+        """Ask nothing more; what is under way ends by itself. Idempotent."""
+        for pool in (self._asker, self._builders):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _begin(pool: concurrent.futures.ThreadPoolExecutor, work: Callable[[], None]) -> None:
+        # Closed: nobody waits for the answer any more.
+        with contextlib.suppress(RuntimeError):
+            pool.submit(work)
+
+    def _ask_for_balances(self) -> None:
+        """One question for all that wait, up to ``MAX_ACCOUNTS`` of them."""
+        with self._lock:
+            accounts = list(self._waiting)[:MAX_ACCOUNTS]
+            asked = {account: self._waiting.pop(account) for account in accounts}
+            is_more = bool(self._waiting)
+        amounts: dict[str, int] = {}
+        try:
+            amounts = self._balances.proven_amounts({account: proof for account, (proof, _) in asked.items()})
+        except (TxSubmitError, ConcurrencyError) as error:
+            log.warning("the balances of %d token accounts cannot be asked for: %s", len(asked), error)
+        except Exception:
+            log.exception("asking for the balances of %d token accounts failed", len(asked))
+        for account, (_, then) in asked.items():
+            then(amounts.get(account))
+        if is_more:
+            self._begin(self._asker, self._ask_for_balances)
+
+    def _build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
+        assert self._exit_api is not None
+        built: BuildTxResponse | None = None
+        problem: Exception | None = None
+        with self._barrier.act() as may_ask:
+            if may_ask:
+                try:
+                    built = self._exit_api.build_sell_tx(request)
+                except Exception as error:  # noqa: BLE001 - it is handed over
+                    problem = error
+        then(built, problem)

@@ -1,0 +1,148 @@
+"""Questions to nodes and the REST API run beside the seller's workers, and many balances are one question."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from lasersell_sync.autosell.pause_barrier import PauseBarrier
+from lasersell_sync.autosell.questions import Questions
+from lasersell_sync.exceptions import ExitApiError, TxSubmitError
+from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.token_amounts import AmountProof
+from tests.support.waiting import PATIENCE_S, until
+
+REQUEST = BuildSellTxRequest("1" * 32, "1" * 32, 5, SellOutput.SOL, 100)
+
+
+class Nodes:
+    """Answers when a test lets it."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+
+    def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
+        self.asked.append(list(proofs))
+        assert self.may_answer.wait(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+        return {account: len(account) for account in proofs if account != "unproven"}
+
+
+class Api:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.error: Exception | None = None
+
+    def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
+        self.asked += 1
+        assert self.may_answer.wait(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+        return BuildTxResponse("AA==")
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    return Nodes()
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def barrier() -> PauseBarrier:
+    return PauseBarrier()
+
+
+@pytest.fixture
+def questions(nodes: Nodes, api: Api, barrier: PauseBarrier) -> Iterator[Questions]:
+    made = Questions(nodes, api, barrier)
+    yield made
+    nodes.may_answer.set()
+    api.may_answer.set()
+    made.close()
+
+
+def test_balances_that_wait_together_are_one_question(questions: Questions, nodes: Nodes) -> None:
+    answers: dict[str, int | None] = {}
+    nodes.may_answer.clear()
+    names = ["first", *(f"account {number}" for number in range(150)), "unproven"]
+    for name in names:
+        questions.balance(name, AmountProof(), lambda amount, name=name: answers.update({name: amount}))
+        until(lambda: nodes.asked)
+    nodes.may_answer.set()
+    until(lambda: len(answers) == len(names))
+    assert [len(asked) for asked in nodes.asked] == [1, 100, 51]
+    assert answers["unproven"] is None
+    assert answers["account 7"] == len("account 7")
+
+
+@pytest.mark.parametrize("error", [TxSubmitError("request_send", "nobody answers"), ValueError("a bug")])
+def test_balance_that_cannot_be_asked_for_is_not_proven_and_logged(
+    questions: Questions, nodes: Nodes, error: Exception, caplog: Any
+) -> None:
+    answers: list[int | None] = []
+    nodes.error = error
+    questions.balance("one", AmountProof(), answers.append)
+    until(lambda: answers == [None])
+    assert "balances of 1 token accounts" in caplog.text
+    nodes.error = None
+    questions.balance("one", AmountProof(), answers.append)
+    until(lambda: answers == [None, 3])
+
+
+def test_api_that_hangs_holds_up_no_balance(questions: Questions, api: Api) -> None:
+    api.may_answer.clear()
+    for _ in range(40):
+        questions.build(REQUEST, lambda *_: None)
+    until(lambda: api.asked == 4)
+    answers: list[int | None] = []
+    questions.balance("one", AmountProof(), answers.append)
+    until(lambda: answers == [3])
+
+
+@pytest.mark.parametrize("error", [ExitApiError("transport", "nobody answers"), ValueError("a bug")])
+def test_build_that_fails_hands_the_error_over(questions: Questions, api: Api, error: Exception) -> None:
+    ends: list[tuple[Any, Any]] = []
+    api.error = error
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: ends == [(None, error)])
+
+
+def test_build_while_paused_is_not_asked(questions: Questions, api: Api, barrier: PauseBarrier) -> None:
+    ends: list[tuple[Any, Any]] = []
+    assert barrier.pause(PATIENCE_S)
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: ends == [(None, None)])
+    assert api.asked == 0
+    barrier.resume()
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: len(ends) == 2)
+    assert ends[1][0] is not None
+
+
+def test_pause_waits_for_a_build_under_way(questions: Questions, api: Api, barrier: PauseBarrier) -> None:
+    api.may_answer.clear()
+    ends: list[tuple[Any, Any]] = []
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: api.asked == 1)
+    assert barrier.pause(0.02) is False
+    api.may_answer.set()
+    assert barrier.pause(PATIENCE_S)
+
+
+def test_close_drops_what_waits(questions: Questions) -> None:
+    questions.close()
+    questions.balance("one", AmountProof(), lambda _: pytest.fail("asked after close"))
+    questions.build(REQUEST, lambda *_: pytest.fail("asked after close"))
