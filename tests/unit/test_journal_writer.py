@@ -65,8 +65,10 @@ def note(text: str, number: int = 0) -> Callable[[Any], str]:
 
 
 @pytest.fixture
-def disk() -> Disk:
-    return Disk()
+def disk() -> Iterator[Disk]:
+    made = Disk()
+    yield made
+    made.db.close()
 
 
 @pytest.fixture
