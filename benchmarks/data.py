@@ -52,6 +52,7 @@ class Session:
                 "token_account": self._base58(44),
                 "tokens": self._random.randrange(10**9, 10**14),
                 "entry": self._random.randrange(10**7, 10**10),
+                "opened_at_ms": self._now_ms,
                 "pool": self._base58(44),
                 # Not every pool's price is known, and that does not change from message to message.
                 "priced": self._random.random() < 0.9,
@@ -147,7 +148,7 @@ class Session:
             "token_price_quote": self._random.randrange(10**3, 10**6),
             "market_cap_quote": self._random.randrange(10**10, 10**13),
             "pool_liquidity_quote": self._random.randrange(10**10, 10**12),
-            "opened_at_ms": self._now_ms,
+            "opened_at_ms": position["opened_at_ms"],
             "slot": self._slot(),
         }
 
