@@ -253,9 +253,10 @@ cdef class _Plans:
         if offset < <Py_ssize_t>sizeof(PyObject):
             raise TypeError(f"{cls.__name__}.{spec.name} is not a slot of its class")
         # Finished instances leave the garbage collector's sight, so nothing in them may ever refer to something mutable.
-        if not (spec.default is None or spec.default == () or type(spec.default) in (bool, int, float, str)):
-            raise TypeError(f"{cls.__name__}.{spec.name}: the default {spec.default!r} is not an immutable scalar")
-        self.owned.append(spec.default)
+        absent = spec.absent
+        if not (absent is None or absent == () or type(absent) in (bool, int, float, str)):
+            raise TypeError(f"{cls.__name__}.{spec.name}: the default {absent!r} is not an immutable scalar")
+        self.owned.append(absent)
         kind_name = spec.kind.encode("ascii")
         ls_prepare_key(&field.key, self.keep_bytes(key), len(key))
         field.room = max(len(key), 16) + ROOM_BEHIND
@@ -267,7 +268,7 @@ cdef class _Plans:
         field.null_is_default = not spec.required and (spec.default is None or cls.null_is_default)
         field.accepts_one = spec.accepts_one
         field.max = INTEGER_MAX.get(spec.kind, 0)
-        field.default = <PyObject *>spec.default
+        field.default = <PyObject *>absent
         if field.kind == KIND_OBJECT or field.kind == KIND_LIST:
             field.plan = self.compile(spec.cls, depth + 1)
         return 0

@@ -98,6 +98,13 @@ class WireField(NamedTuple):
     cls: type[WireValue] | None = None
     #: ``str_list`` only: one bare string is read as a list of one.
     accepts_one: bool = False
+    #: What a reader takes for an absent field, where the user who set nothing writes nothing; None: ``default``.
+    read_default: Any = None
+
+    @property
+    def absent(self) -> Any:
+        """What a reader takes when the field is not there."""
+        return self.default if self.read_default is None else self.read_default
 
 
 def _field(kind: str, *, required: bool = True, default: Any = None, omit_default: bool = False, **more: Any) -> Any:
@@ -148,6 +155,11 @@ def _one_or_more_str() -> Any:
 def _optional(kind: str, *, default: None, cls: type[WireValue] | None = None) -> Any:
     """Absent and null both mean None; None is not written."""
     return _field(kind, required=False, default=default, omit_default=True, cls=cls)
+
+
+def _unset(kind: str, *, default: None, read_default: Any) -> Any:
+    """Not written unless it is set; a reader takes ``read_default`` for what is absent."""
+    return _field(kind, required=False, default=default, omit_default=True, read_default=read_default)
 
 
 def _defaulted(kind: str, *, default: Any) -> Any:
@@ -305,6 +317,7 @@ _C = TypeVar("_C", bound=type[WireValue])
         _list,
         _one_or_more_str,
         _optional,
+        _unset,
         _defaulted,
         _omitted,
     ),
@@ -500,11 +513,11 @@ class MirrorConfig(ClientValue):
         max_consecutive_losses: losses in a row after which copying that wallet is switched off.
     """
 
-    max_positions_per_wallet: int | None = _optional("u32", default=None)
-    cooldown_sec: int | None = _optional("u64", default=None)
-    skip_creator_tokens: bool | None = _optional("bool", default=None)
-    max_active_sol: float | None = _optional("f64", default=None)
-    buy_slippage_bps: int | None = _optional("u16", default=None)
+    max_positions_per_wallet: int | None = _unset("u32", default=None, read_default=0)
+    cooldown_sec: int | None = _unset("u64", default=None, read_default=0)
+    skip_creator_tokens: bool | None = _unset("bool", default=None, read_default=False)
+    max_active_sol: float | None = _unset("f64", default=None, read_default=0.0)
+    buy_slippage_bps: int | None = _unset("u16", default=None, read_default=0)
     min_liquidity_sol: float | None = _optional("f64", default=None)
     max_entry_drift_pct: float | None = _optional("f64", default=None)
     max_consecutive_losses: int | None = _optional("u32", default=None)

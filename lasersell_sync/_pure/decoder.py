@@ -46,7 +46,7 @@ class _Field:
         self.name: str = spec.name
         self.kind: str = spec.kind
         self.required: bool = spec.required
-        self.default: object = spec.default
+        self.default: object = spec.absent
         self.accepts_one: bool = spec.accepts_one
         # Absent and null mean the same for optional fields everywhere, and for all defaults in what the server writes.
         self.null_is_default = not spec.required and (spec.default is None or bool(cls.null_is_default))  # type: ignore[attr-defined]

@@ -135,7 +135,21 @@ def test_mirror_config_writes_the_fields_that_were_set(fields: dict[str, Any]) -
     """An absent limit is the server's default; a written 0 lifts it. So 0 is written only when the user said 0."""
     configure = Configure(wallet_pubkeys=("w",), strategy=STRATEGY, mirror_config=MirrorConfig(**fields))
     assert message_to_dict(configure)["mirror_config"] == fields
-    assert client_message_from_text(client_message_to_text(configure)) == configure
+
+
+def test_mirror_config_absent_limits_are_read_as_zero() -> None:
+    """The protocol crate says so; the last three stay absent, for absence is a meaning of theirs."""
+    text = '{"type":"configure","wallet_pubkeys":["w"],"strategy":{},"mirror_config":{"cooldown_sec":5}}'
+    text = text.replace('"strategy":{}', '"strategy":{"target_profit_pct":1,"stop_loss_pct":1}')
+    read = client_message_from_text(text)
+    assert isinstance(read, Configure)
+    assert read.mirror_config == MirrorConfig(
+        max_positions_per_wallet=0,
+        cooldown_sec=5,
+        skip_creator_tokens=False,
+        max_active_sol=0.0,
+        buy_slippage_bps=0,
+    )
 
 
 def test_an_alias_is_read_and_never_written() -> None:
