@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from lasersell_sync.trading.guard.costs import Costs
 
 __all__ = ["HourlyBudgets", "HourlyLimits"]
 
-_HOUR_MS = 3_600_000
+_HOUR_S = 3_600.0
 _U64_MAX = 2**64 - 1
 
 
@@ -51,8 +50,18 @@ class _Budget(NamedTuple):
     what: str
 
 
+class _Counted(NamedTuple):
+    """What counts until a moment, in monotonic seconds."""
+
+    until_s: float
+    spending: Spending
+
+
 class HourlyBudgets:
     """Counts what was signed within the last hour, also by an earlier process with the same journal.
+
+    A step of the wall clock neither frees nor uses up a budget; the clock counts only for what an earlier process
+    signed, where a moment to come counts as now.
 
     Args:
         limits: without any, nothing is counted.
@@ -78,9 +87,12 @@ class HourlyBudgets:
         self._journal = journal
         # Guards the list.
         self._lock = threading.Lock()
-        self._spent: deque[Spending] = deque()
+        self._counted: deque[_Counted] = deque()
         if self._budgets:
-            self._spent.extend(journal.spending(since_ms=_now_ms() - _HOUR_MS))
+            now_ms, now_s = _now_ms(), time.monotonic()
+            for spending in journal.spending(since_ms=now_ms - int(_HOUR_S * 1000)):
+                age_s = max(0.0, (now_ms - spending.at_ms) / 1000)
+                self._counted.append(_Counted(now_s + _HOUR_S - age_s, spending))
 
     @property
     def are_set(self) -> bool:
@@ -99,13 +111,15 @@ class HourlyBudgets:
         )  # fmt: skip
         with self._lock:
             found = [*self._exceeded(amounts)]
-            self._spent.append(spending)
+            self._counted.append(_Counted(time.monotonic() + _HOUR_S, spending))
         return spending, found
 
     def release(self, spending: Spending) -> None:
         """It was not signed."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._spent.remove(spending)
+        with self._lock:
+            found = next((each for each in self._counted if each.spending is spending), None)
+            if found is not None:
+                self._counted.remove(found)
 
     def record(self, spending: Spending) -> None:
         """It is about to be signed.
@@ -132,9 +146,10 @@ class HourlyBudgets:
 
     def _within_the_hour(self, what: str) -> int:
         field = {"SOL": "buys_lamports", "USD1": "buys_usd1_units", "fees": "fees_lamports"}[what]
-        while self._spent and self._spent[0].at_ms < _now_ms() - _HOUR_MS:
-            self._spent.popleft()
-        return sum(getattr(each, field) for each in self._spent)
+        now_s = time.monotonic()
+        while self._counted and self._counted[0].until_s < now_s:
+            self._counted.popleft()
+        return sum(getattr(each.spending, field) for each in self._counted)
 
 
 def _amounts(costs: Costs) -> dict[str, int]:

@@ -460,3 +460,39 @@ def test_budget_of_an_hour_ago_is_forgotten():
         assert len(found) == len(rules)
         budgets.record(spending)
     journal.close()
+
+
+@pytest.mark.parametrize("step_ms", [7_200_000, -7_200_000])
+def test_budget_after_a_step_of_the_wall_clock_is_the_same(monkeypatch: pytest.MonkeyPatch, step_ms: int):
+    journal = Journal(":memory:")
+    offset_s, stepped_ms = [0.0], [0]
+    real_s, real_ns = time.monotonic, time.time_ns
+    monkeypatch.setattr(time, "monotonic", lambda: real_s() + offset_s[0])
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + stepped_ms[0] * 1_000_000)
+    budgets = HourlyBudgets(HourlyLimits(max_fees_lamports_per_hour=9_000), journal)
+    spending, found = budgets.claim(Costs({}, 5_000))
+    budgets.record(spending)
+    assert found == []
+    stepped_ms[0] = step_ms
+    for passed_s, rules in ((0.0, ["fee_budget"]), (3_500.0, ["fee_budget"]), (3_700.0, [])):
+        offset_s[0] = passed_s
+        spending, found = budgets.claim(Costs({}, 5_000))
+        budgets.release(spending)
+        assert [each.rule for each in found] == rules
+    journal.close()
+
+
+def test_budget_of_a_moment_to_come_counts_for_an_hour(monkeypatch: pytest.MonkeyPatch):
+    """The clock was set back between two processes."""
+    journal = Journal(":memory:")
+    tomorrow_ms = time.time_ns() // 1_000_000 + 86_400_000
+    journal.spent(Spending(at_ms=tomorrow_ms, buys_lamports=0, buys_usd1_units=0, fees_lamports=5_000))
+    budgets = HourlyBudgets(HourlyLimits(max_fees_lamports_per_hour=9_000), journal)
+    offset_s, real_s = [0.0], time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real_s() + offset_s[0])
+    for passed_s, rules in ((3_500.0, ["fee_budget"]), (3_700.0, [])):
+        offset_s[0] = passed_s
+        spending, found = budgets.claim(Costs({}, 5_000))
+        budgets.release(spending)
+        assert [each.rule for each in found] == rules
+    journal.close()
