@@ -1,6 +1,6 @@
 """Transactions on the sandbox's chain: what is told of each is what its ledger says.
 
-Virtual time: blockhashes die after 150 slots of 400 ms. Where time stands still, ``skip_slots`` moves it.
+Virtual time: blockhashes die after 150 slots of 200 ms. Where time stands still, ``skip_slots`` moves it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lasersell_sync.trading import (
     BuildBuyTxRequest,
     BuildSellTxRequest,
     ExitApiClient,
+    PendingTx,
     SellOutcome,
     SellOutput,
     SendTargetAstralane,
@@ -45,6 +46,9 @@ from tests.support.waiting import PATIENCE_S, until
 
 CONFIRMED, EXPIRED, UNKNOWN = SellOutcome.CONFIRMED, SellOutcome.EXPIRED, SellOutcome.UNKNOWN
 SLOT_S = 0.2
+#: How long a branch may grow that is given up, and how far a node may lag behind: 12.8 s and 120 s.
+FORK_SLOTS = 64
+LAG_SLOTS = 600
 
 
 class Player:
@@ -114,6 +118,13 @@ def first_look(player: Player, sender: TxSender, *, known: bool = True) -> None:
     with sender._pending._lock:
         rules = [tracked.rule for tracked in sender._pending._under_way.values()]
     until(lambda: all(rule is not None and rule.is_known_to(0) is known and rule.bound is not None for rule in rules))
+
+
+def submit(sender: TxSender, gift: Gift) -> PendingTx:
+    """``TxSender.submit`` returns before anything is sent: wait until a node took it."""
+    pending = sender.submit(gift.b64)
+    until(lambda: pending.result(0).accepted_by)
+    return pending
 
 
 # ── the usual ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,6 +197,7 @@ def test_a_landing_29_seconds_late(make_player: Any, make_sender: Any) -> None:
     player.sandbox.faults.rpc("sendTransaction", status=500)
     gift = player.gift()
     pending = sender.submit(gift.b64)
+    until(lambda: not player.sandbox.faults.pending["transactions"])
     first_look(player, sender)
     for _ in range(28):
         player.sandbox.advance(1)
@@ -203,7 +215,7 @@ def test_it_lands_in_the_last_slot(make_player: Any, make_sender: Any) -> None:
     sender = make_sender(player)
     sandbox, gift = player.sandbox, player.gift()
     sandbox.faults.transactions("late", landing_delay_ms=150 * SLOT_S * 1000 + 10)
-    pending = sender.submit(gift.b64)
+    pending = submit(sender, gift)
     first_look(player, sender)
     sandbox.advance(150 * SLOT_S)
     assert player.rpc("isBlockhashValid", gift.blockhash, {"commitment": "processed"})["value"] is True
@@ -225,12 +237,12 @@ def test_what_never_lands_expires(commitment: str, make_player: Any, make_sender
     player.sandbox.skip_slots(100)
     player.sandbox.faults.transactions("never", times=2)
     gift = player.gift(commitment=commitment)
-    pending, tracked = sender.submit(gift.b64), player.gift(commitment=commitment)
+    pending, tracked = submit(sender, gift), player.gift(commitment=commitment)
     watched = sender.track(tracked.signature, blockhash=tracked.blockhash)
     first_look(player, sender)
     player.sandbox.skip_slots(118)
     assert pending.result(0.2).outcome is UNKNOWN
-    player.sandbox.skip_slots(72)
+    player.sandbox.skip_slots(40 + FORK_SLOTS)
     assert pending.result(PATIENCE_S).outcome is EXPIRED
     assert watched.result(PATIENCE_S).outcome is EXPIRED
     assert player.landed(gift) == 0
@@ -254,9 +266,9 @@ def test_a_dead_blockhash_expires(make_player: Any, make_sender: Any) -> None:
     gift = player.gift()
     player.sandbox.skip_slots(151)
     sender = make_sender(player)
-    pending = sender.submit(gift.b64)
+    pending = submit(sender, gift)
     first_look(player, sender, known=False)
-    player.sandbox.skip_slots(300)
+    player.sandbox.skip_slots(LAG_SLOTS)
     assert pending.result(0.2).outcome is UNKNOWN
     player.sandbox.skip_slots(200)
     assert pending.result(PATIENCE_S).outcome is EXPIRED
@@ -270,7 +282,7 @@ def test_a_node_200_slots_behind_calls_nothing_expired_that_has_landed(make_play
     player = make_player(clock="manual", landing_delay_ms=0)
     sandbox, sender, gift = player.sandbox, make_sender(player), player.gift()
     sandbox.faults.rpc_lag(200)
-    pending = sender.submit(gift.b64)
+    pending = submit(sender, gift)
     sandbox.advance(0)
     assert player.landed(gift) == 1
     for slots in (100, 99):
@@ -286,7 +298,7 @@ def test_a_node_that_lags_for_ever_still_proves_an_expiry(make_player: Any, make
     sandbox, sender, gift = player.sandbox, make_sender(player), player.gift()
     sandbox.faults.rpc_lag(200)
     sandbox.faults.transactions("never")
-    pending = sender.submit(gift.b64)
+    pending = submit(sender, gift)
     sandbox.skip_slots(200)
     rule = pending._tracked.rule
     until(lambda: rule.is_bounded_by(0, confirmed=False))
@@ -303,7 +315,7 @@ def test_a_node_that_falls_behind_later_does_not_make_it_expire(make_player: Any
     player = make_player(clock="manual")
     sandbox, sender, gift = player.sandbox, make_sender(player), player.gift()
     sandbox.faults.transactions("late", landing_delay_ms=149 * SLOT_S * 1000)
-    pending = sender.submit(gift.b64)
+    pending = submit(sender, gift)
     first_look(player, sender)
     sandbox.advance(140 * SLOT_S)
     sandbox.faults.rpc_lag(200)
@@ -348,7 +360,7 @@ def test_every_target_hangs(world: ExitStack, make_player: Any, make_sender: Any
     assert time.monotonic() - began < 5
     first_look(player, sender)
     assert pending.result(0).outcome is UNKNOWN
-    player.sandbox.skip_slots(200)
+    player.sandbox.skip_slots(168 + FORK_SLOTS)
     assert pending.result(PATIENCE_S).outcome is EXPIRED
     for node in nodes:
         node.let_go.set()
@@ -388,8 +400,10 @@ def test_after_a_restart_everything_is_found_again(make_player: Any, make_sender
     gifts = {"landed": player.gift(), "failed": player.gift(lamports=10**15), "lost": player.gift()}
     told: list[Any] = []
     ends = [first.submit(gifts[name].b64, on_settled=told.append) for name in ("landed", "failed")]
+    until(lambda: all(pending.result(0).accepted_by for pending in ends))  # only the next one is lost
     sandbox.faults.transactions("never")
     ends.append(first.submit(gifts["lost"].b64, on_settled=told.append))
+    until(lambda: ends[-1].result(0).accepted_by)
     first.close()
     assert {pending.result().outcome for pending in ends} == {UNKNOWN}
     assert told == []
