@@ -399,7 +399,7 @@ def test_connect_with_wallets_registers_through_the_same_proxy() -> None:
 
 def landed(seen: Seen) -> Any:
     value = [{"slot": 5, "err": None, "confirmationStatus": "confirmed"}]
-    return json_answer({"jsonrpc": "2.0", "id": seen.json["id"], "result": {"value": value}})
+    return json_answer({"jsonrpc": "2.0", "id": seen.json["id"], "result": {"context": {"slot": 6}, "value": value}})
 
 
 @KINDS
