@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.stream.sender import StreamSender
 from lasersell_sync.trading._http import _AttemptConnection
 from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.exit_api import ExitApiClient
-from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.signer import Signer
@@ -100,8 +100,8 @@ def arm(killer: Killer) -> None:
         killer.at("after answer")
 
     around(Journal, "received", lambda: killer.at("received"), lambda: killer.at("journalled"))
-    around(SigningGuard, "check", None, lambda: killer.at("guarded"))
-    around(Signer, "sign", None, lambda: killer.at("signed"))
+    around(SigningGate, "decide", None, lambda: killer.at("guarded"))
+    around(Signer, "sign_checked", None, lambda: killer.at("signed"))
     around(Journal, "signed", None, lambda: killer.at("signature journalled"))
     around(RpcClient, "call", send_begins, send_ends, when=sends)
     around(RpcClient, "send_transaction", send_begins, send_ends)

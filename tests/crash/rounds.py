@@ -141,11 +141,16 @@ class World:
     """One sandbox with an overseer; many rounds are played in it.
 
     Args:
-        chance: chooses its policies, if they are not given.
+        chance: chooses its policies and whether trades go through the Router, if they are not given.
     """
 
     def __init__(
-        self, chance: random.Random, *, api_key: str = "sandbox-key", policies: Policies | None = None
+        self,
+        chance: random.Random,
+        *,
+        api_key: str = "sandbox-key",
+        policies: Policies | None = None,
+        is_routed: bool | None = None,
     ) -> None:
         self.policies = policies or Policies(
             replace_sessions=chance.random() < 0.5,
@@ -155,9 +160,11 @@ class World:
             resend_exits=chance.random() < 0.5,
             rebuild_exits=chance.random() < 0.3,
         )
+        self.is_routed = chance.random() < 0.5 if is_routed is None else is_routed
         self.sandbox = Sandbox(
             scenario=CALM_MARKETS, seed=chance.randrange(2**32), speed=SPEED,
             api_key=api_key, policies=self.policies, pnl_flush_ms=20_000, stream_port=0, api_port=0, rpc_port=0,
+            router=self.is_routed,
         )  # fmt: skip
         self.sandbox.start()
         self.overseer = Overseer(self.sandbox)
@@ -318,12 +325,13 @@ class Round:
             self._spoil_answers()
         if chance.random() < 0.15:
             faults.drop()
-        if chance.random() < 0.15:
+        if chance.random() < 0.15 and not self._world.is_routed:
             faults.rpc_lag(chance.choice((1, 5, 40, 200)))
         elif chance.random() < 0.5:
             faults.rpc_lag(0)
 
     def _spoil_answers(self) -> None:
+        """Of a routed trade, the guard asks a node before it is signed: without an answer the exit waits for the user."""
         chance = self._chance
         what = chance.choice(
             (
@@ -332,8 +340,10 @@ class Round:
                 {"status": 503, "handled": False}, {"hang_up": True, "handled": False}, {"delay_ms": 150},
             )
         )  # fmt: skip
-        methods = ("sendTransaction", "getSignatureStatuses", "getEpochInfo", "isBlockhashValid", "getMultipleAccounts")
-        self._sandbox.faults.rpc(chance.choice((None, *methods)), times=chance.choice((1, 2, 4)), **what)
+        methods: list[str | None] = ["sendTransaction", "getSignatureStatuses", "getEpochInfo", "isBlockhashValid"]
+        if not self._world.is_routed:
+            methods += [None, "getMultipleAccounts"]
+        self._sandbox.faults.rpc(chance.choice(methods), times=chance.choice((1, 2, 4)), **what)
 
     def _want_exits(self) -> None:
         """A session is there: the server wants everything sold, or the price takes a few rungs."""
@@ -483,7 +493,11 @@ class Round:
 
     def _story(self, *problems: str) -> str:
         overseer = self._world.overseer
-        lines = [*problems, f"kind: {self._kind}; policies: {self._world.policies}", f"files: {self._files['log']}"]
+        lines = [
+            *problems,
+            f"kind: {self._kind}; is_routed: {self._world.is_routed}; policies: {self._world.policies}",
+            f"files: {self._files['log']}",
+        ]
         for place in self._held:
             lines.append(f"position {place}: {self._tokens[place]} tokens")
             lines += [f"  wanted {wish}" for wish in overseer.wishes_of(*place)]

@@ -21,6 +21,7 @@ from solders.keypair import Keypair
 
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
+from lasersell_sync.sandbox.transactions import Transaction, read_transaction
 from tests.crash.rounds import Round, Template, World
 from tests.support.http_server import HttpServer, Seen, json_answer
 from tests.support.stages import Stage
@@ -75,13 +76,13 @@ def ear() -> Iterator[Ear]:
 def signed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Everything that is signed, sent or not."""
     made: list[str] = []
-    real = ls.Signer.sign
+    real = ls.Signer._signed
 
     def sign(*args: Any, **kwargs: Any) -> str:
         made.append(real(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(ls.Signer, "sign", sign)
+    monkeypatch.setattr(ls.Signer, "_signed", sign)
     return made
 
 
@@ -135,11 +136,12 @@ def echo(request: Seen) -> Any:
 
 @pytest.mark.parametrize("course", ["sold", "failed", "lost", "refused", "quoted", "unwritten", "raised", "closed"])
 def test_no_secret_is_told(tmp_path: Path, ear: Ear, signed: list[str], course: str, monkeypatch: pytest.MonkeyPatch):
-    guard = ls.SigningGuard(max_priority_fee_lamports=0) if course == "refused" else None
     with HttpServer(respond=echo) as quoting, Stage(tmp_path, wallets=2, api_key=API_KEY) as stage:
         targets = [stage.rpc, ls.SendTargetAstralane(API_KEY, url=quoting.url)] if course == "quoted" else []
-        with stage.selling(targets, guard=guard) as session, stage.slots_pass():
-            if course == "failed":
+        with stage.selling(targets) as session, stage.slots_pass():
+            if course == "refused":
+                stage.sandbox.faults.router("delegate")
+            elif course == "failed":
                 stage.sandbox.faults.transactions("late", landing_delay_ms=4_000, times=2)
             elif course in ("lost", "closed"):
                 stage.sandbox.faults.transactions("never", times=2)
@@ -186,6 +188,14 @@ def refuse_once(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception) 
     monkeypatch.setattr(ls.Journal, method, refusing)
 
 
+def bytes_of(transaction: Transaction) -> bytes:
+    """As it travelled: one signature, which stands behind the message from version 1 on."""
+    signature, message = bytes(transaction.signature), transaction.message_bytes
+    raw = message + signature if transaction.version == 1 else b"\x01" + signature + message
+    assert read_transaction(raw) == transaction
+    return raw
+
+
 def test_no_secret_is_on_the_disk_of_a_seller_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its journal as the kill left it, its log at the finest level, and what it told."""
     monkeypatch.setenv("LASERSELL_TEST_DEBUG", "1")
@@ -196,7 +206,7 @@ def test_no_secret_is_on_the_disk_of_a_seller_that_was_killed(tmp_path: Path, mo
             folder.mkdir()
             played = Round(world, template, folder, random.Random(number), point)
             played.play()
-            sent = [base64.b64encode(bytes(one.transaction)).decode() for one in world.overseer.arrivals.values()]
+            sent = [base64.b64encode(bytes_of(one.transaction)).decode() for one in world.overseer.arrivals.values()]
             secrets, files = secrets_of(played.keys, sent), files_in(folder)
             assert played.killed
             assert secrets["signed transaction"]

@@ -36,6 +36,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
+def direct_stage(tmp_path: Path) -> Iterator[Stage]:
+    """Where trades go to the markets without the Router: the guard reads them alone, and asks no node first."""
+    with Stage(tmp_path, router=False) as made:
+        yield made
+
+
+@pytest.fixture
 def still_stage(tmp_path: Path) -> Iterator[Stage]:
     """Where time stands still until the test lets it pass: nothing lands or dies because the machine is slow."""
     with Stage(tmp_path, clock="manual", landing_delay_ms=0) as made:
@@ -57,8 +64,9 @@ SENSELESS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("is_handled", [True, False], ids=["after obeying", "without looking"])
 @pytest.mark.parametrize("answer", SENSELESS)
-def test_a_node_that_answers_senselessly(stage: Stage, answer: str, is_handled: bool):
+def test_a_node_that_answers_senselessly(direct_stage: Stage, answer: str, is_handled: bool):
     """To the first ten calls, whatever they ask; the transaction was taken or not, and is sold once either way."""
+    stage = direct_stage
     with stage.selling():
         stage.sandbox.faults.rpc(times=10, handled=is_handled, **SENSELESS[answer])
         stage.want_exits()
@@ -81,8 +89,9 @@ def test_a_refusal_of_the_only_copy_is_followed_by_another_transaction(stage: St
 
 
 @pytest.mark.parametrize("fate", [None, "never", "lost"])
-def test_a_node_that_lags_two_hundred_slots(stage: Stage, fate: Any):
+def test_a_node_that_lags_two_hundred_slots(direct_stage: Stage, fate: Any):
     """It knows nothing of the blockhash nor of the landing: nothing is believed dead before it is."""
+    stage = direct_stage
     with stage.selling(), stage.slots_pass():
         stage.sandbox.faults.rpc_lag(200)
         if fate is not None:

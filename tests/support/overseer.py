@@ -14,6 +14,7 @@ import attrs
 
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.chain import Chain
+from lasersell_sync.sandbox.execution import load_accounts
 from lasersell_sync.sandbox.transactions import Transaction
 
 #: What the server calls an exit that the client asked for: no wish of its own.
@@ -88,7 +89,9 @@ class Overseer:
 
     def _arrived(self, chain: Chain, transaction: Transaction) -> None:
         """With the chain standing still: is every earlier transaction of this position dead, or has it landed?"""
-        signature, keys = str(transaction.signatures[0]), [str(key) for key in transaction.keys]
+        # A routed transaction may name its token in a look-up table only.
+        keys = [str(meta.pubkey) for meta in load_accounts(transaction, chain._ledger).metas]
+        signature = str(transaction.signatures[0])
         mint = next((mint for mint in self._sandbox.mints if mint in keys), "")
         with self._lock:
             known = self.arrivals.get(signature)
