@@ -51,6 +51,9 @@ _TICK_S = 0.02
 _LANDS_WITHIN_S = 0.08
 #: ... but not for ever: then they are skipped all the same.
 _SKIP_AFTER_S = 0.6
+#: The one of the calm markets that is paid in USD1. A part of less than a dollar there brings a unit less than its share,
+#: for a market rounds down: the guard then refuses the transaction that was asked for in place of a dead one.
+_USD1_MARKET, _USD1_PER_SOL = 3, 100
 LEVELS = ((10.0, 30.0), (20.0, 40.0), (30.0, 30.0))
 
 
@@ -252,7 +255,10 @@ class Round:
         for key in self.keys:
             self._world.api.register_wallet(ls.prove_ownership(key))
         for wallet, mint in self._held:
-            self._sandbox.script.grant(wallet, mint, self._chance.uniform(0.1, 1.0))
+            amount = self._chance.uniform(0.1, 1.0) * (
+                _USD1_PER_SOL if mint == self._sandbox.mints[_USD1_MARKET] else 1
+            )
+            self._sandbox.script.grant(wallet, mint, amount)
             self._tokens[wallet, mint] = self._sandbox.token_balance(wallet, mint)
 
     def _live(self, kill: tuple[str, int, int] | None, until: float) -> bool:
