@@ -265,7 +265,7 @@ cdef class _Plans:
         field.kind_name = <const char *>self.keep_bytes(kind_name)
         field.is_required = spec.required
         # Absent and null mean the same for optional fields everywhere, and for all defaults in what the server writes.
-        field.null_is_default = not spec.required and (spec.default is None or cls.null_is_default)
+        field.null_is_default = not spec.required and (absent is None or cls.null_is_default)
         field.accepts_one = spec.accepts_one
         field.max = INTEGER_MAX.get(spec.kind, 0)
         field.default = <PyObject *>absent

@@ -49,7 +49,7 @@ class _Field:
         self.default: object = spec.absent
         self.accepts_one: bool = spec.accepts_one
         # Absent and null mean the same for optional fields everywhere, and for all defaults in what the server writes.
-        self.null_is_default = not spec.required and (spec.default is None or bool(cls.null_is_default))  # type: ignore[attr-defined]
+        self.null_is_default = not spec.required and (spec.absent is None or bool(cls.null_is_default))  # type: ignore[attr-defined]
         self.plan = None if spec.cls is None else _Plan(spec.cls)
         # The slot's own descriptor: frozen classes refuse setattr.
         self.write: Callable[[object, object], None] = getattr(cls, spec.name).__set__
