@@ -283,6 +283,7 @@ def test_first_connect_without_a_descriptor_raises_transport_error_with_a_remedy
 ) -> None:
     """And not an OSError in the system's words."""
     with ScriptedServer() as server:
+        connect(server.url).close()  # the server has every descriptor that it needs from now on
         prepared = client(server.url).prepare(CONFIGURE)  # its own descriptors are made here
         no_descriptors(True)
         try:
