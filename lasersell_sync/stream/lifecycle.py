@@ -215,7 +215,7 @@ def _strategy_refused(message: str, code: str) -> StrategyError:
     return StrategyError("strategy", message, code=code)
 
 
-# The table of ARCHITECTURE.md §5: what a server's code in place of hello_ok becomes.
+# What a server's code in place of hello_ok becomes.
 _BY_CODE: dict[str, Callable[[str, str], Exception]] = {
     "invalid_api_key": lambda message, code: AuthenticationError(message, code=code),
     "unauthorized": lambda message, code: AuthenticationError(message, code=code),

@@ -72,7 +72,7 @@ class _Target:
     send_options: ClassVar[dict[str, object]] = {"maxRetries": 0}
     #: What answers a GET, for ``warm_send_target``; None: it is asked for its health.
     warm_up_path: ClassVar[str | None] = None
-    #: Whose tip accounts it wants a tip in (``guard/programs.json``); None: it takes none.
+    #: Whose tip accounts it wants a tip in (``guard/addresses.json``); None: it takes none.
     tip_accounts_of: ClassVar[str | None] = None
 
     allow_insecure: bool = False
@@ -101,7 +101,7 @@ class _Target:
 
     @property
     def tip_service(self) -> str | None:
-        """Under which name ``guard/programs.json`` has its minimum tip; None: it takes none."""
+        """Under which name ``guard/addresses.json`` has its minimum tip; None: it takes none."""
         return self.tip_accounts_of
 
     def _address(self) -> str:
@@ -158,7 +158,7 @@ class SendTargetHeliusSender(_Target):
 
     @property
     def tip_service(self) -> str:
-        """Under which name ``guard/programs.json`` has its minimum tip."""
+        """Under which name ``guard/addresses.json`` has its minimum tip."""
         options = parse_qs(urlsplit(self.url).query)
         return "helius_sender_swqos_only" if options.get("swqos_only") == ["true"] else "helius_sender"
 

@@ -1,19 +1,17 @@
 """What a transaction tips the senders, and the least that each of them wants.
 
-Accounts and amounts are data (``guard/programs.json``): they change. A target's ``minimum_tip_lamports`` replaces the
+Accounts and amounts are data (``guard/addresses.json``): they change. A target's ``minimum_tip_lamports`` replaces the
 amount.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
-from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from lasersell_sync.trading.guard.addresses import from_text
-from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM
+from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, read_data
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["minimum_tip_lamports", "send_mode_warnings", "tip_lamports"]
 
-_GUARD: Final = "lasersell_sync.trading.guard"
 _TRANSFER: Final = b"\x02\x00\x00\x00"
 _TRANSFER_BYTES: Final = 12
 _TRANSFER_ACCOUNTS: Final = 2
@@ -36,7 +33,7 @@ def minimum_tip_lamports(target: SendTarget) -> int | None:
     if isinstance(target, SendTargetRpc) or target.tip_service is None:
         return None
     own = target.minimum_tip_lamports
-    return own if own is not None else int(_data()["minimum_tip_lamports"][target.tip_service])
+    return own if own is not None else int(read_data("addresses.json")["minimum_tip_lamports"][target.tip_service])
 
 
 def send_mode_warnings(targets: Sequence[SendTarget], send_mode: str | None, tip_lamports: int | None) -> list[str]:
@@ -105,10 +102,4 @@ def tip_lamports(transaction: VersionedTransaction, sender: str) -> int | None:
 
 @functools.cache
 def _accounts(sender: str) -> frozenset[bytes]:
-    return frozenset(from_text(address) for address in _data()["tip_accounts"][sender])
-
-
-@functools.cache
-def _data() -> Any:
-    data = json.loads((resources.files(_GUARD) / "programs.json").read_text(encoding="utf-8"))
-    return {name: data[name] for name in ("tip_accounts", "minimum_tip_lamports")}
+    return frozenset(from_text(address) for address in read_data("addresses.json")["tip_accounts"][sender])

@@ -1,14 +1,12 @@
-"""Writes the texts that the fuzz driver starts from: ``python tests/fuzz/make_seeds.py OUT [CORPUS]``.
+"""Writes the texts that the fuzz driver starts from: ``python tests/fuzz/make_seeds.py OUT``.
 
-Messages and frames of our own, and the protocol's corpus where it lies beside the checkout or is named. OUT is a
-directory, which gets one file for each text (libFuzzer), or a file, which gets them all, each behind its size.
+Messages and frames of our own, and the protocol's corpus (tests/corpus). OUT is a directory, which gets one file for
+each text (libFuzzer), or a file, which gets them all, each behind its size.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -24,9 +22,10 @@ def message_texts() -> list[bytes]:
     return data.mixed(60)
 
 
-def texts(corpus: Path) -> list[bytes]:
+def texts() -> list[bytes]:
     sys.path.insert(0, str(ROOT))
     from benchmarks import data
+    from tests.parity import corpus
     from tests.parity.streams import STREAMS, frame
 
     out = data.mixed(60)
@@ -34,18 +33,13 @@ def texts(corpus: Path) -> list[bytes]:
     out += [frame(1, b"abc", fin=False) + frame(0, b"x" * 256), frame(10, b"x" * 125), frame(9, b"x" * 200)]
     out += STREAMS.values()
     out += [b"1.7976931348623158e308", b'"\\ud83d\\ude00\xf0\x9f\x9a\x80"']
-    if corpus.is_file():
-        for line in corpus.read_text("utf-8").strip("\n").split("\n"):
-            case = json.loads(line)
-            if "recipe" not in case:
-                out.append(case["wire"].encode() if "wire" in case else base64.b64decode(case["wire_b64"]))
+    out += [case["data"] for case in corpus.cases() if "recipe" not in case]
     return [text for text in out if 0 < len(text) <= LONGEST]
 
 
 def main() -> None:
     out = Path(sys.argv[1])
-    corpus = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT.parent / "shared" / "protocol" / "corpus.jsonl"
-    found = texts(corpus)
+    found = texts()
     if out.is_dir():
         for text in found:
             (out / hashlib.sha256(text).hexdigest()[:16]).write_bytes(text)

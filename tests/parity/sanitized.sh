@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export LASERSELL_CORPUS=${LASERSELL_CORPUS:-$PWD/../shared/protocol/corpus.jsonl}
 
 mkdir "$work/tree"
 cp -rp -- * "$work/tree"

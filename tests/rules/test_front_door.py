@@ -12,7 +12,7 @@ import pytest
 
 import lasersell_sync
 
-#: ARCHITECTURE.md §5, as far as it is built. Removing one is a decision for the changelog.
+#: Names that users were promised. Removing one is a decision for the changelog.
 PROMISED = [
     "HelloOk",
     "Pong",

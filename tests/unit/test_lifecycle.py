@@ -251,7 +251,7 @@ def test_after_a_standstill_the_link_is_made_anew_at_once() -> None:
     ],
 )
 def test_codes_become_exceptions(code: str, kind: type[Exception]) -> None:
-    """ARCHITECTURE.md §5's table, unknown codes included."""
+    """Each code has its state; an unknown one, too."""
     error = handshake_error(code, "words")
     assert type(error) is kind
     assert error.code == code  # type: ignore[attr-defined]

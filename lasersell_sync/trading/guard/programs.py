@@ -1,9 +1,10 @@
 """Which programs and instructions may stand in a transaction.
 
-The facts are data: ``programs.json``. A program has a table ``allowed`` (instruction, its first bytes in hex, how many
-bytes and accounts it has at least, and which other one it ``counts_as``), and a table ``refused``, which only gives
-names to what is refused anyway, and for good: what such a list does not allow, no sale needs. The markets' programs
-have ``swaps`` (``swap_layout`` reads them, docs/guard-layouts.md explains them).
+The facts are data: ``programs.json``, with addresses by name in ``addresses.json``. A program has a table ``allowed``
+(instruction, its first bytes in hex, how many bytes and accounts it has at least, and which other one it
+``counts_as``), and a table ``refused``, which only gives names to what is refused anyway, and for good: what such a
+list does not allow, no sale needs. The markets' programs have ``swaps`` (``swap_layout`` reads them,
+docs/guard-layouts.md explains them).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.trading.guard.addresses import from_text, require_address, to_text
 from lasersell_sync.trading.guard.swap_layout import ANCHOR_BYTES, Layout, anchor_prefix, hex_bytes, read_swap
 
-__all__ = ["SYSTEM_PROGRAM", "KnownPrograms", "Program", "allow", "known_programs", "with_services"]
+__all__ = ["SYSTEM_PROGRAM", "KnownPrograms", "Program", "allow", "known_programs", "read_data", "with_services"]
 
 SYSTEM_PROGRAM: Final = bytes(32)
 _EVERYTHING = "*"
@@ -63,7 +64,7 @@ class Program:
 
 @attrs.frozen
 class KnownPrograms:
-    """What ``programs.json`` says.
+    """What ``programs.json`` and ``addresses.json`` say.
 
     Attributes:
         programs: by address.
@@ -97,25 +98,30 @@ class KnownPrograms:
 @functools.cache
 def known_programs() -> KnownPrograms:
     """Read once, at the first check."""
-    data = json.loads((resources.files(__package__) / "programs.json").read_text(encoding="utf-8"))
-    entries = data["programs"]
-    programs = [_program(name, entry, entries) for name, entry in entries.items()]
-    currencies = {from_text(mint): name for name, mint in data["currencies"].items()}
+    entries, addresses = read_data("programs.json"), read_data("addresses.json")
+    programs = {name: from_text(address) for name, address in addresses["programs"].items()}
+    mints = {name: from_text(address) for name, address in addresses["mints"].items()}
+    listed = [_program(name, programs[name], entries["programs"]) for name in entries["programs"]]
     return KnownPrograms(
-        programs={program.address: program for program in programs},
-        token_programs=tuple(from_text(entries[name]["address"]) for name in ("token", "token_2022")),
-        currencies=currencies,
-        wrapped_sol=from_text(data["currencies"]["SOL"]),
-        usdc=from_text(data["optional_currencies"]["USDC"]),
-        minimum_tips=data["minimum_tip_lamports"],
-        tip_accounts=frozenset(from_text(tip) for tips in data["tip_accounts"].values() for tip in tips),
-        inner_programs=frozenset(map(from_text, data["called_by_markets"].values())),
+        programs={program.address: program for program in listed},
+        token_programs=(programs["token"], programs["token_2022"]),
+        currencies={mints[mint]: name for name, mint in entries["currencies"].items()},
+        wrapped_sol=mints["wrapped_sol"],
+        usdc=mints["usdc"],
+        minimum_tips=addresses["minimum_tip_lamports"],
+        tip_accounts=frozenset(from_text(tip) for tips in addresses["tip_accounts"].values() for tip in tips),
+        inner_programs=frozenset(programs[name] for name in entries["called_by_markets"]),
     )
 
 
-def _program(name: str, entry: dict[str, Any], entries: dict[str, Any]) -> Program:
-    address = from_text(entry["address"])
-    family = entry.get("same_instructions_as", name)
+@functools.cache
+def read_data(name: str) -> Any:
+    """One of the JSON files beside this module; callers do not change it."""
+    return json.loads((resources.files(__package__) / name).read_text(encoding="utf-8"))
+
+
+def _program(name: str, address: bytes, entries: dict[str, Any]) -> Program:
+    family = entries[name].get("same_instructions_as", name)
     entry = entries[family]
     if "swaps" in entry:
         swaps = dict(read_swap(name, swap, fields, ANCHOR_BYTES) for swap, fields in entry["swaps"].items())
@@ -174,8 +180,8 @@ def _trusted_prefix(instruction: str) -> bytes:
     return prefix
 
 
-#: PROTOCOL.md §10: every order of the service goes through it, and its layout is not public.
-_LASERSELL_ROUTER: Final = "77Fvqi4CFY8AumYEDWbXPwcHf2Hujod6FECSitxPtfon"
+#: docs/protocol.md §10: every order of the service goes through it, and its layout is not public.
+_LASERSELL_ROUTER: Final = "lasersell_router"
 
 
 def with_services(programs: Mapping[bytes, Program], others: Collection[str]) -> dict[bytes, Program]:
@@ -190,7 +196,8 @@ def with_services(programs: Mapping[bytes, Program], others: Collection[str]) ->
     """
     table = dict(programs)
     known = known_programs().programs
-    for name, text in [("lasersell_router", _LASERSELL_ROUTER), *((text, text) for text in others)]:
+    router = read_data("addresses.json")["programs"][_LASERSELL_ROUTER]
+    for name, text in [(_LASERSELL_ROUTER, router), *((text, text) for text in others)]:
         address = require_address("service_programs", text)
         if address in known:
             raise ConfigurationError(
