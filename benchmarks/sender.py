@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = [
     "STAMP",
     "STAMP_MS",
+    "Channel",
+    "Client",
     "Flood",
     "Flushes",
     "Paced",
@@ -236,7 +238,7 @@ class _Session:
         self._script = script
         self._material = _material(script)
         self._exit = _StampedExit(script.positions)
-        self._client: _Client | None = None
+        self._client: Client | None = None
         self._sealed = b""
 
     def prepared(self, url: str, ca_file: str) -> Prepared:
@@ -249,8 +251,8 @@ class _Session:
         """Take the client in, as far as its positions; make the flood ready for it."""
         sock, _ = listener.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        channel: _Channel = _TlsChannel(sock, context) if self._script.tls else _Channel(sock)
-        self._client = _Client(channel)
+        channel: Channel = TlsChannel(sock, context) if self._script.tls else Channel(sock)
+        self._client = Client(channel)
         channel.send(b"".join(_greeting(self._script.positions)))
         if isinstance(self._script.stream, Flood):
             parts = self._material if self._script.tls == "message" else [b"".join(self._material)]
@@ -399,7 +401,7 @@ class _StampedFlush:
 # ── one client ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Channel:
+class Channel:
     """Plain TCP."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -421,7 +423,7 @@ class _Channel:
         return self.sock.recv(65536)
 
 
-class _TlsChannel(_Channel):
+class TlsChannel(Channel):
     """TLS over memory, so that a whole stream can be encrypted before it is sent."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
@@ -462,10 +464,10 @@ class _TlsChannel(_Channel):
                 return done
 
 
-class _Client:
+class Client:
     """Upgrades, takes ``configure``, answers pings and the goodbye."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
         #: Pings answered.
         self.keepalives = 0
