@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.page import PLOTS, make_page, make_plots, unexplained
 
@@ -54,8 +54,17 @@ def _measure(name: str, seconds: float, results: Path) -> None:
     started = time.monotonic()
     command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--json", "--require-peers", "--seconds", str(seconds)]
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    (results / f"{name}.json").write_text(json.dumps(json.loads(found), indent=1) + "\n", "utf-8")
+    (results / f"{name}.json").write_text(_layout(json.loads(found)), "utf-8")
     print(f"bench_{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _layout(found: dict[str, Any]) -> str:
+    """JSON with one line for each contestant, so that a change of the results can be read."""
+    head = {name: value for name, value in found.items() if name != "tables"}
+    tables = [json.dumps(table, ensure_ascii=False).replace('"rows": {', '"rows": {\n  ') for table in found["tables"]]
+    tables = [table.replace('}, "', '},\n  "') for table in tables]
+    lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)},\n" for name, value in head.items()]
+    return "{\n" + "".join(lines) + ' "tables": [\n ' + ",\n ".join(tables) + "\n ]\n}\n"
 
 
 def _write(results: Path, docs: Path) -> None:

@@ -46,12 +46,23 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant: over all its values, and the median of each round (to compare it with another's)."""
+    """One contestant.
+
+    Attributes:
+        median: of all its values.
+        p99: the 99th percentile on the bad side.
+        worst: the worst value.
+        quartiles: of its rounds' medians: how steady the machine was.
+        against: how many times better it is than each other contestant: the median of the ratios within each round.
+        rounds: the median of each round. Results that are kept in a file have none.
+    """
 
     median: float
     p99: float
     worst: float
-    rounds: tuple[float, ...]
+    quartiles: tuple[float, float]
+    against: Mapping[str, float]
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass
@@ -76,6 +87,7 @@ class Table:
 
     def fill(self, measured: Mapping[str, Sequence[Sequence[float]]]) -> Table:
         """Take in what ``interleave`` returned; the table itself."""
+        medians = {name: tuple(statistics.median(one) for one in rounds) for name, rounds in measured.items()}
         for name, rounds in measured.items():
             values = [value for one in rounds for value in one]
             bad = [-value for value in values] if self.more_is_better else values
@@ -83,27 +95,44 @@ class Table:
                 median=statistics.median(values),
                 p99=abs(percentile(bad, 0.99)),
                 worst=abs(max(bad)),
-                rounds=tuple(statistics.median(one) for one in rounds),
+                quartiles=(percentile(medians[name], 0.25), percentile(medians[name], 0.75)),
+                against={peer: self._times_better(medians[name], medians[peer]) for peer in medians if peer != name},
+                rounds=medians[name],
             )
         return self
 
-    def ratio(self, ours: str, peer: str) -> float:
-        """How many times better ``ours`` is: the median over rounds of the ratio within each round."""
-        pairs = zip(self.rows[ours].rounds, self.rows[peer].rounds, strict=True)
+    def _times_better(self, ours: Sequence[float], peer: Sequence[float]) -> float:
+        pairs = zip(ours, peer, strict=True)
         if self.more_is_better:
             return statistics.median(_times(own, other) for own, other in pairs)
         return statistics.median(_times(other, own) for own, other in pairs)
 
+    def ratio(self, ours: str, peer: str) -> float:
+        """How many times better ``ours`` is: the median over rounds of the ratio within each round."""
+        return 1.0 if ours == peer else self.rows[ours].against[peer]
+
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary."""
-        return asdict(self)
+        """As a dictionary: what the page needs of each contestant, with ten digits, and not every round."""
+        fields = asdict(self)
+        for row in fields["rows"].values():
+            del row["rounds"]
+        return _rounded(fields)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Table:
         """Back from ``to_json``."""
-        rows = {name: Row(**{**row, "rounds": tuple(row["rounds"])}) for name, row in fields["rows"].items()}
+        rows = {name: Row(**{**row, "quartiles": tuple(row["quartiles"])}) for name, row in fields["rows"].items()}
         return cls(**{**fields, "rows": rows})
 
 
 def _times(value: float, other: float) -> float:
     return value / other if other else math.inf
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats of ten significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
