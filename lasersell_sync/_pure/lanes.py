@@ -89,28 +89,32 @@ class Lanes(Generic[T]):
     def put_low(self, item: T, kind: str, position_id: int | None, /) -> None:
         """Add to the low lane, replacing or dropping as its policy says; ``position_id`` may be None."""
         with self._rows_lock:
-            key: tuple[str, int] | int
             if kind in self._conflated_kinds and position_id is not None:
-                key = (kind, position_id)
-                if key in self._low:
-                    # In place: the slot keeps its turn, so a position that updates often cannot starve.
-                    self._low[key] = (item, position_id)
-                    self.conflated += 1
-                    return
-            else:
-                key = self._arrivals
-                self._arrivals += 1
-                self._loose.append(key)
-            self._low[key] = (item, position_id)
+                self._put_newest((kind, position_id), item)
+                return
+            self._low[self._arrivals] = (item, position_id)
+            self._loose.append(self._arrivals)
+            self._arrivals += 1
             self.unfinished += 1
             if len(self._loose) > self._low_capacity and (self._newest_only or not self._lossless):
-                del self._low[self._loose.popleft()]
-            elif len(self._low) - len(self._loose) > MAX_NEWEST:
-                del self._low[next(key for key in self._low if not isinstance(key, int))]
-            else:
-                return
-            self.dropped += 1
-            self.unfinished -= 1
+                self._drop(self._loose.popleft())
+
+    def _put_newest(self, slot: tuple[str, int], item: T) -> None:
+        assert is_held_here(self._rows_lock), "the caller holds the lock"
+        if slot in self._low:
+            # In place: the slot keeps its turn, so a position that updates often cannot starve.
+            self._low[slot] = (item, slot[1])
+            self.conflated += 1
+            return
+        self._low[slot] = (item, slot[1])
+        self.unfinished += 1
+        if len(self._low) - len(self._loose) > MAX_NEWEST:
+            self._drop(next(key for key in self._low if not isinstance(key, int)))
+
+    def _drop(self, key: tuple[str, int] | int) -> None:
+        del self._low[key]
+        self.dropped += 1
+        self.unfinished -= 1
 
     def forget_position(self, position_id: int, unwanted: Callable[[T], bool] | None = None, /) -> int:
         """Take out what waits in the low lane about a position; returns how many.

@@ -92,7 +92,7 @@ class Model:
         self.low.append([number, kind, position, has_slot])
         self.unfinished += 1
         loose = self.loose()
-        if len(loose) > self.low_capacity and (self.newest_only or not self.lossless):
+        if not has_slot and len(loose) > self.low_capacity and (self.newest_only or not self.lossless):
             self.low.remove(loose[0])
             self.dropped += 1
             self.unfinished -= 1
@@ -210,6 +210,17 @@ def batch_of(lanes: Any, filled: int, max_items: int) -> list[Any]:
     else:
         assert lanes.pop_into(batch, max_items) is None
     return batch
+
+
+def test_lanes_lossless_then_newest_drop_an_item_for_one_of_their_own_kind() -> None:
+    """A position's newest value takes no place of the others, however many of those wait."""
+    trio = Trio(SLOTTED, 0, 0, lossless=True)
+    trio.put("put_low", SLOTTED[0], None)
+    trio.ask(lambda lanes: lanes.keep_newest())
+    trio.put("put_low", SLOTTED[0], 0)
+    trio.check()
+    trio.put("put_low", SLOTTED[0], None)
+    trio.check()
 
 
 POSITIONS = st.integers(0, 5) | st.integers(2**63 - 1, 2**64 - 1)
