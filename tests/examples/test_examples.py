@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import re
 import signal
@@ -117,11 +118,11 @@ def test_the_selling_bot_stops_in_good_order(number: signal.Signals, account: Ac
 
 
 class Site:
-    """The Flask app under ``flask run``."""
+    """The Flask app in a web server."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, said: str = "Running on") -> None:
         self.program = program
-        found = re.search(r"http://127\.0\.0\.1:\d+", program.line_with("Running on"))
+        found = re.search(r"http://127\.0\.0\.1:\d+", program.line_with(said))
         assert found is not None
         self.url = found.group()
 
@@ -186,3 +187,65 @@ def test_a_refused_key_is_an_answer_and_no_crash(account: Account):
             assert caught.value.code == 503
             with caught.value as answer:
                 assert "another-key" not in answer.read().decode()
+
+
+def gunicorn(environment: dict[str, str], folder: Path, *options: str) -> Program:
+    where = ("--chdir", str(EXAMPLES), "--bind", "127.0.0.1:0", "--workers", "1")
+    environment = {**environment, "SALES_JOURNAL": str(folder / "sales.journal"), "HOME": str(folder)}
+    return Program("-m", "gunicorn", *where, *options, "flask_app:app", env=environment)
+
+
+GUNICORNS = {
+    "threads": ("--worker-class", "gthread", "--threads", "8"),
+    "threads, preload": ("--worker-class", "gthread", "--threads", "8", "--preload"),
+    "gevent": ("--worker-class", "gevent"),
+}
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_the_flask_app_under_gunicorn_serves_many_requests_at_once_with_one_session(kind: str, account: Account):
+    """The first requests come together: one of them connects, all are answered; SIGTERM says goodbye."""
+    with gunicorn(account.environment, account.folder, *GUNICORNS[kind]) as program:
+        site = Site(program, "Listening at")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda _: site.positions(), range(16))) == [[]] * 16
+        assert len(account.sandbox.sessions(include_closed=True)) == 1
+        _, output, _ = program.stop(signal.SIGTERM)
+        assert "Traceback" not in output
+    assert account.disconnected()
+
+
+def test_the_flask_app_preloaded_under_gevent_is_refused_with_what_to_do(account: Account):
+    """gunicorn patches in the worker, after the parent has imported this library: an answer, and no worker that hangs."""
+    options = ("--worker-class", "gevent", "--preload", "--timeout", "20")
+    with gunicorn(account.environment, account.folder, *options) as program:
+        site = Site(program, "Listening at")
+
+        def refused(_: int) -> str:
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                site.positions()
+            assert caught.value.code == 503
+            return str(json.load(caught.value)["error"])
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for words in pool.map(refused, range(16)):
+                assert "gevent patched the threading module after lasersell_sync was imported" in words
+                assert "monkey.patch_all() at the very top" in words
+        _, output, _ = program.stop(signal.SIGTERM)
+        assert "Traceback" not in output
+    assert not account.sandbox.sessions(include_closed=True)
+
+
+def test_the_flask_app_preloaded_under_gevent_works_when_gunicorns_settings_patch_first(
+    account: Account, tmp_path: Path
+):
+    """The remedy: a settings file is read before anything else."""
+    (tmp_path / "settings.py").write_text("from gevent import monkey\nmonkey.patch_all()\n")
+    options = ("--worker-class", "gevent", "--preload", "--config", str(tmp_path / "settings.py"))
+    with gunicorn(account.environment, account.folder, *options) as program:
+        site = Site(program, "Listening at")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda _: site.positions(), range(16))) == [[]] * 16
+        assert len(account.sandbox.sessions(include_closed=True)) == 1
+        program.stop(signal.SIGTERM)
+    assert account.disconnected()

@@ -14,7 +14,7 @@ from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.assertions import LedgerAssertions
 from lasersell_sync.trading import close_rpc_connections
 from tests.support.sellers import Trader
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 CONFIRMED = ls.SellOutcome.CONFIRMED
 
@@ -179,8 +179,9 @@ def test_copies_are_bought_and_the_server_is_told(trader: Trader, tmp_path: Path
             copier.session(watch_wallets=[watch]) as session,
             copier.seller(session, guard=guard, mirror_buys=True),
         ):
-            (report,) = copier.wait_for_buys()[:1]
-            assert report.outcome is CONFIRMED, report
+            # On a slow machine one comes too late for its price and fails on the chain; the whale buys on.
+            until(lambda: any(report.outcome is CONFIRMED for report in copier.buys), 3 * PATIENCE_S)
+            report = next(report for report in copier.buys if report.outcome is CONFIRMED)
             opened = session.wait_for(
                 lambda event: event.type == "position_opened" and event.message.mirror_source == whale, PATIENCE_S
             )

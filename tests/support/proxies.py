@@ -222,8 +222,12 @@ def foreign_proxy(kind: str, tmp_path: Path) -> Iterator[int]:
 
 
 def _foreign_command(kind: str, port: int) -> list[str]:
-    # pproxy takes uvloop where it finds it (the benchmarks install it) and then fails to start.
-    pproxy = "import sys; sys.modules['uvloop'] = None; from pproxy.server import main; main()"
+    # pproxy takes uvloop where it finds it (the benchmarks install it) and then fails to start. It also counts on a main
+    # thread that has an event loop from the start, which Python 3.14 does not make any more.
+    pproxy = (
+        "import asyncio, sys; sys.modules['uvloop'] = None; asyncio.set_event_loop(asyncio.new_event_loop()); "
+        "from pproxy.server import main; main()"
+    )
     return {
         "proxy.py": ["-m", "proxy", "--hostname", "127.0.0.1", "--port", str(port), "--basic-auth", f"{USER}:{PASSWORD}",
                      "--num-workers", "1", "--num-acceptors", "1", "--threadless"],

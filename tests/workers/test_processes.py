@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from tests.support.processes import Program
-from tests.support.stream_server import ScriptedServer
+from tests.support.stream_server import Peer, ScriptedServer
 from tests.support.waiting import PATIENCE_S, until
 from tests.workers.programs import PRELUDE, run
 
@@ -207,7 +207,13 @@ def test_a_real_gunicorn_gevent_worker_serves_a_session() -> None:
     import urllib.request
     from pathlib import Path
 
-    with ScriptedServer() as server, tempfile.TemporaryDirectory() as folder:
+    def answer_pings(peer: Peer) -> None:
+        """Whatever the test takes: a server that is silent for 15 s, or a worker that stands still, makes a new link."""
+        peer.greet()
+        while peer.recv()["type"] == "ping":
+            peer.send({"type": "pong", "server_time_ms": 1})
+
+    with ScriptedServer(answer_pings) as server, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "shop.py").write_text(
             "import sys\nsys.argv[1:] = ["
             + repr(server.url)
@@ -219,7 +225,7 @@ def test_a_real_gunicorn_gevent_worker_serves_a_session() -> None:
                 def app(environ, start_response):
                     global session
                     if session is None:
-                        session = connect()
+                        session = connect(stall_after_s=600, app_pong_timeout_s=600, pong_timeout_s=600)
                         session.wait_for("hello_ok", 10)
                     start_response("200 OK", [("Content-Type", "text/plain")])
                     return [session.status.value.encode()]
