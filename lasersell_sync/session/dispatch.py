@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from lasersell_sync._backend import Caller
-from lasersell_sync._log import logger
+from lasersell_sync._log import logger, repeat_limit
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
 from lasersell_sync.locks import Flag, signal_safe_lock
 from lasersell_sync.session.events import EVENT_TYPES, EVERY, HandlerError, HandlerStuck, StreamEvent, event_type
@@ -172,8 +172,24 @@ class Dispatcher:
         if self._abandoned.is_set():
             # join() was here before us, and stopped those that it found.
             return
-        with contextlib.suppress(StreamClosed):
-            caller.run()
+        try:
+            with contextlib.suppress(StreamClosed):
+                caller.run()
+        except BaseException as error:
+            if error is self._lanes.error:
+                self._report_rest()
+            raise
+        self._report_rest()
+
+    def _report_rest(self) -> None:
+        """The lanes have ended, and the reader, which would ask later, has gone: what was held back is told now."""
+        for told in self._error_reporter.rest():
+            log.error(
+                "handler %s raised %d times, %d of them not reported yet", told.handler, told.count, told.since_last
+            )
+            if not self._abandoned.is_set():
+                self.handle(_handler_error(told))
+        repeat_limit.log_sums(all_kinds=True)
 
     def handle(self, event: StreamEvent) -> None:
         """Call every handler of this event, here and now."""
@@ -204,7 +220,7 @@ class Dispatcher:
             self._watch_soon()
 
     def _tell(self, told: HandlerError) -> None:
-        self._report(StreamEvent(HandlerError.type, told, None, time.monotonic_ns()))
+        self._report(_handler_error(told))
 
     def _began_at(self) -> float | None:
         """When the handler that runs on this thread was called."""
@@ -239,6 +255,16 @@ class Dispatcher:
                 self._report_stuck(thread, lane, _name(handler), event.type, now - since)
                 self._reported[caller] = since
         return min(dues, default=None)
+
+    def report_rest(self) -> None:
+        """Report what was held back: the stream ends, and nothing will be due later. Called on the reader."""
+        for told in self._error_reporter.rest():
+            self._tell(told)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True in a signal handler that interrupted a call on this thread which holds what the reader may wait for."""
+        return self._error_reporter.is_held_here
 
     def stuck(self) -> tuple[str, ...]:
         """Names of the handlers that were reported and still run."""
@@ -276,6 +302,10 @@ class Dispatcher:
         caller, _ = self._callers.get(thread, (None, None))
         call = None if caller is None else caller.running
         return "between two handlers" if call is None else _name(call[0])
+
+
+def _handler_error(told: HandlerError) -> StreamEvent:
+    return StreamEvent(HandlerError.type, told, None, time.monotonic_ns())
 
 
 def _thread_name(lane: Lane) -> str:

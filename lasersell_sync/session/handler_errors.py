@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
 import attrs
 
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.session.events import HandlerError
 
 __all__ = ["HandlerErrorReporter"]
@@ -37,7 +37,7 @@ class HandlerErrorReporter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # Guards the dict and what is in it.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._of: dict[str, _Errors] = {}
         #: Somebody will ask what is due.
         self.is_watched = False
@@ -62,6 +62,16 @@ class HandlerErrorReporter:
             later = [errors.told_at + self.INTERVAL_S - now for _, errors in waiting if errors.waiting is not None]
             self.is_watched = bool(later)
         return told, min(later, default=None)
+
+    def rest(self) -> list[HandlerError]:
+        """All that was not told yet, whether due or not."""
+        with self._lock:
+            return [self._take(name, errors) for name, errors in self._of.items() if errors.waiting is not None]
+
+    @property
+    def is_held_here(self) -> bool:
+        """True in a signal handler that interrupted a call of this on the same thread."""
+        return is_held_here(self._lock)
 
     def _take(self, handler: str, errors: _Errors) -> HandlerError:
         assert errors.waiting is not None

@@ -31,7 +31,7 @@ from lasersell_sync.session.memory import EventMemory
 from lasersell_sync.session.position_tracker import PositionTracker
 from lasersell_sync.session.start_watch import StartWatch
 from lasersell_sync.stream.connection import StreamConnection
-from lasersell_sync.stream.connection_events import Connected, ConnectionEvent, Disconnected
+from lasersell_sync.stream.connection_events import Closed, Connected, ConnectionEvent, Disconnected, Failed
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, UNKNOWN, EventQueue, unknown_slot
 from lasersell_sync.stream.sink import LaneSink
 from lasersell_sync.stream.taps import Taps
@@ -52,6 +52,7 @@ class SessionState(LaneSink[StreamEvent]):
         connection: StreamConnection,
         lanes: EventQueue[StreamEvent],
         watch_handlers: Callable[[], float | None],
+        end_handlers: Callable[[], None],
         on_handler_error: Callable[[Any, StreamEvent, BaseException], None],
     ) -> None:
         super().__init__(lanes)
@@ -95,6 +96,7 @@ class SessionState(LaneSink[StreamEvent]):
         self._writer = writer
         self._connection = connection
         self._watch_handlers = watch_handlers
+        self._end_handlers = end_handlers
         self._exits = ExitMemory()
         #: Notices that no price comes.
         self.feed = FeedWatch(connection.options.feed_silent_after_s)
@@ -132,6 +134,8 @@ class SessionState(LaneSink[StreamEvent]):
             self._tracker.reconnected(gap_s=event.gap_seconds, grace_s=self._connection.options.resync_grace_s)
         elif isinstance(event, Disconnected):
             self._tracker.disconnected()
+        elif isinstance(event, (Closed, Failed)):
+            self._end_handlers()
         self._tell(event)
         if isinstance(event, Connected):
             self.feed.restart()

@@ -81,6 +81,7 @@ class StreamSession:
             connection,
             self._events,
             watch_handlers=lambda: self._dispatcher.watch(options.handler_stuck_after_s),
+            end_handlers=self._dispatcher.report_rest,
             on_handler_error=self._dispatcher.failed,
         )
         # Guards the choice of a way to consume.
@@ -166,7 +167,8 @@ class StreamSession:
             self._connection.let_go()
             return
         thread = threading.get_ident()
-        if thread in self._closing or self._connection.is_interrupted or self._state.is_interrupted:
+        parts = (self._connection, self._state, self._dispatcher)
+        if thread in self._closing or any(part.is_interrupted for part in parts):
             self._connection.stop_soon()
             return
         self._closing.add(thread)

@@ -77,6 +77,10 @@ class DecodeFailures:
             return None, wait_s
         return self._told(self._pending), None
 
+    def rest(self) -> DecodeFailure | None:
+        """The event for what was not told yet, whether due or not; None without news."""
+        return None if self._pending is None else self._told(self._pending)
+
     def kept(self) -> list[DecodeFailure]:
         """The latest, oldest first."""
         return list(self._kept)

@@ -345,7 +345,10 @@ class Reader:
         if error is not None and self.lifecycle.sessions:
             log.error("the stream has failed: %s", error, exc_info=None if isinstance(error, LaserSellError) else error)
         repeat_limit.log_sums(all_kinds=True)
+        untold = self.decode_failures.rest()
         try:
+            if untold is not None:
+                self.sink.event(untold)
             self.sink.event(Closed() if error is None else Failed(error=error))
         finally:
             self.sink.finish(error)

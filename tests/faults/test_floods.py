@@ -80,6 +80,26 @@ def test_flood_of_bad_messages_does_not_delay_an_exit(
     assert len(caplog.records) < 200
 
 
+@pytest.mark.parametrize("consumer", ["on_event", "queue"])
+def test_flood_of_bad_messages_is_told_in_full_when_the_stream_is_closed(
+    plain_rig: WebsocketsRig, consumer: str
+) -> None:
+    """Those that wait for the next event when ``close()`` comes are in one before ``closed``."""
+    told: list[Any] = []
+    stream: Any = (
+        plain_rig.client(on_event=told.append).connect(plain_rig.configure())
+        if consumer == "on_event"
+        else plain_rig.session()
+    )
+    with stream:
+        plain_rig.send(BAD["a field of another type"](0) * 500)
+        until(lambda: stream.stats().decode_errors == 500)
+    if consumer == "queue":
+        told = [event.message for event in stream]
+    assert [event.type for event in told][-2:] == ["decode_error", "closed"]
+    assert sum(event.since_last for event in told if event.type == "decode_error") == 500
+
+
 def test_flood_of_handler_errors_does_not_delay_an_exit(
     plain_rig: WebsocketsRig, caplog: pytest.LogCaptureFixture
 ) -> None:

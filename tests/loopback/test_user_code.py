@@ -239,3 +239,68 @@ def test_gevents_own_timeouts_are_told_apart() -> None:
         assert done.stdout in ("[1.0]\n", "['Timeout', 1.0]\n"), done.stdout + done.stderr
         assert "own raised" in done.stderr
         assert "slow raised" not in done.stderr
+
+
+@pytest.mark.parametrize("dispatch", ["thread", "per_lane", "inline"])
+def test_handler_errors_that_were_held_back_are_told_when_the_session_ends(
+    dispatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All come within the second in which only some are told; the rest is in an event, and in the log, by the end."""
+    told: list[HandlerError] = []
+    handled: list[int] = []
+    count = 300
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        balance = {"type": "balance_update", "wallet_pubkey": WALLET, "mint": "m", "token_account": "x", "slot": 1}
+        peer.send(*({**balance, "tokens": number} for number in range(count)))
+        peer.serve()
+
+    def raising_handler(event: StreamEvent) -> None:
+        handled.append(event.message.tokens)
+        raise ZeroDivisionError
+
+    with ScriptedServer(script) as server:
+        session = connect(server.url, dispatch)
+        session.on("balance_update", raising_handler)
+        session.on("handler_error", lambda event: told.append(event.message))
+        session.start()
+        until(lambda: len(handled) == count)
+        session.close()
+    assert sum(error.since_last for error in told) == told[-1].count == count
+    assert len(told) < 30
+    logged = [record.getMessage() for record in caplog.records]
+    assert sum("raised for balance_update" in line for line in logged) == 20
+    assert any(line.startswith("280 more lines") for line in logged)
+
+
+def test_handler_errors_of_events_that_wait_when_the_session_ends_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The reader, which tells what is due, is gone before the handlers are called for what had arrived."""
+    told: list[HandlerError] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        balance = {"type": "balance_update", "wallet_pubkey": WALLET, "mint": "m", "token_account": "x", "slot": 1}
+        peer.send(*({**balance, "tokens": number} for number in range(100)))
+        peer.serve()
+
+    def raising_handler(event: StreamEvent) -> None:
+        first.set()
+        go_on.wait(PATIENCE_S)
+        raise ZeroDivisionError
+
+    with ScriptedServer(script) as server:
+        session = connect(server.url)
+        session.on("balance_update", raising_handler)
+        session.on("handler_error", lambda event: told.append(event.message))
+        session.start()
+        assert first.wait(PATIENCE_S)
+        until(lambda: session.stats().messages_received > 100)
+        closer = threading.Thread(target=session.close)
+        closer.start()
+        until(lambda: session.status is ConnectionState.CLOSED)
+        go_on.set()
+        closer.join(PATIENCE_S)
+    assert sum(error.since_last for error in told) == 100
+    assert any("raised 100 times" in record.getMessage() for record in caplog.records)

@@ -81,7 +81,7 @@ class OfflineSession:
             low_lane="conflate", low_capacity=10_000, high_capacity=10_000, on_room=lambda: None
         )
         with mock.patch.object(state_module, "DeadlineClock", lambda *a, **k: _Deadlines(*a, **k, clock=clock)):
-            self.state = SessionState(self.connection, self.lanes, lambda: None, lambda *_: None)
+            self.state = SessionState(self.connection, self.lanes, lambda: None, lambda: None, lambda *_: None)
         self.connection.reader.sink = self.state
         assert isinstance(self.state.deadlines, _Deadlines)
         self.deadlines = self.state.deadlines

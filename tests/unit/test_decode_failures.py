@@ -43,6 +43,18 @@ def test_decode_failures_low_lane_flood_makes_one_event_a_second() -> None:
     assert rig.failures.due() == (None, None)
 
 
+def test_decode_failures_rest_tells_what_is_not_due_yet_once() -> None:
+    rig = Failures()
+    assert rig.failures.rest() is None
+    for _ in range(100):
+        rig.add(LOW)
+    told = rig.failures.rest()
+    assert told is not None
+    assert (told.count, told.since_last) == (100, 99)
+    assert rig.failures.rest() is None
+    assert rig.failures.due() == (None, None)
+
+
 @pytest.mark.parametrize("payload", MAYBE_HIGH)
 def test_decode_failures_what_may_be_high_lane_is_told_by_itself(payload: bytes) -> None:
     """Also in the middle of a flood of others; and its event counts those that were not told yet."""
