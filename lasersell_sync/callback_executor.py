@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from lasersell_sync.locks import signal_safe_lock
+
 __all__ = ["Call", "CallbackExecutor"]
 
 #: A function of the user's with its argument, ready to be called, and what it is for the log.
@@ -35,7 +37,7 @@ class CallbackExecutor:
         self._thread_name = thread_name
         self._log = log
         # Guards everything below.
-        self._state = threading.Condition(threading.Lock())
+        self._state = threading.Condition(signal_safe_lock())
         self._waiting: deque[Call] = deque()
         #: What runs now, and since when; monotonic seconds.
         self._running: tuple[str, float] | None = None

@@ -27,8 +27,9 @@ from lasersell_sync._log import logger
 from lasersell_sync._version import __version__
 from lasersell_sync.codec import server_message_from_text, server_message_to_text
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, LaserSellError
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import ServerMessage, StrategyConfig
-from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.recorded_nodes import Exchange, answering, taping
 from lasersell_sync.session.dispatch import Dispatch
 from lasersell_sync.session.stream_session import StreamSession
@@ -98,12 +99,14 @@ class Recorder:
         path: the file to make; readable by its owner alone.
 
     Raises:
+        ConcurrencyError: gevent or eventlet came too late.
         ConfigurationError: the file exists already, or cannot be made.
 
     Threads: ``lasersell-recorder`` writes. Every method may be called from any thread.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        refuse_late_patching()
         self.path = Path(path)
         self._file = _LineFile(_create(self.path))
         header = {"format": FORMAT, "version": VERSION, "library": __version__, "started_at_ms": _now_ms()}
@@ -118,7 +121,7 @@ class Recorder:
         #: What ended the writing before ``close``.
         self.error: OSError | None = None
         # Guards the next three.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._guard = ProcessGuard("recorder")
         self._connection: StreamConnection | None = None
         self._remove_tap = _nothing

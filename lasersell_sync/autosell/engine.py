@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
@@ -32,9 +31,10 @@ from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGa
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
+from lasersell_sync.locks import CallsUnderWay, signal_safe_lock, under_way
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext, MirrorBuySignal, PositionClosed, PositionOpened
 from lasersell_sync.positions import PositionHandle
-from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.quotes import quote_currency_of
 from lasersell_sync.session.events import StreamEvent
 from lasersell_sync.session.stream_session import StreamSession
@@ -107,6 +107,7 @@ class AutoSeller:
         callbacks run on the latter, one after the other.
 
     Raises:
+        ConcurrencyError: gevent or eventlet came too late.
         ConfigurationError: no signer, two for one wallet, not a number of workers, purchases without a cap, or an
             argument of another kind.
         JournalError: the journal cannot be opened.
@@ -132,6 +133,7 @@ class AutoSeller:
         dry_run: bool = False,
         workers: int = 4,
     ) -> None:
+        refuse_late_patching()
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:
             raise ConfigurationError("workers", "a whole number from 1 to 256 is needed")
         _require_parts(session, sender, guard, policy, exit_api)
@@ -163,7 +165,8 @@ class AutoSeller:
             path = ":memory:" if dry_run or isinstance(journal, Journal) else journal
             self._journal = self._own_journal = Journal(path)
         # Guards the callbacks, the life, and the table of positions.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
+        self._calls_under_way = CallsUnderWay()
         self._is_started = False
         self._is_closed = False
         self._positions: dict[PositionId, Position] = {}
@@ -215,6 +218,7 @@ class AutoSeller:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @under_way
     def start(self) -> Self:
         """Take up what an earlier process left unfinished, then follow the session; returns at once.
 
@@ -263,7 +267,9 @@ class AutoSeller:
     def close(self, timeout: float | None = 5.0) -> None:
         """Follow nothing more. What may still land is reported ``UNKNOWN``; the journal knows how to go on.
 
-        Idempotent, from any thread, also from a callback. A forked child does nothing here: the sales are the parent's.
+        Idempotent, from any thread, also from a callback. In a signal handler that interrupted a call of this seller it
+        waits for nothing: the seller ends when that call returns. A forked child does nothing here: the sales are the
+        parent's.
 
         Args:
             timeout: seconds to wait for callbacks that run; one that still does is named in a warning and left behind.
@@ -272,6 +278,9 @@ class AutoSeller:
             if self._own_journal is not None:
                 self._own_journal.close()  # of a child: its copies of the descriptors
             return
+        self._calls_under_way.close(partial(self._close, timeout), log)
+
+    def _close(self, timeout: float | None) -> None:
         with self._lock:
             if self._is_closed:
                 return
@@ -306,6 +315,7 @@ class AutoSeller:
     ) -> None:
         self.close()
 
+    @under_way
     def pause(self) -> None:
         """Sign nothing, send nothing for the first time, and ask nothing of the REST API until ``resume()``.
 
@@ -315,6 +325,7 @@ class AutoSeller:
         if not self._barrier.pause(_PAUSE_S):
             log.warning("a request to the REST API that began before pause() is still under way after %g s", _PAUSE_S)
 
+    @under_way
     def resume(self) -> None:
         """Go on; signals that waited too long get a fresh transaction first."""
         self._barrier.resume()
@@ -338,6 +349,7 @@ class AutoSeller:
         return self._given_guard
 
     @guard.setter
+    @under_way
     def guard(self, guard: SigningGuard | None) -> None:
         _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
         self._require_cap(guard)
@@ -402,6 +414,7 @@ class AutoSeller:
         """
         return self._gate.refusals.all()
 
+    @under_way
     def allow_once(self, key: ExitKey) -> None:
         """Let the next transaction of a refused exit break the rules that its refusal reported.
 
@@ -439,6 +452,7 @@ class AutoSeller:
     def _report_refusal(self, refusal: Refusal) -> None:
         self._tell_user(self._on_refused, refusal)
 
+    @under_way
     def sell_in_legs(
         self, handle: PositionHandle, plan: LegPlan, *, output: SellOutput | str | None = None
     ) -> LegsReport:

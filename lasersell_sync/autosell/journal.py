@@ -21,8 +21,9 @@ from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.autosell.journal_file import IN_MEMORY, TORN_REMEDY, JournalFile, connect, explain
 from lasersell_sync.autosell.journal_writer import JournalWriter, Work
 from lasersell_sync.exceptions import JournalError
+from lasersell_sync.locks import CallsUnderWay
 from lasersell_sync.openings import Opening, is_same_opening
-from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.trading.outcome import SellOutcome
 
 if TYPE_CHECKING:
@@ -216,14 +217,17 @@ class Journal:
         keep_days: finished exits older than this are removed when the journal is opened.
 
     Raises:
+        ConcurrencyError: gevent or eventlet came too late.
         JournalError: from every method; ``kind`` tells what is wrong with the file.
 
     Threads: any. Its own, ``lasersell-journal``, commits what comes while another thread commits.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, keep_days: int = 90) -> None:
+        refuse_late_patching()
         self._path = os.fspath(path)
         self._guard = ProcessGuard("journal")
+        self._calls_under_way = CallsUnderWay()
         # Guards the connection: one statement or transaction at a time.
         self._lock = threading.Lock()
         self._writer = JournalWriter(self._for_writing, self._lock, copies_log=self._path != IN_MEMORY)
@@ -247,7 +251,8 @@ class Journal:
     def close(self) -> None:
         """Write what waits, close the file, and let another process have it. Idempotent.
 
-        In a forked child it only lets go of descriptors: the file is the parent's.
+        In a forked child it only lets go of descriptors: the file is the parent's. In a signal handler that interrupted
+        a call of this journal it waits for nothing: the journal is closed when that call returns.
         """
         if self._guard.is_child:
             # Without the lock: a thread of the parent's may hold it.
@@ -256,6 +261,9 @@ class Journal:
             if file is not None:
                 file.close()
             return
+        self._calls_under_way.close(self._close, log)
+
+    def _close(self) -> None:
         self._writer.close()
         with self._lock:
             connection, self._connection = self._connection, None
@@ -567,13 +575,13 @@ class Journal:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         self._guard.check()
-        with self._lock, self._errors():
+        with self._calls_under_way, self._lock, self._errors():
             yield self._open()
 
     def _write(self, work: Work[T], *, durable: bool) -> T:
         """All or nothing; ``durable``: on the disk, with all that was written before, when this returns."""
         self._guard.check()
-        with self._errors():
+        with self._calls_under_way, self._errors():
             return self._writer.run(work, durable=durable)
 
     def _for_writing(self) -> sqlite3.Connection:

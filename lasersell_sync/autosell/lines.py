@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConcurrencyError, JournalError
+from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.processes import NO_THREAD
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.user_code import as_exception
@@ -62,7 +63,7 @@ class Lines:
     def __init__(self, workers: int, on_trouble: Callable[[Hashable, Exception], None]) -> None:
         self._on_trouble = on_trouble
         # Guards everything below; never held while a task runs.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._changed = threading.Condition(self._lock)
         self._lines: dict[Hashable, _Line] = {}
         self._ready: deque[tuple[Hashable, _Line]] = deque()
@@ -161,7 +162,7 @@ class Lines:
 
     def _put_back(self, key: Hashable, line: _Line, pause_s: float | None) -> None:
         """After a task; None: it is done. The lock is held."""
-        assert self._lock.locked()
+        assert is_held_here(self._lock)
         if pause_s is not None:
             heapq.heappush(self._later, (time.monotonic() + pause_s, next(self._numbers), key, None))
             self._changed.notify()
@@ -177,7 +178,7 @@ class Lines:
 
     def _take(self) -> tuple[Hashable, _Line] | None:
         """The next line that has something to do; None at the end. The lock is held."""
-        assert self._lock.locked()
+        assert is_held_here(self._lock)
         while not self._ended:
             now = time.monotonic()
             while self._later and self._later[0][0] <= now:

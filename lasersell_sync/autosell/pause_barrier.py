@@ -7,6 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+from lasersell_sync.locks import signal_safe_lock
+
 __all__ = ["PauseBarrier"]
 
 
@@ -21,7 +23,7 @@ class PauseBarrier:
 
     def __init__(self) -> None:
         # Guards everything below.
-        self._state = threading.Condition(threading.Lock())
+        self._state = threading.Condition(signal_safe_lock())
         self._is_paused = False
         #: How many acts each thread is in.
         self._acting: Counter[int] = Counter()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import attrs
 
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.exceptions import BrokenRule, ConfigurationError, UnsafeTransactionError
+from lasersell_sync.locks import signal_safe_lock
 
 __all__ = ["Permission", "Refusal", "Refusals"]
 
@@ -71,7 +71,7 @@ class Refusals:
 
     def __init__(self) -> None:
         # Guards both dicts.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._by_key: dict[ExitKey, Refusal] = {}
         self._permissions: dict[ExitKey, Permission] = {}
 

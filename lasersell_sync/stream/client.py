@@ -14,6 +14,7 @@ from lasersell_sync.messages import StrategyConfig
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key, require_url
 from lasersell_sync.network.proxy import proxy_from_environment
+from lasersell_sync.processes import refuse_late_patching
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.options import LOCAL_STREAM_ENDPOINT, STREAM_ENDPOINT, StreamConfigure, StreamOptions
 from lasersell_sync.stream.sink import Sink
@@ -92,6 +93,7 @@ class StreamClient:
             AuthenticationError: the key was refused.
             WalletNotRegisteredError, SessionLimitError, HandshakeError: the server's refusal, with its words.
             TransportError: no server was reached.
+            ConcurrencyError: gevent or eventlet came too late.
         """
         return self.open(configure, sink=None)
 
@@ -103,6 +105,7 @@ class StreamClient:
 
     def prepare(self, configure: StreamConfigure) -> StreamConnection:
         """A connection that is not open yet; nothing has touched the network."""
+        refuse_late_patching()
         if not isinstance(configure, StreamConfigure):
             raise ConfigurationError("configure", f"expected StreamConfigure, got {type(configure).__name__}")
         configure.validate()

@@ -101,6 +101,7 @@ class StreamConnection:
     """
 
     def __init__(self, *, url: str, api_key: str, configure: StreamConfigure, options: StreamOptions) -> None:
+        refuse_late_patching()
         self._options = options
         self._identity = (url, api_key)
         self._desired = DesiredState(configure, stable_after_s=options.stable_after_s)

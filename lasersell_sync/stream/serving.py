@@ -154,7 +154,7 @@ class Serving:
             if self._stood_still_s is not None:
                 words = f"this process or machine stood still for {self._stood_still_s:.1f} s"
                 self._reader.give_up = f"{words}; the link cannot be trusted"
-            if self._reader.give_up is not None and reading and not more:
+            if self._reader.give_up is not None and reading and not more and not self._reader.stopping:
                 self._give_up(self._reader.give_up)
 
     def _serve(self, *, reading: bool, timeout_s: float | None) -> int:

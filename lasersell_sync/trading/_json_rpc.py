@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
+from lasersell_sync.processes import refuse_late_patching
 from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._endpoint import Endpoint, Route
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
@@ -263,6 +264,7 @@ class _Connections:
 
 
 def _new_pool(endpoint: Endpoint, route: Route) -> HttpPool:
+    refuse_late_patching()
     from lasersell_sync.trading._http import HttpPool
 
     return HttpPool(endpoint, connect_timeout_s=_CONNECT_TIMEOUT_S, attempt_timeout_s=_ATTEMPT_TIMEOUT_S, route=route)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import ssl
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -20,9 +19,11 @@ from lasersell_sync.exceptions import (
     ExitApiAuthenticationError,
     ExitApiError,
 )
+from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key
 from lasersell_sync.network.proxy import Proxy, to_proxy
+from lasersell_sync.processes import refuse_late_patching
 from lasersell_sync.pubkeys import require_pubkey
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.timeouts import bounded_s
@@ -146,18 +147,20 @@ class ExitApiClient:
         options: time limits and retries.
 
     Raises:
+        ConcurrencyError: gevent or eventlet came too late.
         ConfigurationError: a key that cannot stand in a header.
 
     Threads: requests and ``close()`` from any, at once; ``with_…`` before the client is shared.
     """
 
     def __init__(self, api_key: str | None = None, options: ExitApiClientOptions | None = None) -> None:
+        refuse_late_patching()
         self._api_key = None if api_key is None else require_api_key(api_key)
         self._options = options if options is not None else ExitApiClientOptions()
         self._local = False
         self._chosen: Endpoint | None = None
         #: Guards ``_pool`` and ``_closed``.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         self._pool: HttpPool | None = None
         self._closed = False
 

@@ -16,6 +16,7 @@ import attrs
 
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError
+from lasersell_sync.locks import CallsUnderWay, signal_safe_lock
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.expiry import ExpiryRule, Tip
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
@@ -64,6 +65,7 @@ class PendingTxs:
         slot_time: how long a slot takes, by the nodes.
         resend_s: seconds between two copies to one target.
         run: calls callbacks; called with no lock held.
+        calls_under_way: knows who waits for a result.
 
     Threads: every method from any.
     """
@@ -77,6 +79,7 @@ class PendingTxs:
         slot_time: SlotTime | None = None,
         resend_s: float,
         run: Callable[[Calls], None],
+        calls_under_way: CallsUnderWay | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.guard = guard
@@ -85,9 +88,10 @@ class PendingTxs:
         self._slot_time = slot_time or SlotTime()
         self._resend_s = resend_s
         self._run = run
+        self._calls_under_way = calls_under_way or CallsUnderWay()
         self._clock = clock
         # Guards everything below, and every TrackedTx. Never held while anything is sent, asked or called.
-        self._lock = threading.Lock()
+        self._lock = signal_safe_lock()
         #: Told of new transactions, settled ones, and the end.
         self._changed = threading.Condition(self._lock)
         self._under_way: dict[str, TrackedTx] = {}
@@ -122,7 +126,12 @@ class PendingTxs:
             if tracked is None:
                 rule = None if never_expires else ExpiryRule(self._slot_time)
                 tracked = TrackedTx(signature, blockhash, rule, self._clock())
-                tracked.view = PendingTx(tracked, check=self.guard.check, result_of=self.result_of)
+                tracked.view = PendingTx(
+                    tracked,
+                    check=self.guard.check,
+                    result_of=self.result_of,
+                    calls_under_way=self._calls_under_way,
+                )
                 tracked.maybe_taken = tx_b64 is None  # somebody sent it before
                 self._under_way[signature] = tracked
                 self._changed.notify_all()

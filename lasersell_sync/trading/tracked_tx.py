@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from lasersell_sync.locks import CallsUnderWay, under_way
 from lasersell_sync.timeouts import wait_s
 from lasersell_sync.trading.expiry import ExpiryRule
 from lasersell_sync.trading.outcome import TxResult
@@ -137,15 +138,21 @@ class PendingTx:
     Threads: any.
     """
 
-    __slots__ = ("_check", "_result_of", "_tracked", "signature")
+    __slots__ = ("_calls_under_way", "_check", "_result_of", "_tracked", "signature")
 
     def __init__(
-        self, tracked: TrackedTx, *, check: Callable[[], None], result_of: Callable[[TrackedTx], TxResult]
+        self,
+        tracked: TrackedTx,
+        *,
+        check: Callable[[], None],
+        result_of: Callable[[TrackedTx], TxResult],
+        calls_under_way: CallsUnderWay,
     ) -> None:
         self.signature = tracked.signature
         self._tracked = tracked
         self._check = check
         self._result_of = result_of
+        self._calls_under_way = calls_under_way
 
     def __repr__(self) -> str:
         result = self._tracked.result
@@ -160,6 +167,7 @@ class PendingTx:
         self._check()
         return self._tracked.settled.is_set()
 
+    @under_way
     def result(self, timeout_s: float | None = None) -> TxResult:
         """What became of it, waited for.
 

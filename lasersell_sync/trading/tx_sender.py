@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from lasersell_sync import _log
 from lasersell_sync.callback_executor import CallbackExecutor
 from lasersell_sync.exceptions import ConfigurationError
+from lasersell_sync.locks import CallsUnderWay, under_way
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
 from lasersell_sync.timeouts import TimeBudget, bounded_s
@@ -102,6 +103,7 @@ class TxSender:
         self._rpcs = tuple(nodes)
         self._keep_warm_s = None if keep_warm_s is None else _seconds("keep_warm_s", keep_warm_s)
         self._guard = ProcessGuard("TxSender")
+        self._calls_under_way = CallsUnderWay()
         self._calls = CallbackExecutor("lasersell-confirm-calls", log)
         self._nodes = [RpcNode(client_for(node)) for node in nodes]
         self._slot_time = SlotTime()
@@ -112,6 +114,7 @@ class TxSender:
             slot_time=self._slot_time,
             resend_s=_seconds("rebroadcast_s", rebroadcast_s),
             run=self._call,
+            calls_under_way=self._calls_under_way,
         )
         send_timeout_s = _seconds("send_timeout_s", send_timeout_s)
         self._lanes = [
@@ -150,6 +153,7 @@ class TxSender:
 
     # ── what users do ──
 
+    @under_way
     def warm(self, *, timeout_s: float = 5.0) -> None:
         """Opens a connection to every target and node, all at once; what fails is logged, not raised.
 
@@ -171,6 +175,7 @@ class TxSender:
         futures += [self._hand_over_warming(poller, timeout_s) for poller in self._pollers]
         concurrent.futures.wait([future for future in futures if future is not None], timeout_s)
 
+    @under_way
     def submit(
         self,
         signed_tx_b64: str,
@@ -227,6 +232,7 @@ class TxSender:
             self._warn_of_small_tips(signed)
         return tracked.view
 
+    @under_way
     def track(
         self,
         signature: str,
@@ -290,6 +296,7 @@ class TxSender:
         budget = TimeBudget(_seconds("timeout_s", timeout_s))
         return self.submit(signed_tx_b64).result(budget.remaining_s())
 
+    @under_way
     def token_amounts(self, token_accounts: Sequence[str], *, timeout_s: float = 5.0) -> dict[str, int]:
         """What token accounts hold now, at commitment ``confirmed``, by the first node that answers.
 
@@ -337,6 +344,7 @@ class TxSender:
         """
         return self.proven_amounts({token_account: proof}, timeout_s=timeout_s).get(token_account)
 
+    @under_way
     def proven_amounts(self, proofs: Mapping[str, AmountProof], *, timeout_s: float = 5.0) -> dict[str, int]:
         """``proven_amount`` of several token accounts, with one question for up to 100 of them.
 
@@ -375,7 +383,8 @@ class TxSender:
 
         Transactions under way may still land. Their ``result()`` returns ``UNKNOWN``, and their ``on_settled`` is not
         called; ``track`` of another sender takes them up again. Callbacks of those that were settled before are still
-        called. The process's kept connections stay open (``close_rpc_connections``).
+        called. The process's kept connections stay open (``close_rpc_connections``). In a signal handler that
+        interrupted a call of this sender it waits for nothing: the sender ends when that call returns, or sooner.
 
         Args:
             timeout: seconds to wait for the threads. One that is in the middle of a request ends with it, after
@@ -387,6 +396,9 @@ class TxSender:
         """
         if self._guard.is_child:
             return
+        self._calls_under_way.close(partial(self._close, timeout), log)
+
+    def _close(self, timeout: float) -> None:
         budget = TimeBudget(timeout)
         self._pending.close()
         self._calls.close()

@@ -219,3 +219,107 @@ def test_commands_of_two_threads_still_take_turns() -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     assert sent[-2:] == ["first", "second"]
+
+
+#: A seller of an own session, whose node does not answer; sends nothing.
+SELLING = """
+    import tempfile
+    from solders.keypair import Keypair
+    folder, signer = tempfile.mkdtemp(), Signer.from_keypair(Keypair())
+    session = connect()
+    def make_sender(): return TxSender(SendTargetRpc("http://127.0.0.1:9"), keep_warm_s=None)
+    def make_seller(sender): return AutoSeller(session, signer, sender=sender, journal=":memory:")
+    def ends_with(call):
+        try: call()
+        except (ConcurrencyError, JournalError): pass
+"""
+
+
+def test_facts_of_seller_and_sender_in_a_signal_handler_wait_for_no_lock_of_the_interrupted_call() -> None:
+    """Reports, pauses and refusals interrupt each other some hundred times."""
+    program = """
+    sender = make_sender()
+    seller = make_seller(sender).start()
+    pending = sender.track("1" * 64, blockhash="1" * 32)
+    count = 0
+    def interrupting():
+        global count
+        sender.undecided(); sender.late_landings; repr(sender); repr(pending); pending.done()
+        seller.pause(); seller.resume(); seller.is_paused; seller.refused(); seller.on_problem(print)
+        count += 1
+    hammer([
+        lambda: sender.track("1" * 64, blockhash="1" * 32), sender.undecided, lambda: pending.result(0.0001),
+        seller.pause, seller.resume, seller.refused, lambda: seller.on_problem(print),
+    ])
+    print(count == hits, flush=True)
+    seller.close(); sender.close(); session.close()
+    """
+    with ScriptedServer() as server:
+        done = finish(SELLING + program, server.url, "as built")
+        assert done.stdout == "True\n", done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("make", "call"),
+    [
+        ("sender = make_sender()", "sender.track('1' * 64, blockhash='1' * 32).result(0.001)"),
+        ("sender = make_sender()", "sender.warm(timeout_s=0.01)"),
+        ("sender = make_sender()", "sender.close()"),
+        ("sender = make_sender(); sender = make_seller(sender)", "sender.start(); sender.close()"),
+        ("sender = make_seller(make_sender()).start()", "sender.pause(); sender.resume()"),
+        ("sender = make_seller(make_sender()).start()", "sender.refused()"),
+        ("sender = Journal(folder + '/journal' + str(trial))", "sender.exits()"),
+        ("sender = Journal(folder + '/journal' + str(trial))", "sender.close()"),
+        ("sender = Recorder(folder + '/recording' + str(trial))", "sender.frames_written"),
+        ("sender = Recorder(folder + '/recording' + str(trial))", "sender.close()"),
+        ("sender = ExitApiClient()", "sender._ready()"),
+    ],
+)
+def test_close_in_a_signal_handler_that_interrupted_a_call_of_seller_or_sender_ends_it(make: str, call: str) -> None:
+    """Fifteen of them: close() does not wait for the interrupted call, which goes on or raises; no thread is left."""
+    program = f"""
+    longest, closed = 0.0, 0
+    def interrupting():
+        global longest, closed
+        started = time.monotonic()
+        sender.close()
+        closed += 1
+        longest = max(longest, time.monotonic() - started)
+    def again(): pass
+    def left():
+        return [t.name for t in threading.enumerate() if t.name.startswith("lasersell") and t.name not in of_session]
+    of_session = [t.name for t in threading.enumerate()]
+    def use():
+        while closed == before: {call}
+    for trial in range(15):
+        {make}
+        before = closed
+        signal.setitimer(signal.ITIMER_REAL, R.uniform(0.0002, 0.01))
+        ends_with(use)
+        while closed == before: time.sleep(0.001)
+        sender.close()
+    ends = time.monotonic() + 20
+    while left() and time.monotonic() < ends: time.sleep(0.01)
+    print(closed, longest < 3.0, left(), flush=True)
+    session.close()
+    """
+    with ScriptedServer() as server:
+        done = finish(SELLING + program, server.url, "as built")
+        # A sender that a test's seller used is not closed: its threads have not begun.
+        assert done.stdout == "15 True []\n", done.stdout + done.stderr[-3000:]
+
+
+def test_close_in_a_signal_handler_while_a_result_is_waited_for_ends_the_wait() -> None:
+    """Nobody will settle it: the wait for ever returns what is known."""
+    program = """
+    sender = make_sender()
+    pending = sender.track("1" * 64, blockhash="1" * 32)
+    def interrupting(): sender.close()
+    def again(): pass
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    print(pending.result().outcome.value, flush=True)
+    session.close()
+    """
+    with ScriptedServer() as server:
+        done = finish(SELLING + program, server.url, "as built")
+        assert done.stdout == "unknown\n", done.stdout + done.stderr[-3000:]

@@ -13,6 +13,7 @@ import attrs
 
 from lasersell_sync.exceptions import BrokenRule, ConfigurationError, TxSubmitError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
+from lasersell_sync.processes import refuse_late_patching
 from lasersell_sync.trading.build_tx import BuildTxResponse
 from lasersell_sync.trading.guard.addresses import require_address, to_text
 from lasersell_sync.trading.guard.context import TradeContext
@@ -121,6 +122,7 @@ class SigningGuard:
         co_signers: wallets that may sign beside ours, base58.
 
     Raises:
+        ConcurrencyError: gevent or eventlet came too late.
         ConfigurationError: an amount or address that is none.
 
     Threads: any, at the same time.
@@ -160,6 +162,7 @@ class SigningGuard:
         max_unsimulated_lamports: int = 2_000_000_000,
         co_signers: Iterable[str] = (),
     ) -> None:
+        refuse_late_patching()
         self._options = GuardOptions(
             max_buy_lamports=max_buy_lamports,
             max_buy_usd1_units=max_buy_usd1_units,
