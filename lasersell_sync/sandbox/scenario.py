@@ -172,7 +172,9 @@ def _tokens(table: _Table) -> Iterator[TokenPlan]:
         table.fail("quote", f"{market_type} trades against SOL alone")
     liquidity = table.number("liquidity", default=0.0, least=0, most=1e9)
     phases = [_phase(item) for item in table.tables("phase")]
-    tape = table.choice("story", STORIES, default="calm") if not phases else "scripted"
+    if phases and table.given("story"):
+        table.fail("story", "and [[token.phase]] exclude each other: a token has a named story or phases of its own")
+    tape = "scripted" if phases else table.choice("story", STORIES, default="calm")
     rest_noise_ppm = table.ppm("rest_noise_pct", default=REST_NOISE_PPM / 10_000)
     name = table.text("name", default=symbol.title())
     creator = table.text("creator", default="") or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ('about = "x"\n' + TOKEN + 'quote = "USD1"', "pump_swap trades against SOL alone"),
         ('about = "x"\n' + TOKEN + "may_graduate = true", "pump_swap is no bonding curve"),
         ('about = "x"\n' + TOKEN + 'story = "moon"', "story must be one of climb"),
+        ('about = "x"\n' + TOKEN + 'story = "fall"\n[[token.phase]]\nseconds = 1', "exclude each other"),
         ('about = "x"\n' + TOKEN + "count = 0", "count must be an integer from 1"),
         ('about = "x"\n' + TOKEN + "[[token.phase]]\nto_pct = 5", "token 1, phase 1: seconds is missing"),
         ('about = "x"\n' + TOKEN + "[[token.phase]]\nseconds = 0", "seconds must be from 0.1"),
@@ -231,6 +233,15 @@ def test_mistakes_are_named(text: str, complaint: str) -> None:
     """Whatever is wrong, the error says where and what would be right."""
     with pytest.raises(ScenarioError, match=complaint):
         parse_scenario(text, "mine")
+
+
+def test_docs_scenario_as_printed_loads() -> None:
+    """The TOML block of docs/sandbox.md is a whole scenario."""
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    scenario = parse_scenario(block, "docs/sandbox.md")
+    assert [token.symbol for token in scenario.tokens] == ["COIN", "SPIKE"]
+    assert {info.market_type for info in Sandbox(scenario=scenario).mint_info.values()} == {"raydium_cpmm"}
 
 
 def test_a_name_that_is_nothing() -> None:
