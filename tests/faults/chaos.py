@@ -1,15 +1,21 @@
 """Chaos: one session through hundreds of seeded faults, and the books balanced at the end.
 
-    python -m tests.faults.chaos --seconds 60 [--seed N] [--pace S] [--report FILE]
+    python -m tests.faults.chaos --seconds 60 [--seed N] [--pace S] [--report FILE] [--page FILE]
 
 The world (``tests/faults/world.py``), a process of its own, numbers every high-lane message and notes at which byte of
 its connection it ends. Its proxy knows how many bytes of each connection the client's kernel has acknowledged. A message
-whose last byte was acknowledged *reached the socket*: it must be delivered, once. (When the client itself ended the
-connection, the bytes of the last quarter of a second before that do not count: they crossed with its close. What was
-swallowed, cut off or never sent is the gap that no client can close.)
+whose last byte was acknowledged *reached the socket*: it must come to the session's tap, once. (When the client itself
+ended the connection, the bytes of the last quarter of a second before that do not count: they crossed with its close.
+What was swallowed, cut off or never sent is the gap that no client can close.)
 
-Also checked: every ``configure`` carries the latest strategy, descriptors and threads are as many as at the start, and
-memory does not grow. This process holds the session and, of every message, one byte.
+Faults of the link are the proxy's; the server floods it with messages that cannot be read or mean nothing, uses ids again
+for other accounts, and answers upgrades with 103 first; the client's process (``tests/faults/client_faults.py``) runs out
+of descriptors and threads, and forks. In the first third nobody consumes. Then a consumer takes the events, and at times
+none for seconds: from its first event on it gets every one that the tap gets, in that order.
+
+Also checked: the session is never LIVE and healthy while nothing has come for seconds; every ``configure`` carries the
+latest strategy; descriptors and threads are as many as at the start, and memory does not grow. This process holds the
+session and, of every message, one byte.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ import sys
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +47,8 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
 )
+from tests.faults.chaos_page import page
+from tests.faults.client_faults import ClientFaults
 from tests.faults.rigs import library_threads, open_fd_names, open_fds, rss_bytes
 from tests.support.stream_server import WALLET
 from tests.support.waiting import PATIENCE_S, until
@@ -50,7 +58,10 @@ PACE_S = 0.002
 #: The memories that are bounded fill up in the first minutes (4,096 exit signals, 1,024 events), and the record grows by
 #: one byte for each message; a leak of a hundred bytes a message or a kilobyte a fault would come to more in half an hour.
 MAX_RSS_GROWTH = 16 * 2**20
+#: Small, so that lanes overflow and reading stops often.
+HIGH_CAPACITY = 256
 OPTIONS: dict[str, Any] = {
+    "high_capacity": HIGH_CAPACITY,
     "ping_interval_s": 0.3,
     "pong_timeout_s": 0.5,
     "app_ping_interval_s": 0.6,
@@ -75,27 +86,35 @@ def number_of(event: StreamEvent) -> int | None:
     return None
 
 
-class Consumer:
-    """Reads the session's queue on a thread of its own, sometimes slowly."""
+class Tap:
+    """Counts every numbered message that the session delivers, whoever consumes."""
 
     def __init__(self, session: StreamSession) -> None:
-        self.session = session
         #: How often each number came, by number.
         self.delivered = bytearray(1)
         self.kinds: Counter[str] = Counter()
         self.seen = threading.Condition()
-        self.thread = threading.Thread(target=self._run, name="chaos-consumer", daemon=True)
-        self.thread.start()
+        #: Numbers that a consumer must get, in this order; before there is one, the latest.
+        self.owed: deque[int] = deque(maxlen=2 * HIGH_CAPACITY)
+        self.last_at = time.monotonic()
+        session.tap(self._hear)
 
-    def _run(self) -> None:
-        for event in self.session:
-            number = number_of(event)
-            with self.seen:
-                self.kinds[event.type] += 1
-                if number is not None:
-                    self.delivered.extend(bytes(max(0, number + 1 - len(self.delivered))))
-                    self.delivered[number] += 1
-                    self.seen.notify_all()
+    def _hear(self, event: StreamEvent) -> None:
+        number = number_of(event)
+        with self.seen:
+            self.kinds[event.type] += 1
+            if number is None:
+                return
+            self.last_at = time.monotonic()
+            self.delivered.extend(bytes(max(0, number + 1 - len(self.delivered))))
+            self.delivered[number] += 1
+            self.owed.append(number)
+            self.seen.notify_all()
+
+    def keep_owed(self) -> None:
+        """From now on nothing that is owed is forgotten."""
+        with self.seen:
+            self.owed = deque(self.owed)
 
     def wait_for(self, number: int) -> bool:
         with self.seen:
@@ -104,6 +123,79 @@ class Consumer:
     def times(self, number: int) -> int:
         """How often a number came."""
         return self.delivered[number] if number < len(self.delivered) else 0
+
+
+class LateConsumer:
+    """Takes the session's events from some moment on, and at times none."""
+
+    def __init__(self, session: StreamSession, tap: Tap) -> None:
+        self._session = session
+        self._tap = tap
+        self.taken = 0
+        #: High-lane events that the first one said were dropped before.
+        self.missed = 0
+        #: What did not come as the tap saw it.
+        self.wrong: list[str] = []
+        self._nap_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="chaos-consumer", daemon=True)
+
+    def start(self) -> None:
+        self._tap.keep_owed()
+        self._thread.start()
+
+    def nap(self, seconds: float) -> None:
+        """Take nothing for a while."""
+        self._nap_s = seconds
+
+    def join(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _run(self) -> None:
+        for event in self._session:
+            if event.type == "lagged":
+                self.missed += event.message.high_dropped
+            number = number_of(event)
+            if number is not None:
+                self._check(number)
+            if self._nap_s:
+                nap_s, self._nap_s = self._nap_s, 0.0
+                threading.Event().wait(nap_s)
+
+    def _check(self, number: int) -> None:
+        with self._tap.seen:
+            owed = self._tap.owed
+            skipped = 0
+            while owed and owed.popleft() != number:
+                skipped += 1
+        # The first one comes behind those that were dropped before there was a consumer.
+        if skipped and self.taken:
+            self.wrong.append(f"{skipped} numbers before {number} did not come")
+        self.taken += 1
+
+
+class DeafWatch:
+    """Notices a session that says it is live and healthy, and hears nothing."""
+
+    #: Both questions of the keepalive with their answers, and what a loaded machine may need.
+    PATIENCE_S = 6.0
+
+    def __init__(self, session: StreamSession) -> None:
+        self._session = session
+        self.longest_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chaos-deaf-watch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            idle_s = self._session.stats().idle_seconds or 0.0
+            if self._session.status is ConnectionState.LIVE and self._session.health().ok:
+                self.longest_s = max(self.longest_s, idle_s)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE_S)
 
 
 class World:
@@ -152,22 +244,40 @@ class Ordeal:
         self.wishes: list[tuple[float, float]] = [(time.monotonic(), 1.0)]
         configure = StreamConfigure([WALLET], StrategyConfig(target_profit_pct=1.0, stop_loss_pct=0.0))
         self.session = StreamSession.connect(client, configure)
-        self.consumer = Consumer(self.session)
+        self.tap = Tap(self.session)
+        self.consumer = LateConsumer(self.session, self.tap)
+        self.deaf = DeafWatch(self.session)
+        self.client_faults = ClientFaults(self.session, rand)
         self.threads_live = library_threads()
         self.rss: list[int] = []
 
     def suffer(self, seconds: float, every_s: tuple[float, float]) -> None:
-        """Fault after fault, a new wish after each."""
+        """Fault after fault, a new wish after each; in the first third nobody consumes."""
         started = time.monotonic()
         nap = threading.Event()
+        is_consumed = False
         while (left_s := started + seconds - time.monotonic()) > 0:
             nap.wait(min(left_s, self.rand.uniform(*every_s)))
-            self.world.strike()
+            if not is_consumed and time.monotonic() - started > seconds / 3:
+                self.consumer.start()
+                is_consumed = True
+            self._strike(is_consumed=is_consumed)
             target = self.wishes[-1][1] + 1
+            # Whoever waits for a descriptor, a thread or a link is told nothing here: wishes are kept.
             self.session.update_strategy(StrategyConfig(target_profit_pct=target, stop_loss_pct=0.0))
             self.wishes.append((time.monotonic(), target))
             if time.monotonic() - started > min(10.0, seconds / 3):
                 self.rss.append(rss_bytes())
+
+    def _strike(self, *, is_consumed: bool) -> None:
+        """One fault: of the world three times in four, else of this process or its consumer."""
+        if self.rand.random() < 0.75:
+            self.world.strike()
+        elif is_consumed and self.rand.random() < 0.4:
+            self.client_faults.done["consumer_takes_nothing"] += 1
+            self.consumer.nap(self.rand.uniform(0.5, 4.0))
+        else:
+            self.client_faults.strike()
 
     def settle(self) -> dict[str, Any]:
         """Clear the sky, send a fence, wait for it, balance the books."""
@@ -179,21 +289,29 @@ class Ordeal:
         with contextlib.suppress(AssertionError):  # a last message may have been said after the fence
             until(lambda: not self._lost(due))
         lost = self._lost(due)
-        doubled = [number for number, count in enumerate(self.consumer.delivered) if count > 1]
+        doubled = [number for number, count in enumerate(self.tap.delivered) if count > 1]
         outdated = self._outdated(books["configures"])
         stats = self.session.stats()
+        health = self.session.health()
+        self.deaf.stop()
         self.session.close()
-        self.consumer.thread.join(PATIENCE_S)
+        self.consumer.join()
         with contextlib.suppress(AssertionError):
             until(lambda: open_fds() <= self.fds_before and library_threads() == self.threads_before)
         growth = (max(self.rss[-3:]) - min(self.rss[:3])) if len(self.rss) >= 6 else 0
         report = {
-            "faults": books["faults"],
+            "cores": os.cpu_count(),
+            "faults": {**books["faults"], **dict(sorted(self.client_faults.done.items()))},
             "connections": books["connections"],
             "sessions": stats.sessions,
             "high_lane_written": books["written"],
             "high_lane_reached_the_socket": sum(due),
-            "high_lane_delivered": sum(map(bool, self.consumer.delivered)),
+            "high_lane_delivered": sum(map(bool, self.tap.delivered)),
+            "consumer": {"taken": self.consumer.taken, "missed_before_it_came": self.consumer.missed},
+            "consumer_wrong": self.consumer.wrong[:5],
+            "children_wrong": self.client_faults.wrong[:5],
+            "live_and_deaf_s": round(self.deaf.longest_s, 1),
+            "health_at_the_end": health.problem,
             "messages_received": stats.messages_received,
             "bytes_reached": books["bytes_reached"],
             "lost": lost[:20],
@@ -201,7 +319,9 @@ class Ordeal:
             "exit_repeats_counted": stats.duplicates,
             "outdated_strategies": outdated,
             "decode_errors": stats.decode_errors,
-            "events": dict(sorted(self.consumer.kinds.items())),
+            "bad_frames_written": books["bad_written"],
+            "contradictions": stats.contradictions,
+            "events": dict(sorted(self.tap.kinds.items())),
             "fds": [self.fds_before, open_fds()],
             "fds_at_the_end": open_fd_names(),
             "threads": [self.threads_live, threads_after, library_threads()],
@@ -214,7 +334,11 @@ class Ordeal:
             and not lost
             and not doubled
             and not outdated
-            and not stats.decode_errors
+            and not self.consumer.wrong
+            and not self.client_faults.wrong
+            and self.consumer.missed == stats.high_dropped
+            and self.deaf.longest_s <= DeafWatch.PATIENCE_S
+            and stats.decode_errors <= books["bad_written"]
             and open_fds() <= self.fds_before
             and threads_after == self.threads_live
             and library_threads() == self.threads_before
@@ -229,13 +353,13 @@ class Ordeal:
             with contextlib.suppress(AssertionError):
                 until(lambda: self.session.status is ConnectionState.LIVE)
                 number = self.world.fence()
-                if number is not None and self.consumer.wait_for(number):
+                if number is not None and self.tap.wait_for(number):
                     return True
             self.world.talk_on()
         return False
 
     def _lost(self, due: bytes) -> list[int]:
-        return [number for number, is_due in enumerate(due) if is_due and not self.consumer.times(number)]
+        return [number for number, is_due in enumerate(due) if is_due and not self.tap.times(number)]
 
     def _outdated(self, configures: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
         """Each ``configure`` whose strategy was older than the last wish before its connection was accepted."""
@@ -268,7 +392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--every", type=float, nargs=2, default=(0.2, 5.0), metavar=("LEAST", "MOST"))
     parser.add_argument("--pace", type=float, default=PACE_S, metavar="S", help="seconds between high-lane messages")
-    parser.add_argument("--report", type=Path, default=None)
+    parser.add_argument("--report", type=Path, default=None, help="write the report as JSON")
+    parser.add_argument("--page", type=Path, default=None, help="write the report as docs/chaos.md has it")
     options = parser.parse_args(arguments)
     seed = int.from_bytes(os.urandom(4), "big") if options.seed is None else options.seed
     print(f"chaos: seed {seed}, {options.seconds:g} s", flush=True)
@@ -277,6 +402,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if options.report is not None:
         options.report.write_text(text + "\n")
+    if options.page is not None:
+        options.page.write_text(page(report, tuple(options.every)))
     return 0 if report["ok"] else 1
 
 

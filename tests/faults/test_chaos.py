@@ -1,4 +1,4 @@
-"""The chaos program, shortly; the long run is by hand (``python -m tests.faults.chaos --seconds 1800``)."""
+"""The chaos program, shortly; the long run is by hand (``python -m tests.faults.chaos --seconds 3600 --page docs/chaos.md``)."""
 
 from __future__ import annotations
 

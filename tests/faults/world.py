@@ -29,6 +29,18 @@ from tests.support.waiting import PATIENCE_S
 
 #: Positions that the server opens and closes again and again.
 POOL = 20
+#: Messages of one flood that cannot be read, and of one that means nothing to anybody.
+FLOOD = 3_000
+BAD: tuple[Callable[[int], bytes], ...] = (
+    lambda n: text_frame({**pnl(n % POOL + 1), "profit_units": "much"}),
+    lambda n: text_frame("not json"),
+    lambda n: text_frame({"type": "position_opened", "position_id": n}),
+    lambda n: b"\x82\x04\x00\xff\x00\xff",
+)
+MEANINGLESS: tuple[Callable[[int], bytes], ...] = (
+    lambda n: text_frame(pnl(10**9 + n)),
+    lambda n: text_frame({"type": f"new_{n % 5}", "n": n}),
+)
 
 
 class Conversation:
@@ -65,6 +77,12 @@ class NumberingServer:
         self._stopping = threading.Event()
         self.talking = threading.Event()
         self.talking.set()
+        #: Interim answers before the next 101s.
+        self.interim_answers = 0
+        #: Bad messages that were written, whole or not.
+        self.bad_written = 0
+        #: Added to a position's number to get its id; another one means that ids are used again for other accounts.
+        self._id_shift = 0
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -87,7 +105,7 @@ class NumberingServer:
             with self._lock:
                 self.conversations.append(conversation)
             sock.settimeout(5.0)
-            conversation.offset = shake_hands(sock)
+            conversation.offset = shake_hands(sock, self.interim_answers)
             for opcode, payload in frames_from(sock):
                 if opcode == 0x8:
                     return
@@ -125,7 +143,7 @@ class NumberingServer:
             with self._lock:
                 known = sorted(self._open_ids)
             for position_id in known:
-                self.say(conversation, lambda n, p=position_id: opened(p, account=f"account-{p}", slot=n))
+                self.say(conversation, lambda n, p=position_id: opened(self._id(p), account=f"account-{p}", slot=n))
             while not self._stopping.is_set():
                 self.talking.wait()
                 self.say(conversation, self._next_message())
@@ -141,6 +159,26 @@ class NumberingServer:
         self._write(conversation, text_frame(make(number)), number)
         return number
 
+    def _id(self, position: int) -> int:
+        return (position + self._id_shift) % POOL + 1
+
+    def reuse_ids(self) -> None:
+        """From now on every id means another account, on the links that are open too."""
+        self._id_shift = self._rand.randrange(POOL)
+
+    def flood(self, kinds: tuple[Callable[[int], bytes], ...]) -> None:
+        """Write a flood on the newest connection."""
+        make = self._rand.choice(kinds)
+        configured = [c for c in self.conversations if c.target is not None]
+        if configured:
+            self._start(self._flood, configured[-1], make)
+
+    def _flood(self, conversation: Conversation, make: Callable[[int], bytes]) -> None:
+        with contextlib.suppress(OSError):
+            for first in range(0, FLOOD, 100):
+                self.bad_written += 100 if make in BAD else 0
+                self._write(conversation, b"".join(make(first + n) for n in range(100)))
+
     def _next_message(self) -> Callable[[int], dict[str, Any]]:
         """Every kind carries its number in some field that the client keeps."""
         with self._lock:
@@ -150,13 +188,13 @@ class NumberingServer:
                 self._open_ids.add(position_id)
             elif kind == "closed":
                 self._open_ids.discard(position_id)
-        account = f"account-{position_id}"
+        account, wire_id = f"account-{position_id}", self._id(position_id)
         if kind == "opened":
-            return lambda n: opened(position_id, account=account, slot=n)
+            return lambda n: opened(wire_id, account=account, slot=n)
         if kind == "closed":
-            return lambda n: {**closed(position_id, account=account), "slot": n}
+            return lambda n: {**closed(wire_id, account=account), "slot": n}
         if kind == "exit":
-            return lambda n: exit_signal(position_id, account=account, triggered_at_ms=n, unsigned_tx_b64=f"{n:012d}")
+            return lambda n: exit_signal(wire_id, account=account, triggered_at_ms=n, unsigned_tx_b64=f"{n:012d}")
         if kind == "error":
             return lambda n: {"type": "error", "code": "chaos", "message": str(n)}
         return lambda n: {
@@ -181,8 +219,8 @@ class NumberingServer:
             thread.join(PATIENCE_S)
 
 
-def shake_hands(sock: socket.socket) -> int:
-    """Answer the upgrade; how many bytes the answer had. Raises OSError when the client leaves before."""
+def shake_hands(sock: socket.socket, interim_answers: int = 0) -> int:
+    """Answer the upgrade; how many bytes the answers had. Raises OSError when the client leaves before."""
     request = b""
     while b"\r\n\r\n" not in request:
         piece = sock.recv(4096)
@@ -191,7 +229,8 @@ def shake_hands(sock: socket.socket) -> int:
         request += piece
     line = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
     key = line.split(b":")[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    answer = (
+    answer = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" * interim_answers
+    answer += (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
         + base64.b64encode(hashlib.sha1(key).digest())
         + b"\r\n\r\n"
@@ -216,8 +255,9 @@ def frames_from(sock: socket.socket) -> Any:
 class Weather:
     """Seeded faults, one after the other."""
 
-    def __init__(self, proxy: FaultProxy, rand: random.Random) -> None:
+    def __init__(self, proxy: FaultProxy, server: NumberingServer, rand: random.Random) -> None:
         self._proxy = proxy
+        self._server = server
         self._rand = rand
         self.done: Counter[str] = Counter()
         self._faults: dict[str, Callable[[], object]] = {
@@ -237,7 +277,15 @@ class Weather:
             "narrow": lambda: proxy.shape("down", bytes_per_s=rand.uniform(20_000, 100_000)),
             "refuse": self._refuse,
             "drop_new": self._drop_new,
+            "flood_of_bad_frames": lambda: server.flood(BAD),
+            "flood_without_meaning": lambda: server.flood(MEANINGLESS),
+            "ids_used_again": server.reuse_ids,
+            "interim_answers": self._interim_answers,
         }
+
+    def _interim_answers(self) -> None:
+        self._server.interim_answers = self._rand.randrange(1, 4)
+        self._proxy.reset()
 
     def _refuse(self) -> None:
         self._proxy.refuse()
@@ -256,6 +304,7 @@ class Weather:
         self._faults[name]()
 
     def clear(self) -> None:
+        self._server.interim_answers = 0
         self._proxy.resume()
         self._proxy.heal()
 
@@ -267,7 +316,7 @@ class World:
         rand = random.Random(seed)
         self._server = NumberingServer(random.Random(rand.random()), pace_s)
         self._proxy = FaultProxy(self._server.port, seed=rand.randrange(2**31))
-        self._weather = Weather(self._proxy, rand)
+        self._weather = Weather(self._proxy, self._server, rand)
 
     def url(self) -> str:
         """Where the client connects."""
@@ -305,6 +354,7 @@ class World:
             "faults": dict(sorted(self._weather.done.items())),
             "connections": self._proxy.accepted,
             "written": self._server.next_number - 1,
+            "bad_written": self._server.bad_written,
             "bytes_reached": sum(c.reached_client for c in self._proxy.connections if c.server_sees_port),
             "configures": [(c.accepted_at, c.target) for c in self._server.conversations if c.target is not None],
             "due": base64.b64encode(zlib.compress(due)).decode(),
