@@ -206,7 +206,8 @@ class Journal:
     What precedes an action outside (a send, a question for a fresh transaction, a report) is on the disk, and not only
     on its way there, before the method returns; it outlives a loss of power. What several threads write at the same
     time is committed together. One process at a time may write: the file is locked by what it is, so every link to it
-    is the same journal, and a forked child does not keep the lock. Others may read: ``Journal(path, read_only=True)``,
+    is the same journal, and a forked child does not keep the lock. A file with several hard links is refused: what a
+    killed process wrote last is found by one of its names only. Others may read: ``Journal(path, read_only=True)``,
     ``lasersell-sync journal``. A file that is deleted while it is in use is written anew and logged; while another
     file is in its place, nothing is written and nothing is sold (``JournalError``, ``replaced``).
 

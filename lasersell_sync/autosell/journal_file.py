@@ -169,6 +169,8 @@ class JournalFile:
             _open_here[identity] = os.getpid()
             self._names = (str(self._place), identity)
         self._lock(self._descriptor, _LOCKED_BYTE)
+        # A second name of this file, if a process died in the middle of ``write_anew``.
+        Path(f"{self._place}.anew").unlink(missing_ok=True)
 
     def _relock(self) -> None:
         """A lock that something in this process dropped is taken again, unless somebody was faster."""
@@ -209,9 +211,11 @@ def connect(path: str, *, read_only: bool) -> sqlite3.Connection:
     """SQLite's connection to a journal, in write-ahead mode.
 
     Raises:
-        JournalError: ``missing``.
+        JournalError: ``missing``, or ``linked``.
         sqlite3.Error: anything else.
     """
+    if path != IN_MEMORY:
+        _require_one_name(path)
     if read_only:
         if not Path(path).exists():
             raise JournalError("missing", path, "there is no such file")
@@ -228,6 +232,20 @@ def connect(path: str, *, read_only: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _require_one_name(path: str) -> None:
+    """SQLite finds what a killed process wrote last by the file's name, so by another one it would be forgotten."""
+    try:
+        names = Path(path).stat().st_nlink
+    except FileNotFoundError:
+        return
+    if names > 1:
+        raise JournalError(
+            "linked", path,
+            f"the file has {names} names (hard links), and what was written last is found by one of them only: remove "
+            "the other names, or make symbolic links of them",
+        )  # fmt: skip
 
 
 #: By SQLite's primary result code (sqlite.org/rescode.html).

@@ -83,8 +83,49 @@ def test_lock_same_file_by_any_name_is_refused(
     assert caught.value.kind == "locked"
     assert open_elsewhere(name) == "locked", "the refused one dropped the lock of the first"
     journal.close()
-    assert open_elsewhere(name) == "opened"
-    Journal(name).close()
+    if name.stat().st_nlink == 1:
+        assert open_elsewhere(name) == "opened"
+        Journal(name).close()
+
+
+def kill_after_a_signature(path: Path) -> None:
+    """A process writes a signature down, and is killed before SQLite has copied its log."""
+    program = """
+        import os, signal, sys
+        from lasersell_sync.autosell import Journal
+        from lasersell_sync.autosell.exits import ExitKey
+        journal = Journal(sys.argv[1])
+        key = ExitKey("w", "t", "m", "whole", 1)
+        record = journal.received(key, position_id=1, reason="stop_loss", tokens=5)
+        journal.signed(record.id, signature="s", blockhash="b")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    asked = [sys.executable, "-c", textwrap.dedent(program), str(path)]
+    assert subprocess.run(asked, check=False, timeout=LIMIT_S).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_journal_with_two_hard_links_is_refused_and_forgets_nothing(path: Path, read_only: bool) -> None:
+    """SQLite finds the log of a killed process by the file's name: by the other one, a signature was forgotten."""
+    kill_after_a_signature(path)
+    link = hard_link(path)
+    for name in (link, path):
+        with pytest.raises(JournalError, match="2 names") as caught:
+            Journal(name, read_only=read_only)
+        assert caught.value.kind == "linked"
+    link.unlink()
+    with Journal(path, read_only=read_only) as journal:
+        (record,) = journal.exits()
+        assert [attempt.signature for attempt in record.attempts] == ["s"]
+
+
+def test_journal_after_a_death_while_it_was_written_anew_opens(path: Path) -> None:
+    """The draft's name is a hard link for a moment."""
+    kill_after_a_signature(path)
+    os.link(path, f"{path}.anew")
+    with Journal(path) as journal:
+        assert len(journal.exits()) == 1
+    assert path.stat().st_nlink == 1
 
 
 def test_lock_symbolic_link_to_a_journal_that_is_not_there_yet(path: Path) -> None:
