@@ -424,11 +424,13 @@ class Chain:
         account: Pubkey,
         *,
         limit: int,
-        newest_slot: int,
+        commitment: str,
+        lag_slots: int = 0,
         before: str | None = None,
         until: str | None = None,
     ) -> list[dict[str, object]]:
-        """The ``getSignaturesForAddress`` entries of an account, newest first, up to a slot."""
+        """The ``getSignaturesForAddress`` entries of an account, newest first, as they were ``lag_slots`` ago."""
+        newest_slot = self.slots.slot(commitment) - lag_slots
         records = self._history.of(account, limit=limit, newest_slot=newest_slot, before=before, until=until)
         return [
             {
@@ -437,7 +439,7 @@ class Chain:
                 "err": record.err,
                 "memo": None,
                 "blockTime": record.block_time_s,
-                "confirmationStatus": commitment_after(self.slots.slot() - record.slot),
+                "confirmationStatus": commitment_after(self.slots.slot() - lag_slots - record.slot),
             }
             for record in records
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -45,11 +46,11 @@ class NodeLies:
         """A slot or height as the node tells it."""
         return _ABSURD + number if self.absurd_numbers else number + self.heights_ahead
 
-    def spoiled(self, statuses: list[dict[str, object] | None]) -> list[object]:
-        """Statuses as the node tells them: the middle one may be odd, every slot absurd."""
-        told: list[object] = list(statuses)
+    def spoiled(self, entries: Sequence[dict[str, object] | None]) -> list[object]:
+        """Statuses or signatures as the node shows them: the middle one may be odd, every slot absurd."""
+        told: list[object] = list(entries)
         if self.absurd_numbers:
-            told = [item if item is None else {**item, "slot": _ABSURD} for item in statuses]
+            told = [item if item is None else {**item, "slot": _ABSURD} for item in entries]
         if self.odd_item is not None and told:
             told[len(told) // 2] = _ODD_ITEMS[self.odd_item]
         return told

@@ -108,7 +108,8 @@ class AccountMethods:
     def _get_signatures_for_address(self, params: Params) -> object:
         """Newest first; ``before`` and ``until`` are signatures, neither of which is shown."""
         address, config = pubkey_of(params, 0), config_of(params, 1)
-        if self._node.commitment(config) == "processed":
+        commitment = self._node.commitment(config)
+        if commitment == "processed":
             raise invalid_params("Method does not support commitment below `confirmed`")
         limit = optional_integer(config, "limit")
         limit = _MAX_SIGNATURES if limit is None else limit
@@ -117,11 +118,17 @@ class AccountMethods:
         before, until = (
             None if config.get(key) is None else str(signature_of(config[key])) for key in ("before", "until")
         )
-        commitment = self._node.commitment(config)
         lies = self._node.lies()
         if lies.no_history:
             raise RpcError(*NO_HISTORY)
-        newest_slot = self._node.slot(commitment) - lies.stale_index_slots
-        return self._node.ask_chain(
-            lambda chain: chain.signatures_of(address, limit=limit, newest_slot=newest_slot, before=before, until=until)
+        entries = self._node.ask_chain(
+            lambda chain: chain.signatures_of(
+                address,
+                limit=limit,
+                commitment=commitment,
+                lag_slots=lies.lag_slots + lies.stale_index_slots,
+                before=before,
+                until=until,
+            )
         )
+        return lies.spoiled(entries)

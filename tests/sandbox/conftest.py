@@ -62,5 +62,11 @@ def trader(sandbox: Sandbox, make_trader: Callable[..., Trader]) -> Trader:
 
 
 @pytest.fixture
+def pair(make_sandbox: Callable[..., Sandbox], make_trader: Callable[..., Trader]) -> Trader:
+    """A trader whose sandbox has two nodes, and whose time stands still."""
+    return make_trader(make_sandbox(rpc_nodes=2, clock="manual")).register()
+
+
+@pytest.fixture
 def stranger() -> Pubkey:
     return Keypair.from_seed(bytes([99]) * 32).pubkey()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from solders.keypair import Keypair
 
 from lasersell_sync.sandbox import Sandbox
 from tests.sandbox.players import PATIENCE_S, Trader
@@ -15,33 +13,13 @@ NEWEST = {"commitment": "processed"}
 SEARCH = {"searchTransactionHistory": True}
 
 
-@pytest.fixture
-def pair(make_sandbox: Any, make_trader: Any) -> Trader:
-    """A trader whose sandbox has two nodes, and whose time stands still."""
-    trader: Trader = make_trader(make_sandbox(rpc_nodes=2, clock="manual")).register()
-    return trader
-
-
-def ask(trader: Trader, node: int, method: str, *params: object) -> Any:
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-    answer = trader.http.post(trader.sandbox.rpc_urls[node], json=body, timeout=PATIENCE_S)
-    return json.loads(answer.text)
-
-
-def landed(trader: Trader, count: int = 1) -> list[str]:
-    """Signatures of airdrops that have landed."""
-    made = [trader.rpc("requestAirdrop", str(Keypair().pubkey()), 10**6)["result"] for _ in range(count)]
-    trader.sandbox.advance(1)
-    return made
-
-
 def test_nodes_each_have_a_url_and_one_chain(pair: Trader) -> None:
     """Two addresses, one truth; the first is rpc_url."""
     sandbox = pair.sandbox
     assert len(set(sandbox.rpc_urls)) == 2
     assert sandbox.rpc_urls[0] == sandbox.rpc_url
-    (signature,) = landed(pair)
-    answers = [ask(pair, node, "getSignatureStatuses", [signature])["result"] for node in (0, 1)]
+    (signature,) = pair.airdrops()
+    answers = [pair.ask_node(node, "getSignatureStatuses", [signature])["result"] for node in (0, 1)]
     assert answers[0] == answers[1]
     assert answers[0]["value"][0]["err"] is None
 
@@ -49,48 +27,48 @@ def test_nodes_each_have_a_url_and_one_chain(pair: Trader) -> None:
 def test_node_heights_ahead_calls_blockhashes_dead(pair: Trader) -> None:
     """Slots, heights and last valid heights lie 500 ahead, and a living blockhash is called dead; the other knows."""
     pair.sandbox.faults.node(1, heights_ahead=500)
-    blockhash = ask(pair, 0, "getLatestBlockhash", NEWEST)["result"]["value"]["blockhash"]
+    blockhash = pair.ask_node(0, "getLatestBlockhash", NEWEST)["result"]["value"]["blockhash"]
     for method in ("getSlot", "getBlockHeight"):
-        assert ask(pair, 1, method, NEWEST)["result"] - ask(pair, 0, method, NEWEST)["result"] == 500
-    told = [ask(pair, node, "getLatestBlockhash", NEWEST)["result"]["value"] for node in (0, 1)]
+        assert pair.ask_node(1, method, NEWEST)["result"] - pair.ask_node(0, method, NEWEST)["result"] == 500
+    told = [pair.ask_node(node, "getLatestBlockhash", NEWEST)["result"]["value"] for node in (0, 1)]
     assert told[1]["lastValidBlockHeight"] - told[0]["lastValidBlockHeight"] == 500
-    valid = [ask(pair, node, "isBlockhashValid", blockhash, NEWEST)["result"]["value"] for node in (0, 1)]
+    valid = [pair.ask_node(node, "isBlockhashValid", blockhash, NEWEST)["result"]["value"] for node in (0, 1)]
     assert valid == [True, False]
 
 
 def test_node_stale_index_does_not_know_what_has_landed(pair: Trader) -> None:
     """Statuses and signatures are two minutes old while the slot is now's; later it knows."""
     pair.sandbox.faults.node(1, stale_index_slots=600)
-    (signature,) = landed(pair)
+    (signature,) = pair.airdrops()
     (record,) = [item for item in pair.sandbox.transactions() if item.signature == signature]
-    told = [ask(pair, node, "getSignatureStatuses", [signature], SEARCH)["result"] for node in (0, 1)]
+    told = [pair.ask_node(node, "getSignatureStatuses", [signature], SEARCH)["result"] for node in (0, 1)]
     assert told[0]["context"] == told[1]["context"]
     assert (told[0]["value"][0]["err"], told[1]["value"]) == (None, [None])
     pair.sandbox.skip_slots(100)
-    named = [ask(pair, node, "getSignaturesForAddress", record.fee_payer)["result"] for node in (0, 1)]
+    named = [pair.ask_node(node, "getSignaturesForAddress", record.fee_payer)["result"] for node in (0, 1)]
     assert ([item["signature"] for item in named[0]], named[1]) == ([signature], [])
     pair.sandbox.skip_slots(600)
-    assert ask(pair, 1, "getSignatureStatuses", [signature], SEARCH)["result"]["value"][0]["err"] is None
+    assert pair.ask_node(1, "getSignatureStatuses", [signature], SEARCH)["result"]["value"][0]["err"] is None
 
 
 def test_node_without_history_answers_32011(pair: Trader) -> None:
     """Asked with history: -32011; without: what its cache holds."""
     pair.sandbox.faults.node(0, no_history=True)
-    (signature,) = landed(pair)
-    assert ask(pair, 0, "getSignatureStatuses", [signature], SEARCH)["error"]["code"] == -32011
-    assert ask(pair, 0, "getSignaturesForAddress", pair.pubkey)["error"]["code"] == -32011
-    assert ask(pair, 0, "getSignatureStatuses", [signature])["result"]["value"][0]["err"] is None
+    (signature,) = pair.airdrops()
+    assert pair.ask_node(0, "getSignatureStatuses", [signature], SEARCH)["error"]["code"] == -32011
+    assert pair.ask_node(0, "getSignaturesForAddress", pair.pubkey)["error"]["code"] == -32011
+    assert pair.ask_node(0, "getSignatureStatuses", [signature])["result"]["value"][0]["err"] is None
     pair.sandbox.skip_slots(400)
-    assert ask(pair, 0, "getSignatureStatuses", [signature])["result"]["value"] == [None]
-    assert ask(pair, 1, "getSignatureStatuses", [signature], SEARCH)["result"]["value"][0]["err"] is None
+    assert pair.ask_node(0, "getSignatureStatuses", [signature])["result"]["value"] == [None]
+    assert pair.ask_node(1, "getSignatureStatuses", [signature], SEARCH)["result"]["value"][0]["err"] is None
 
 
 @pytest.mark.parametrize(("kind", "item"), [("text", "processed"), ("number", 5), ("list", []), ("empty", {})])
 def test_node_odd_item_spoils_one_of_a_batch(pair: Trader, kind: Any, item: object) -> None:
     """The middle one is nonsense, its neighbours are right."""
     pair.sandbox.faults.node(1, odd_item=kind)
-    made = landed(pair, 3)
-    value = ask(pair, 1, "getSignatureStatuses", made)["result"]["value"]
+    made = pair.airdrops(3)
+    value = pair.ask_node(1, "getSignatureStatuses", made)["result"]["value"]
     assert value[1] == item
     assert [value[place]["err"] for place in (0, 2)] == [None, None]
 
@@ -98,9 +76,9 @@ def test_node_odd_item_spoils_one_of_a_batch(pair: Trader, kind: Any, item: obje
 def test_node_absurd_numbers_lie_beyond_63_bits(pair: Trader) -> None:
     """Slots, heights and the slot of a status are JSON integers above 2^63."""
     pair.sandbox.faults.node(1, absurd_numbers=True)
-    (signature,) = landed(pair)
-    answer = ask(pair, 1, "getSignatureStatuses", [signature])["result"]
-    numbers = [ask(pair, 1, method)["result"] for method in ("getSlot", "getBlockHeight")]
+    (signature,) = pair.airdrops()
+    answer = pair.ask_node(1, "getSignatureStatuses", [signature])["result"]
+    numbers = [pair.ask_node(1, method)["result"] for method in ("getSlot", "getBlockHeight")]
     numbers += [answer["context"]["slot"], answer["value"][0]["slot"]]
     assert all(2**63 < number < 2**64 for number in numbers), numbers
 
@@ -113,13 +91,13 @@ def test_node_faults_are_cleared_and_ordered_over_http(pair: Trader) -> None:
         return pair.http.post(url, json=body, headers=pair.headers, timeout=PATIENCE_S)
 
     assert control("node", number=1, heights_ahead=7).status_code == 200
-    assert ask(pair, 1, "getSlot", NEWEST)["result"] - ask(pair, 0, "getSlot", NEWEST)["result"] == 7
+    assert pair.ask_node(1, "getSlot", NEWEST)["result"] - pair.ask_node(0, "getSlot", NEWEST)["result"] == 7
     assert control("node", number=2).status_code == 400
     assert "odd_item" in control("node", odd_item="none").json()["error"]
     assert control("clear").status_code == 200
-    assert ask(pair, 1, "getSlot", NEWEST) == ask(pair, 0, "getSlot", NEWEST)
+    assert len({pair.ask_node(node, "getSlot", NEWEST)["result"] for node in (0, 1)}) == 1
     pair.sandbox.faults.rpc("getSlot", times=None, error_code=-32005, node=1)
-    assert [("error" in ask(pair, node, "getSlot")) for node in (0, 1)] == [False, True]
+    assert [("error" in pair.ask_node(node, "getSlot")) for node in (0, 1)] == [False, True]
 
 
 @pytest.mark.parametrize(

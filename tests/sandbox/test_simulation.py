@@ -195,29 +195,6 @@ def test_version_1_lands_and_pays_its_total_priority_fee(trader: Trader) -> None
     assert trader.rpc("sendTransaction", b64(forged), {"encoding": "base64"})["error"]["code"] == -32003
 
 
-def test_signatures_for_address_page_newest_first(trader: Trader) -> None:
-    """Every landed transaction that names the account, failed ones too, in pages that neither overlap nor skip."""
-    sent = [trader.buy(trader.sandbox.mints[index]) for index in (0, 1, 2)]
-    for signature in sent:
-        trader.landed(signature)
-    trader.sandbox.skip_slots(40)
-    landed = [record.signature for record in reversed(trader.sandbox.transactions()) if record.signature in sent]
-
-    def page(**config: object) -> list[str]:
-        entries = trader.rpc("getSignaturesForAddress", trader.pubkey, config)["result"]
-        assert all(entry["err"] is None and entry["confirmationStatus"] == "finalized" for entry in entries)
-        return [entry["signature"] for entry in entries]
-
-    assert page() == landed
-    assert page(limit=2) == landed[:2]
-    assert page(before=landed[0]) == landed[1:]
-    assert page(until=landed[2]) == landed[:2]
-    assert page(before=landed[0], until=landed[2]) == [landed[1]]
-    assert trader.rpc("getSignaturesForAddress", str(Keypair().pubkey()))["result"] == []
-    for config in ({"limit": 0}, {"limit": 1_001}, {"before": "x"}, {"commitment": "processed"}):
-        assert trader.rpc("getSignaturesForAddress", trader.pubkey, config)["error"]["code"] == -32602
-
-
 def test_performance_samples_show_the_slot_time(trader: Trader) -> None:
     """A minute's slots, newest sample first."""
     first, second = trader.rpc("getRecentPerformanceSamples", 2)["result"]
