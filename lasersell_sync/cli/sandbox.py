@@ -25,6 +25,13 @@ _MOST_LINES = 20
 @click.option("--api-port", type=_PORT, default=8080, show_default=True, help="REST API; 0: a free one.")
 @click.option("--rpc-port", type=_PORT, default=8899, show_default=True, help="Solana JSON-RPC; 0: a free one.")
 @click.option(
+    "--rpc-nodes",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="JSON-RPC nodes; those behind the first have free ports, and each can lie (POST /sandbox/node).",
+)
+@click.option(
     "--scenario",
     default=DEFAULT_SCENARIO,
     show_default=True,
@@ -73,6 +80,7 @@ def sandbox(
     stream_port: int,
     api_port: int,
     rpc_port: int,
+    rpc_nodes: int,
     scenario: str,
     seed: int,
     speed: float,
@@ -88,8 +96,8 @@ def sandbox(
     """Run a local exchange until Ctrl-C or SIGTERM.
 
     It serves the stream, the REST API and Solana JSON-RPC on this machine, with play money. Once ready, it writes one
-    line of JSON to stdout: stream_url, api_url, rpc_url, api_key, mints, and with --web web_url. What is for people
-    goes to stderr.
+    line of JSON to stdout: stream_url, api_url, rpc_url, rpc_urls (of every node), api_key, mints, and with --web
+    web_url. What is for people goes to stderr.
     """
     # Before anything is opened: from here on a signal means "close everything", and nothing interrupts the closing.
     told_to_stop = threading.Event()
@@ -100,6 +108,7 @@ def sandbox(
             stream_port=stream_port,
             api_port=api_port,
             rpc_port=rpc_port,
+            rpc_nodes=rpc_nodes,
             scenario=scenario,
             seed=seed,
             speed=speed,

@@ -24,6 +24,7 @@ __all__ = ["lasersell_environment", "lasersell_sandbox", "sandbox_ledger", "sand
 _MARKERS = (
     "lasersell_scenario(name): the scenario of this test's lasersell_sandbox: a shipped name or a TOML file's path",
     "lasersell_seed(number): the seed of this test's lasersell_sandbox",
+    "lasersell_node(number, **lies): a node of this test's lasersell_sandbox lies, as faults.node(number, **lies) says",
     "lasersell_options(**options): further arguments of this test's lasersell_sandbox, as Sandbox takes them",
 )
 #: Ten times real time, on ports that nobody else has.
@@ -55,6 +56,8 @@ def lasersell_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     options = {**_DEFAULTS, "seed": _seed(request)}
     for marker in reversed(list(request.node.iter_markers("lasersell_options"))):
         options |= marker.kwargs
+    lies = _node_lies(request)
+    options["rpc_nodes"] = max([options.get("rpc_nodes", 1), *(number + 1 for number in lies)])
     scenario = _argument(request, "lasersell_scenario")
     if scenario is not None:
         options["scenario"] = scenario
@@ -65,6 +68,11 @@ def lasersell_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     except (TypeError, ValueError) as error:
         raise pytest.UsageError(f"lasersell_sandbox of {request.node.nodeid}: {error}") from error
     with sandbox:
+        for number, order in lies.items():
+            try:
+                sandbox.faults.node(number, **order)
+            except (TypeError, ValueError) as error:
+                raise pytest.UsageError(f"lasersell_node of {request.node.nodeid}: {error}") from error
         yield sandbox
 
 
@@ -120,6 +128,16 @@ def _seed(request: pytest.FixtureRequest) -> int:
         return int(_DEFAULTS["seed"] if told is None else told)
     except ValueError as error:
         raise pytest.UsageError(f"--lasersell-seed must be an integer or 'random', not {told!r}") from error
+
+
+def _node_lies(request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
+    """How each node that markers name shall lie; of two markers of one node the nearest counts."""
+    lies: dict[int, dict[str, Any]] = {}
+    for marker in request.node.iter_markers("lasersell_node"):
+        if len(marker.args) != 1 or not isinstance(marker.args[0], int) or not marker.kwargs:
+            raise pytest.UsageError(f"lasersell_node of {request.node.nodeid} takes a node's number and its lies")
+        lies.setdefault(marker.args[0], marker.kwargs)
+    return lies
 
 
 def _argument(request: pytest.FixtureRequest, name: str) -> Any:

@@ -14,6 +14,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.budget import BUILTIN_PROGRAMS
 from lasersell_sync.sandbox.ledger import TOKEN_ACCOUNT_BYTES, Ledger, Mint, TokenAccount
+from lasersell_sync.sandbox.ledger_past import LedgerAt
 from lasersell_sync.sandbox.lookup_tables import LOOKUP_TABLE_PROGRAM
 
 _NATIVE_LOADER = Pubkey.from_string("NativeLoader1111111111111111111111111111111")
@@ -34,7 +35,7 @@ class AccountInfo:
     mint: Mint | None = None
 
 
-def account_info(ledger: Ledger, address: Pubkey, *, program: bool) -> AccountInfo | None:
+def account_info(ledger: Ledger | LedgerAt, address: Pubkey, *, program: bool) -> AccountInfo | None:
     """The account at an address; None where there is nothing. ``program`` tells that a program lives there."""
     lamports = ledger.lamports(address)
     if program:

@@ -33,7 +33,8 @@ from lasersell_sync.sandbox.execution import (
     load_accounts,
     programs_and_data,
 )
-from lasersell_sync.sandbox.ledger import Ledger, TokenChanges
+from lasersell_sync.sandbox.ledger import Ledger, TokenAccount, TokenChanges
+from lasersell_sync.sandbox.ledger_past import LedgerAt
 from lasersell_sync.sandbox.programs import Programs
 from lasersell_sync.sandbox.runtime import ProgramError, Swap
 from lasersell_sync.sandbox.signature_history import SignatureHistory
@@ -167,6 +168,7 @@ class Chain:
         self._now_ms = now_ms
         self._history = SignatureHistory()
         self.slots = slots
+        ledger.keep_past(slots.slot)
         self.landing_delay_s = landing_delay_s
         self.loss_probability = loss_probability
         self._losses = random.Random(f"{seed}:losses")  # noqa: S311 (chance, not a secret)
@@ -384,9 +386,16 @@ class Chain:
 
     # -- accounts
 
-    def account(self, address: Pubkey) -> AccountInfo | None:
-        """The account at an address, as it is now."""
-        return account_info(self._ledger, address, program=self._programs.knows(address))
+    def account(self, address: Pubkey, *, lag_slots: int = 0) -> AccountInfo | None:
+        """The account at an address, as it was so many slots ago."""
+        return account_info(self._ledger_of(lag_slots), address, program=self._programs.knows(address))
+
+    def token_accounts_of(self, owner: Pubkey, *, lag_slots: int = 0) -> list[tuple[Pubkey, TokenAccount]]:
+        """Every token account of an owner, as it was so many slots ago."""
+        return self._ledger_of(lag_slots).token_accounts_of(owner)
+
+    def _ledger_of(self, lag_slots: int) -> Ledger | LedgerAt:
+        return self._ledger.as_of(self.slots.slot() - lag_slots) if lag_slots else self._ledger
 
     def rent_lamports(self, size: int) -> int:
         """What an account with so many bytes of data must hold."""

@@ -147,10 +147,12 @@ def _node(faults: Faults, fields: Fields) -> None:
         lag_slots=fields.optional_integer("lag_slots") or 0,
         heights_ahead=fields.optional_integer("heights_ahead") or 0,
         stale_index_slots=fields.optional_integer("stale_index_slots") or 0,
+        stale_accounts_slots=fields.optional_integer("stale_accounts_slots") or 0,
         no_history=fields.flag("no_history", default=False),
         # An unknown kind is the faults' own complaint.
         odd_item=cast("OddItem | None", fields.optional_text("odd_item")),
         absurd_numbers=fields.flag("absurd_numbers", default=False),
+        hangs=fields.flag("hangs", default=False),
     )
 
 

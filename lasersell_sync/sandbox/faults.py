@@ -265,8 +265,8 @@ class Faults:
     def rpc_lag(self, slots: int) -> None:
         """Let the JSON-RPC node lag behind the chain; 0: it does not. Until changed or cleared.
 
-        Slots, block heights, blockhashes, whether they are valid, and statuses are told as of so many slots ago.
-        Transactions that it takes go to the chain all the same; balances, accounts and preflights are of now.
+        Slots, block heights, blockhashes, whether they are valid, statuses, signatures and accounts are those of so
+        many slots ago. Transactions that it takes go to the chain all the same; preflights and simulations are of now.
 
         Args:
             slots: From 0 to a million.
@@ -282,24 +282,39 @@ class Faults:
         lag_slots: int = 0,
         heights_ahead: int = 0,
         stale_index_slots: int = 0,
+        stale_accounts_slots: int = 0,
         no_history: bool = False,
         odd_item: OddItem | None = None,
         absurd_numbers: bool = False,
+        hangs: bool = False,
     ) -> None:
         """Let a JSON-RPC node lie, until changed or cleared; without a lie it tells the truth again.
 
         Args:
             number: Which node, from 0.
-            lag_slots: As ``rpc_lag``, up to a million, as the next two.
+            lag_slots: As ``rpc_lag``, up to a million, as the next three.
             heights_ahead: Slots and block heights are told so far ahead, and blockhashes called dead by them.
             stale_index_slots: Statuses and signatures are those of so many slots ago, while slots are of now.
+            stale_accounts_slots: Balances and accounts are those of so many slots ago, while slots are of now. The
+                sandbox remembers them for 3 000 slots.
             no_history: Who asks for the transaction history gets -32011.
-            odd_item: The middle one of a batch of statuses is nonsense: ``text``, ``number``, ``list`` or ``empty``.
-            absurd_numbers: Slots and heights lie beyond 2^63.
+            odd_item: The middle one of a batch of statuses, accounts or signatures is nonsense: ``text``, ``number``,
+                ``list``, ``empty``, ``null``, ``missing`` or ``wrong_types``.
+            absurd_numbers: Slots, heights and lamports lie beyond 2^63.
+            hangs: Requests are neither obeyed nor answered. Those of before stay unanswered when it ends.
         """
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self._lies):
             raise ValueError(f"number must be from 0 to {len(self._lies) - 1}, not {number!r}")
-        self._lies[number] = NodeLies(lag_slots, heights_ahead, stale_index_slots, no_history, odd_item, absurd_numbers)
+        self._lies[number] = NodeLies(
+            lag_slots,
+            heights_ahead,
+            stale_index_slots,
+            stale_accounts_slots,
+            no_history,
+            odd_item,
+            absurd_numbers,
+            hangs,
+        )
 
     def node_lies(self, number: int) -> NodeLies:
         """What a node says that is not so."""
@@ -339,6 +354,8 @@ class Faults:
         """An application whose answers meet the faults ordered for a service."""
 
         def answer(request: Request) -> Response:
+            if service == "rpc" and self._lies[node].hangs:
+                return _silence()
             fault = self._take(service, _calls(service, request), errors=False, node=node)
             return application(request) if fault is None else _spoiled(fault, request, application)
 
@@ -414,6 +431,7 @@ class Faults:
             "latency_ms": self.conditions.latency_s * 1000,
             "bytes_per_s": self.conditions.bytes_per_s,
             "rpc_lag_slots": self._lies[0].lag_slots,
+            "nodes": {str(number): lies.named() for number, lies in enumerate(self._lies) if lies != TRUTHFUL},
             "router_theft": self._exchange.router_theft,
         }
 
@@ -456,6 +474,12 @@ def _calls(service: Service, request: Request) -> list[str]:
         return []
     calls = body if isinstance(body, list) else [body]
     return [call["method"] for call in calls if isinstance(call, dict) and isinstance(call.get("method"), str)]
+
+
+def _silence() -> Response:
+    response = DisturbedResponse()
+    response.never = True
+    return response
 
 
 def _spoiled(fault: AnswerFault, request: Request, application: Application) -> Response:

@@ -46,10 +46,14 @@ def json_response(body: object, status: int = 200) -> Response:
 
 
 class DisturbedResponse(Response):
-    """An answer that comes late, or not at all: with ``hang_up`` the connection is cut in its place."""
+    """An answer that comes late, or not at all.
+
+    With ``hang_up`` the connection is cut in its place; with ``never`` it stays open and silent.
+    """
 
     delay_s: float = 0.0
     hang_up: bool = False
+    never: bool = False
 
 
 class _Malformed(Exception):
@@ -147,6 +151,10 @@ class _Connection:
         self._service.idle.pop(self, None)
         response = await self._service.answer(Request(head.environ(body)))
         if isinstance(response, DisturbedResponse):
+            if response.never:
+                self._service.idle[self] = None  # it may have to make room
+                await self._read_out()
+                return False
             await asyncio.sleep(response.delay_s)
             if response.hang_up:
                 self.abort()

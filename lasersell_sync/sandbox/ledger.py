@@ -6,6 +6,7 @@ any program live here (``programs.py`` has those), no clock, no lock: the exchan
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.ledger_past import LedgerAt, LedgerPast
 from lasersell_sync.sandbox.lookup_tables import LookupTable
 
 TOKEN_ACCOUNT_BYTES = 165
@@ -89,6 +91,26 @@ class Ledger:
         self._lookup_tables: dict[Pubkey, LookupTable] = {}
         #: (table, key, value before) in order; None outside a transaction
         self._undo: list[tuple[dict[Any, Any], Pubkey, Any]] | None = None
+        self._past: LedgerPast | None = None
+
+    # -- the past
+
+    def keep_past(self, slot: Callable[[], int]) -> None:
+        """Remember from now on what balances were, by slot."""
+        self._past = LedgerPast(slot)
+
+    def as_of(self, slot: int) -> Ledger | LedgerAt:
+        """The accounts at the end of a slot; those of now if no past is kept."""
+        return self if self._past is None else LedgerAt(self, self._past, slot)
+
+    def _note(self, changes: Iterable[tuple[dict[Any, Any], Pubkey, Any]]) -> None:
+        if self._past is None:
+            return
+        for table, key, before in changes:
+            if table is self._lamports:
+                self._past.note("lamports", key, before)
+            elif table is self._tokens:
+                self._past.note("tokens", key, before)
 
     # -- transactions
 
@@ -101,6 +123,7 @@ class Ledger:
     def commit(self) -> TokenChanges:
         """Keep the changes since ``begin`` and tell which token accounts they touched."""
         undo = self._take_undo()
+        self._note(undo)
         before: dict[Pubkey, TokenAccount | None] = {}
         for table, key, value in undo:
             if table is self._tokens:
@@ -122,8 +145,11 @@ class Ledger:
         return undo
 
     def _put(self, table: dict[Any, Any], key: Pubkey, value: Any) -> None:
+        change = (table, key, table.get(key))
         if self._undo is not None:
-            self._undo.append((table, key, table.get(key)))
+            self._undo.append(change)
+        else:
+            self._note([change])
         if value is None:
             table.pop(key, None)
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.account_data import AccountInfo
 from lasersell_sync.sandbox.account_views import AccountViews
 from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
 from lasersell_sync.sandbox.node_lies import NO_HISTORY
@@ -50,29 +52,44 @@ class AccountMethods:
 
     def _get_balance(self, params: Params) -> object:
         self._node.commitment(config_of(params, 1))
-        return self._node.in_context(self._node.exchange.balance_lamports(pubkey_of(params, 0)))
+        (account,) = self._accounts([pubkey_of(params, 0)])
+        lamports = 0 if account is None else account.lamports
+        return self._node.in_context(self._node.lies().lamports(lamports))
 
     def _get_account_info(self, params: Params) -> object:
         address, config = pubkey_of(params, 0), config_of(params, 1)
         self._node.commitment(config)
-        account = self._node.ask_chain(lambda chain: chain.account(address))
-        return self._node.in_context(self._views.value(account, config))
+        (account,) = self._accounts([address])
+        return self._node.in_context(self._value(account, config))
+
+    def _accounts(self, addresses: Sequence[Pubkey]) -> list[AccountInfo | None]:
+        """Accounts as old as the node shows them."""
+        lag_slots = self._node.lies().accounts_lag_slots
+        return self._node.ask_chain(
+            lambda chain: [chain.account(address, lag_slots=lag_slots) for address in addresses]
+        )
+
+    def _value(self, account: AccountInfo | None, config: dict[str, object]) -> dict[str, object] | None:
+        if account is None:
+            return None
+        shown = replace(account, lamports=self._node.lies().lamports(account.lamports))
+        return self._views.value(shown, config)
 
     def _get_multiple_accounts(self, params: Params) -> object:
         texts, config = required(params, 0), config_of(params, 1)
         if not isinstance(texts, list) or len(texts) > _MAX_ACCOUNTS:
-            raise invalid_params(f"expected an array of at most {_MAX_ACCOUNTS} addresses")
+            raise invalid_params(f"Too many inputs provided; max {_MAX_ACCOUNTS}")
         addresses = [pubkey_of(texts, index) for index in range(len(texts))]
         self._node.commitment(config)
-        accounts = self._node.ask_chain(lambda chain: [chain.account(address) for address in addresses])
-        return self._node.in_context([self._views.value(account, config) for account in accounts])
+        values = [self._value(account, config) for account in self._accounts(addresses)]
+        return self._node.in_context(self._node.lies().spoiled(values))
 
     def _get_token_account_balance(self, params: Params) -> object:
         self._node.commitment(config_of(params, 1))
-        account = self._node.exchange.token_account(pubkey_of(params, 0))
-        if account is None:
+        (account,) = self._accounts([pubkey_of(params, 0)])
+        if account is None or account.token is None:
             raise invalid_params("could not find account")
-        return self._node.in_context(self._views.token_amount(account))
+        return self._node.in_context(self._views.token_amount(account.token))
 
     def _get_token_accounts_by_owner(self, params: Params) -> object:
         owner, mint = pubkey_of(params, 0), self._mint_filter(params)
@@ -80,15 +97,14 @@ class AccountMethods:
         self._node.commitment(config)
         if config.get("encoding", "base64") not in ("jsonParsed", "base64"):
             raise invalid_params("encoding must be jsonParsed or base64")
-        addresses = [
-            address
-            for address, account in self._node.exchange.token_accounts_of(owner)
-            if mint is None or account.mint == mint
+        lag_slots = self._node.lies().accounts_lag_slots
+        held = self._node.ask_chain(lambda chain: chain.token_accounts_of(owner, lag_slots=lag_slots))
+        addresses = [address for address, account in held if mint is None or account.mint == mint]
+        found = zip(addresses, self._accounts(addresses), strict=True)
+        entries: list[dict[str, object] | None] = [
+            {"account": self._value(item, config), "pubkey": str(address)} for address, item in found
         ]
-        accounts = self._node.ask_chain(lambda chain: [chain.account(address) for address in addresses])
-        found = zip(addresses, accounts, strict=True)
-        entries = [{"account": self._views.value(item, config), "pubkey": str(address)} for address, item in found]
-        return self._node.in_context(entries)
+        return self._node.in_context(self._node.lies().spoiled(entries))
 
     def _mint_filter(self, params: Params) -> Pubkey | None:
         """The mint asked for, or None for every token of the classic program."""

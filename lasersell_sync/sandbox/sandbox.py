@@ -383,6 +383,7 @@ class Sandbox:
             "stream_url": self.stream_url,
             "api_url": self.api_url,
             "rpc_url": self.rpc_url,
+            "rpc_urls": self.rpc_urls,
             "api_key": self.api_key,
             "mints": self.mints,
         }

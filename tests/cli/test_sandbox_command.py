@@ -27,7 +27,7 @@ def running() -> Iterator[tuple[Program, dict[str, object]]]:
 def test_the_ready_line_says_where_everything_is(running: tuple[Program, dict[str, object]]):
     """A script reads one line and can begin: every port answers by then."""
     _, ready = running
-    assert list(ready) == ["stream_url", "api_url", "rpc_url", "api_key", "mints"]
+    assert list(ready) == ["stream_url", "api_url", "rpc_url", "rpc_urls", "api_key", "mints"]
     assert ready["api_key"] == "a-key-of-mine"
     assert ready["mints"]
     for name in ("stream_url", "api_url", "rpc_url"):

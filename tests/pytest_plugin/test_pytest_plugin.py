@@ -217,3 +217,43 @@ def test_pytest_finds_it_by_itself() -> None:
     (found,) = [point for point in entry_points(group="pytest11") if point.name == "lasersell_sync"]
     assert found.value == "lasersell_sync.integrations.pytest_plugin"
     assert hasattr(found.load(), "lasersell_sandbox")
+
+
+def test_nodes_lie_as_their_markers_say(suite: pytest.Pytester) -> None:
+    """As many nodes as the markers need; of two markers of one node the nearest counts, and a wrong one is an error."""
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lasersell_node(1, heights_ahead=500)
+        class TestMarked:
+            def test_by_the_class(self, lasersell_sandbox):
+                assert len(lasersell_sandbox.rpc_urls) == 2
+                assert lasersell_sandbox.faults.pending["nodes"] == {"1": {"heights_ahead": 500}}
+
+            @pytest.mark.lasersell_node(1, hangs=True)
+            @pytest.mark.lasersell_node(2, stale_index_slots=600, odd_item="missing")
+            def test_by_itself(self, lasersell_sandbox):
+                assert len(lasersell_sandbox.rpc_urls) == 3
+                assert lasersell_sandbox.faults.pending["nodes"] == {
+                    "1": {"hangs": True},
+                    "2": {"stale_index_slots": 600, "odd_item": "missing"},
+                }
+
+        @pytest.mark.lasersell_options(rpc_nodes=4)
+        @pytest.mark.lasersell_node(0, lag_slots=2)
+        def test_more_nodes_than_lies(lasersell_sandbox):
+            assert len(lasersell_sandbox.rpc_urls) == 4
+
+        @pytest.mark.lasersell_node(1, heights_behind=500)
+        def test_wrong_lie(lasersell_sandbox):
+            pass
+
+        @pytest.mark.lasersell_node(1)
+        def test_no_lie(lasersell_sandbox):
+            pass
+        """
+    )
+    result = run(suite)
+    result.assert_outcomes(passed=3, errors=2)
+    result.stdout.fnmatch_lines(["*lasersell_node of *heights_behind*"])

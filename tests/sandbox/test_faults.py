@@ -459,6 +459,7 @@ def test_the_stream_is_disturbed_over_http(trader: Trader, control: Control) -> 
         "latency_ms": 50,
         "bytes_per_s": 10_000,
         "rpc_lag_slots": 0,
+        "nodes": {},
         "router_theft": None,
     }
     control("slow-link", bytes_per_s=None)

@@ -140,7 +140,7 @@ def test_default_ports_are_those_of_local_mode() -> None:
 def test_ready_line_is_all_a_script_needs(sandbox: Sandbox) -> None:
     """The ready line has the three URLs, the key and the mints, ready for JSON."""
     line = json.loads(json.dumps(sandbox.ready_line()))
-    assert list(line) == ["stream_url", "api_url", "rpc_url", "api_key", "mints"]
+    assert list(line) == ["stream_url", "api_url", "rpc_url", "rpc_urls", "api_key", "mints"]
     assert line["api_key"] == "sandbox-key"
     assert line["mints"] == sandbox.mints
     assert urlsplit(line["stream_url"]).path == "/v1/ws"

@@ -127,7 +127,7 @@ def test_signatures_for_address_confirmation_status_is_as_old_as_the_node(pair: 
     assert {entry["signature"] for entry in told} == {made}
 
 
-@pytest.mark.parametrize(("kind", "item"), [("text", "processed"), ("number", 5), ("list", []), ("empty", {})])
+@pytest.mark.parametrize(("kind", "item"), [("text", "processed"), ("number", 5), ("empty", {}), ("null", None)])
 def test_signatures_for_address_odd_item_spoils_one_of_them(pair: Trader, kind: Any, item: object) -> None:
     """The middle one is nonsense, its neighbours are right."""
     made = pair.airdrops(3)

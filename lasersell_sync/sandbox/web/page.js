@@ -138,6 +138,9 @@ const FAULTS = [
   { name: "latency", title: "500 ms", action: "latency", body: { ms: 500 } },
   { name: "RPC error", title: "the next sendTransaction is refused with -32005", action: "rpc", body: { method: "sendTransaction", error_code: -32005, error_message: "Node is behind", handled: false } },
   { name: "RPC 503", title: "the next JSON-RPC call is answered with HTTP 503", action: "rpc", body: { status: 503 } },
+  { name: "node hangs", title: "the first JSON-RPC node takes requests and answers none", action: "node", body: { hangs: true } },
+  { name: "node ahead", title: "the first JSON-RPC node is 500 blocks ahead, and calls blockhashes dead", action: "node", body: { heights_ahead: 500 } },
+  { name: "node behind", title: "the first JSON-RPC node is 100 slots behind", action: "node", body: { lag_slots: 100 } },
   { name: "REST 429", title: "the next REST call is answered with HTTP 429", action: "api", body: { status: 429, retry_after_s: 1 } },
   { name: "late landing", title: "the next transaction lands 10 s later", action: "transactions", body: { fate: "late", landing_delay_ms: 10000 } },
   { name: "lost transaction", title: "the next transaction gets lost; sent again, it may land", action: "transactions", body: { fate: "lost" } },
@@ -171,10 +174,11 @@ async function order(name, action, body) {
 const reach = ({ connections }) => (connections === undefined ? "" : `, ${connections} connection(s)`);
 
 async function pending() {
-  const { answers, transactions, latency_ms: latency, bytes_per_s: rate } = await (await fetch("sandbox/faults")).json();
+  const { answers, transactions, latency_ms: latency, bytes_per_s: rate, nodes } = await (await fetch("sandbox/faults")).json();
   const waiting = [
     ...answers.map(({ service, call }) => `${service} ${call ?? "any call"}`),
     ...transactions.map((fate) => `a transaction: ${fate}`),
+    ...Object.entries(nodes).map(([number, lies]) => `node ${number}: ${Object.keys(lies).join(", ")}`),
     ...(latency ? [`latency ${latency} ms`] : []),
     ...(rate ? [`${whole(rate)} bytes/s`] : []),
   ];
