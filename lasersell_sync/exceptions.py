@@ -505,8 +505,9 @@ class JournalError(LaserSellError):
 
     Attributes:
         kind: ``full`` (no room on the disk), ``read_only``, ``locked`` (by another process), ``torn`` (damaged),
-            ``newer`` (written by a newer version), ``foreign`` (not a journal), ``missing``, ``replaced`` (another file
-            is in its place), ``linked`` (it has several hard links), ``closed``, or ``failed``.
+            ``newer`` (written by a newer version), ``older`` (its writer must open it first), ``foreign`` (not a
+            journal), ``missing``, ``replaced`` (another file is in its place), ``linked`` (it has several hard links),
+            ``closed``, or ``failed``.
         path: the file.
         problem: what happened and what to do, in words.
     """

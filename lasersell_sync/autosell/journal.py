@@ -56,7 +56,7 @@ CREATE TABLE exits (
     part TEXT NOT NULL, generation INTEGER NOT NULL,
     position_id TEXT NOT NULL, reason TEXT NOT NULL, tokens TEXT NOT NULL,
     state TEXT NOT NULL, outcome TEXT, detail TEXT NOT NULL, is_reported INTEGER NOT NULL,
-    began_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,
+    began_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL, slot INTEGER,
     UNIQUE (wallet, token_account, mint, part, generation)
 );
 CREATE INDEX exits_to_do ON exits (id) WHERE state != 'finished' OR is_reported = 0;
@@ -80,9 +80,11 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 
 _EXIT_COLUMNS = (
     "id, wallet, token_account, mint, part, generation, position_id, reason, tokens, state, outcome, detail,"
-    " is_reported, began_ms, changed_ms"
+    " is_reported, began_ms, changed_ms, slot"
 )
 
+#: Added by versions that take up an exit only where nobody else has touched its tokens.
+_SLOT_COLUMN: Final = "ALTER TABLE exits ADD COLUMN slot INTEGER"
 #: Added by versions that count what is spent; a file without it is a journal, too.
 _SPENDING_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS spending (at_ms INTEGER NOT NULL, buys_lamports TEXT NOT NULL,"
@@ -132,6 +134,7 @@ class ExitRecord:
         detail: in words.
         is_reported: the user's callbacks were told.
         began_ms, changed_ms: Unix milliseconds of this machine's clock.
+        slot: the newest slot at which the server had seen the token account when the exit was signalled; None: unknown.
         attempts: its signed transactions, oldest first.
     """
 
@@ -146,6 +149,7 @@ class ExitRecord:
     is_reported: bool
     began_ms: int
     changed_ms: int
+    slot: int | None = None
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -368,10 +372,19 @@ class Journal:
 
     # ── exits ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def received(self, key: ExitKey, *, position_id: int, reason: str, tokens: int) -> ExitRecord:
+    def received(
+        self, key: ExitKey, *, position_id: int, reason: str, tokens: int, slot: int | None = None
+    ) -> ExitRecord:
         """A signal came. One that failed begins anew; any other exit stays as it is.
 
         That is one that is not finished, one that is sold, and one whose end is unknown: it may be sold.
+
+        Args:
+            key: which exit.
+            position_id: the server's number.
+            reason: the server's word.
+            tokens: what it is to sell, in atomic units.
+            slot: the newest slot at which the server has seen the token account; None: it named none.
         """
 
         def write(db: sqlite3.Connection) -> ExitRecord:
@@ -381,12 +394,13 @@ class Journal:
             now_ms = _now_ms()
             db.execute(
                 "INSERT INTO exits (wallet, token_account, mint, part, generation, position_id, reason, tokens, state,"
-                " outcome, detail, is_reported, began_ms, changed_ms) VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?)"
+                " outcome, detail, is_reported, began_ms, changed_ms, slot)"
+                " VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?,?)"
                 " ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET position_id ="
                 " excluded.position_id, reason = excluded.reason, tokens = excluded.tokens, state = excluded.state,"
                 " outcome = NULL, detail = '', is_reported = 0, began_ms = excluded.began_ms, changed_ms ="
-                " excluded.changed_ms",
-                (*key, str(position_id), reason, str(tokens), RECEIVED, now_ms, now_ms),
+                " excluded.changed_ms, slot = excluded.slot",
+                (*key, str(position_id), reason, str(tokens), RECEIVED, now_ms, now_ms, _fitting(slot)),
             )
             record = self._find(db, key)
             assert record is not None
@@ -395,11 +409,18 @@ class Journal:
 
         return self._write(write, durable=False)
 
-    def signed(self, exit_id: int, *, signature: str, blockhash: str) -> None:
-        """A transaction of this exit was signed and is about to be sent."""
+    def signed(self, exit_id: int, *, signature: str, blockhash: str) -> bool:
+        """A transaction of this exit was signed and is about to be sent.
 
-        def write(db: sqlite3.Connection) -> None:
+        Returns:
+            False when it is a transaction of another exit: nothing was written, and it is not to be sent.
+        """
+
+        def write(db: sqlite3.Connection) -> bool:
             # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
+            known = db.execute("SELECT exit_id FROM attempts WHERE signature = ?", (signature,)).fetchone()
+            if known is not None and known[0] != exit_id:
+                return False
             db.execute(
                 "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
                 " ON CONFLICT (signature) DO NOTHING",
@@ -407,8 +428,9 @@ class Journal:
             )
             _set_state(db, exit_id, SIGNED)
             _add_step(db, exit_id, "signed", signature)
+            return True
 
-        self._write(write, durable=True)
+        return self._write(write, durable=True)
 
     def settled(self, exit_id: int, signature: str, outcome: SellOutcome, *, slot: int | None, detail: str) -> None:
         """It is proven what became of a transaction; on the disk with the next write that must be."""
@@ -455,6 +477,16 @@ class Journal:
         """The exit of this identity, or None."""
         with self._reading() as db:
             return self._find(db, key)
+
+    def of_opening(self, wallet: str, token_account: str, generation: int) -> list[ExitRecord]:
+        """All exits of one opening of a token account, oldest first."""
+        where = "WHERE wallet = ? AND token_account = ? AND generation = ? ORDER BY id"
+        return self._select(where, wallet, token_account, generation)
+
+    def signatures(self, wallet: str, token_account: str) -> set[str]:
+        """Every transaction that was ever signed for a token account, as far as the journal goes back."""
+        sql = "SELECT signature FROM attempts JOIN exits ON exits.id = exit_id WHERE wallet = ? AND token_account = ?"
+        return {row[0] for row in self._all(sql, (wallet, token_account))}
 
     def unfinished(self, wallet: str | None = None, token_account: str | None = None) -> list[ExitRecord]:
         """Exits with something left to do, oldest first: all, or those of one token account."""
@@ -629,6 +661,10 @@ class Journal:
                 self._path,
                 f"written by a newer version (schema {version}, this one knows {_SCHEMA_VERSION}): upgrade this one",
             )
+        if "slot" not in {row[1] for row in db.execute("PRAGMA table_info(exits)")}:
+            if not make:
+                raise JournalError("older", self._path, "written by an older version: start a seller with it once")
+            db.execute(_SLOT_COLUMN)
         problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise JournalError("torn", self._path, f"the file is damaged ({problem}): {TORN_REMEDY}")
@@ -701,6 +737,7 @@ def _records(db: sqlite3.Connection, where: str, *values: object) -> list[ExitRe
         ExitRecord(
             id=row[0], key=ExitKey(*row[1:6]), position_id=int(row[6]), reason=row[7], tokens=int(row[8]), state=row[9],
             outcome=_outcome(row[10]), detail=row[11], is_reported=bool(row[12]), began_ms=row[13], changed_ms=row[14],
+            slot=row[15],
             attempts=_attempts(db, row[0]),
         )
         for row in rows

@@ -546,9 +546,11 @@ class Position:
             sale.enter(SaleState.WAITING)
             sale.use_up_signal()
             self._later(_TRY_AGAIN_S, self._take_turn)
-        else:
-            tools.journal.signed(sale.record.id, signature=signed.signature, blockhash=signed.blockhash)
+        elif tools.journal.signed(sale.record.id, signature=signed.signature, blockhash=signed.blockhash):
             self._send(sale, signed)
+        else:
+            repeated = "its signal repeats the transaction of an earlier exit: nothing was sent"
+            self._give_up(sale, sale.outcome_if_given_up(), repeated)
 
     def _refuse(
         self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
@@ -556,7 +558,12 @@ class Position:
         """Nothing was signed: ask for another price, or leave the exit to the user."""
         if self._asks_for_another_price(sale, error):
             sale.use_up_signal()
-            self._put(partial(self._use_signal_in, sale, sale.enter(SaleState.WAITING)))
+            again = partial(self._use_signal_in, sale, sale.enter(SaleState.WAITING))
+            if sale.key.is_whole or sale.low_prices == 1:
+                self._put(again)
+            else:
+                # The REST API builds 60 transactions a minute, for all exits; a price does not change sooner.
+                self._later(self._tools.policy.refresh_wait_s, again)
             return
         self._tools.journal.note(sale.record.id, "refused", str(error))
         if not sale.live:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -23,9 +24,11 @@ from lasersell_sync.trading.expiry import STATUS_CACHE_SLOTS, Tip
 __all__ = [
     "BEHIND",
     "MAX_ACCOUNTS",
+    "MAX_SIGNATURES",
     "MAX_STATUSES",
     "AccountData",
     "Accounts",
+    "AddressTx",
     "Landing",
     "RpcNode",
     "SimulationAnswer",
@@ -38,6 +41,8 @@ log = _log.logger("trading")
 #: ``getSignatureStatuses`` takes so many signatures, ``getMultipleAccounts`` so many addresses.
 MAX_STATUSES: Final = 256
 MAX_ACCOUNTS: Final = 100
+#: ``getSignaturesForAddress`` lists so many at once.
+MAX_SIGNATURES: Final = 1_000
 #: The JSON-RPC error of a node whose state is older than ``minContextSlot``.
 BEHIND: Final = -32016
 
@@ -92,6 +97,22 @@ class Statuses(NamedTuple):
     slot: int
     landings: list[Landing | Unreadable | None]
     searched_history: bool
+
+
+class AddressTx(NamedTuple):
+    """One transaction that names an address.
+
+    Attributes:
+        signature: base58.
+        slot: where it stands.
+        has_failed: the chain took back what it did, so it changed nothing but its payer's lamports.
+        time_s: Unix seconds of its block; None: the node does not say.
+    """
+
+    signature: str
+    slot: int
+    has_failed: bool
+    time_s: int | None
 
 
 class AccountData(NamedTuple):
@@ -191,6 +212,31 @@ class RpcNode:
         params = [list(signatures), {"searchTransactionHistory": search_history}]
         return self._client.call("getSignatureStatuses", params, budget=budget)
 
+    def transactions_of(
+        self, address: str, *, budget: TimeBudget, min_context_slot: int, before: str | None = None
+    ) -> list[AddressTx]:
+        """Confirmed transactions that name an address, newest first, up to ``MAX_SIGNATURES``.
+
+        Args:
+            address: base58.
+            budget: the whole attempt stays within what is left.
+            min_context_slot: a node whose state is older answers with the error ``BEHIND``.
+            before: the signature from which on older ones are listed; None: from the newest.
+        """
+        options: dict[str, object] = {
+            "commitment": "confirmed", "limit": MAX_SIGNATURES, "minContextSlot": min_context_slot,
+        }  # fmt: skip
+        if before is not None:
+            options["before"] = before
+        answer = self._client.call("getSignaturesForAddress", [address, options], budget=budget)
+        listed = [_address_tx(each) for each in answer] if isinstance(answer, list) else [None]
+        read = [each for each in listed if each is not None]
+        # Newest first: an item out of order may hide another one.
+        is_ordered = all(newer.slot >= older.slot for newer, older in itertools.pairwise(read))
+        if len(read) != len(listed) or len(read) > MAX_SIGNATURES or not is_ordered:
+            raise self._senseless("getSignaturesForAddress")
+        return read
+
     def accounts(
         self,
         addresses: Sequence[str],
@@ -280,6 +326,15 @@ class RpcNode:
     def _senseless(self, method: str) -> TxSubmitError:
         # Not quoted: whoever answers may send our key back.
         return TxSubmitError("decode_response", f"the answer is not one to {method}", target=self.label)
+
+
+def _address_tx(item: Any) -> AddressTx | None:
+    if not _is_object(item) or not isinstance(item.get("signature"), str) or "err" not in item:
+        return None
+    slot, time_s = item.get("slot"), item.get("blockTime")
+    if not _is_count(slot) or not (time_s is None or _is_count(time_s)):
+        return None
+    return AddressTx(item["signature"], slot, item["err"] is not None, time_s)
 
 
 def _landing(status: Any) -> Landing | Unreadable:

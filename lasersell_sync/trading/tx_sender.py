@@ -24,6 +24,8 @@ from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.pubkeys import is_pubkey, is_signature, require_pubkey
 from lasersell_sync.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading._json_rpc import client_for
+from lasersell_sync.trading.account_history import AccountHistory, Verdict, ask_for_history
+from lasersell_sync.trading.blockhash_question import BlockhashQuestion
 from lasersell_sync.trading.outcome import TxResult
 from lasersell_sync.trading.pending_txs import Calls, PendingTxs
 from lasersell_sync.trading.rpc_node import RpcNode
@@ -48,6 +50,8 @@ _START_AGAIN_S = 1.0
 _WARM_S = 5.0
 #: To one target.
 MAX_CONNECTIONS = 256
+#: Questions about blockhashes that one node answers at once.
+_BLOCKHASH_QUESTIONS = 8
 
 
 class TxSender:
@@ -131,6 +135,13 @@ class TxSender:
         self._warmers = concurrent.futures.ThreadPoolExecutor(
             len(self._pollers), thread_name_prefix="lasersell-confirm-warm"
         )
+        # One for each node: a node that hangs delays no question to another one.
+        self._askers = [
+            concurrent.futures.ThreadPoolExecutor(
+                _BLOCKHASH_QUESTIONS, thread_name_prefix=f"lasersell-confirm-{number + 1}-ask"
+            )
+            for number in range(len(nodes))
+        ]
         self._thread = threading.Thread(target=self._run, name="lasersell-confirm", daemon=True)
         #: Guards the start of the threads.
         self._life = threading.Lock()
@@ -366,6 +377,40 @@ class TxSender:
         timeout_s = _seconds("timeout_s", timeout_s)
         return ask_proven_amounts(self._nodes, known, slot_time=self._slot_time, timeout_s=timeout_s) if known else {}
 
+    def account_history(self, token_account: str, history: AccountHistory, *, timeout_s: float = 5.0) -> Verdict | None:
+        """Whether a token account is as it was recorded, asked of every node once.
+
+        Args:
+            token_account: base58.
+            history: what it was, and gets what nodes say now.
+            timeout_s: seconds in all; every node gets a share.
+
+        Returns:
+            What is proven; None when nothing is yet: ask again later, with the same ``history``.
+
+        Raises:
+            ConfigurationError: not an address, or not a time limit.
+            ForkedProcessError: in a forked child.
+
+        Threads: any; blocks the caller. One history is used by one caller at a time.
+        """
+        self._guard.check()
+        account, timeout_s = require_pubkey("token_account", token_account), _seconds("timeout_s", timeout_s)
+        return ask_for_history(self._nodes, account, history, slot_time=self._slot_time, timeout_s=timeout_s)
+
+    def ask_blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
+        """Ask all nodes at once whether a blockhash is valid; returns at once.
+
+        Args:
+            blockhash: base58.
+            then: called once, on a thread of the sender's, within 0.3 s: True when a node calls it valid, False when
+                those that answered do not, None when none answered.
+
+        Threads: any.
+        """
+        self._guard.check()
+        BlockhashQuestion(blockhash, self._nodes, then).ask(self._askers)
+
     def undecided(self) -> list[TxResult]:
         """Transactions that have been under way for longer than a minute; ``detail`` names what is missing for a proof.
 
@@ -404,7 +449,8 @@ class TxSender:
         self._calls.close()
         for lane in self._lanes:
             lane.close()
-        self._warmers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._warmers, *self._askers):
+            pool.shutdown(wait=False, cancel_futures=True)
         busy = [thread.name for thread in self._threads() if not _joined(thread, budget)]
         waits = [(lane.number, lane.wait_closed(budget.remaining_s() or 0.0)) for lane in self._lanes]
         busy += [f"lasersell-send-{number}" for number, is_closed in waits if not is_closed]

@@ -41,6 +41,7 @@ class SolanaNode:
         valid: blockhashes that it calls valid.
         statuses: what it knows of transactions, by signature.
         accounts: what ``getMultipleAccounts`` finds.
+        history: what ``getSignaturesForAddress`` lists, by address.
         say: by method: gets the parameters; returns a result or an ``Answer``, or raises ``RpcFailure``.
         sent: what ``sendTransaction`` got, in order.
     """
@@ -50,6 +51,7 @@ class SolanaNode:
         self.valid: set[str] = set()
         self.statuses: dict[str, Any] = {}
         self.accounts: dict[str, Any] = {}
+        self.history: dict[str, list[dict[str, Any]]] = {}
         self.say: dict[str, Say] = {}
         self.sent: list[str] = []
         self.asked: list[str] = []
@@ -145,9 +147,30 @@ class SolanaNode:
         return self.in_context([self.statuses.get(signature) for signature in params[0]])
 
     def _getMultipleAccounts(self, params: list[Any]) -> object:
-        assert params[1] == {"encoding": "base64", "commitment": "confirmed"}
+        options = dict(params[1])
+        self._require_state(options.pop("minContextSlot", 0))
+        assert options == {"encoding": "base64", "commitment": "confirmed"}
         assert 0 < len(params[0]) <= 100
         return self.in_context([self.accounts.get(address) for address in params[0]])
+
+    def _getSignaturesForAddress(self, params: list[Any]) -> object:
+        """From ``history``, newest first, as agave pages it."""
+        address, options = params
+        assert options["commitment"] == "confirmed"
+        self._require_state(options["minContextSlot"])
+        listed = self.history.get(address, [])
+        if "before" in options:
+            listed = listed[[each["signature"] for each in listed].index(options["before"]) + 1 :]
+        return listed[: options["limit"]]
+
+    def _require_state(self, slot: int) -> None:
+        if self.height + SLOTS_ABOVE_HEIGHT < slot:
+            raise RpcFailure(-32016, "Minimum context slot has not been reached")
+
+    def touch(self, address: str, signature: str, slot: int, *, err: object = None, time_s: int | None = None) -> None:
+        """A transaction that names an address is the newest of its history."""
+        item = {"signature": signature, "slot": slot, "err": err, "memo": None, "blockTime": time_s}
+        self.history.setdefault(address, []).insert(0, item)
 
 
 # ── transactions ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,9 +51,9 @@ def test_price_floor_without_asking_is_the_guards_limit_and_with_asking_what_was
     assert floor(expected(request, proceeds_units=1_000, slippage_bps=9_000)) == 950
 
 
-def test_price_floor_of_a_part_is_in_proportion():
+def test_price_floor_of_a_part_is_in_proportion_less_the_unit_that_rounding_costs():
     part = expected(signal(200, sell=25), announcement=opened(), slippage_bps=0)
-    assert (floor(part, 25), floor(part, 24), floor(part, 100)) == (300, 288, 1_200)
+    assert (floor(part, 25), floor(part, 24), floor(part, 100)) == (299, 287, 1_200)
 
 
 def test_price_reference_after_the_sale_of_a_part_takes_its_share_of_the_entry():

@@ -121,6 +121,44 @@ def test_the_newest_slot_of_an_opening_is_remembered(journal: Journal):
     assert journal.opened(WALLET, ACCOUNT, MINT, 400, opened_at_ms=U64_MAX) == journal.generation(WALLET, ACCOUNT)
 
 
+def test_journal_transaction_of_another_exit_is_not_written_down_again(journal: Journal):
+    """The signal of an earlier opening that is repeated has the same transaction."""
+    first = begin(journal)
+    assert journal.signed(first, signature="sig", blockhash="hash")
+    assert journal.signed(first, signature="sig", blockhash="hash"), "the same attempt"
+    later = journal.received(key(generation=2), position_id=7, reason="stop_loss", tokens=5).id
+    assert not journal.signed(later, signature="sig", blockhash="hash")
+    record = journal.find(key(generation=2))
+    assert record is not None
+    assert (record.state, record.attempts) == ("received", ())
+    assert journal.signatures(WALLET, ACCOUNT) == {"sig"}
+    assert [each.id for each in journal.of_opening(WALLET, ACCOUNT, 2)] == [later]
+
+
+def test_journal_exit_remembers_the_slot_of_its_newest_signal(journal: Journal):
+    def slot_of(slot: int | None) -> int | None:
+        record = journal.received(key(), position_id=7, reason="r", tokens=5, slot=slot)
+        journal.finished(record.id, SellOutcome.EXPIRED, detail="")
+        return record.slot
+
+    assert [slot_of(slot) for slot in (None, 8, 9, U64_MAX)] == [None, 8, 9, 2**63 - 1]
+
+
+def test_journal_of_an_older_version_is_upgraded_by_its_writer(path: Path):
+    with Journal(path) as journal:
+        begin(journal)
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE exits DROP COLUMN slot")
+    db.close()
+    with pytest.raises(JournalError) as caught:
+        Journal(path, read_only=True)
+    assert caught.value.kind == "older"
+    with Journal(path) as journal:
+        assert [record.slot for record in journal.unfinished()] == [None]
+    with Journal(path, read_only=True) as journal:
+        assert len(journal.unfinished()) == 1
+
+
 def test_purchases_are_known_by_their_signature(journal: Journal):
     facts = {"wallet": WALLET, "mint": MINT, "watched_wallet": "Whale", "blockhash": "hash"}
     assert journal.buying(signature="sig", **facts)

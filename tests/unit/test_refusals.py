@@ -304,6 +304,21 @@ def test_price_of_a_part_without_an_api_is_refused_rather_than_asked_for():
     assert "amount" in [offence.rule for offence in rig.refusals[0].error.offences]
 
 
+def test_price_of_a_part_below_the_floor_is_asked_for_once_and_then_at_intervals():
+    """The market does not change in the milliseconds of a REST call, and 60 calls a minute serve all exits."""
+    rig = opened_rig(10**12, with_api=True, policy=SellPolicy(refresh_wait_s=1.5, max_refreshes=4))
+    rig.stream.facts = PositionFacts(rig.signal.position_tokens, 10**12)
+    rig.level(0)
+    assert rig.api is not None
+    moments = [rig.lines.now] * len(rig.api.requests)
+    while not rig.reports:
+        rig.lines.advance(0.5)
+        moments += [rig.lines.now] * (len(rig.api.requests) - len(moments))
+        assert rig.lines.now < 100
+    assert moments == [0.0, 1.5, 3.0, 4.5]
+    assert refused_keys(rig) == [rig.key("level 0")]
+
+
 # ── the unannounced ──
 
 

@@ -79,15 +79,21 @@ class Expected(NamedTuple):
             max_slippage_bps: the guard's limit, for a transaction that nobody asked for with a slippage.
         """
         slippage_bps = max_slippage_bps if self.slippage_bps is None else self.slippage_bps
-        return max(1, self.reference_of(tokens) * (_BPS - slippage_bps) // _BPS)
+        # A market rounds down once more for a part than for the whole that its share is taken of.
+        rounding_units = 1 if self._is_part(tokens) else 0
+        return max(1, (self.reference_of(tokens) - rounding_units) * (_BPS - slippage_bps) // _BPS)
 
     def reference_of(self, tokens: int) -> int:
         """What selling so many tokens should bring, in lamports or USD1 base units; 0 where nothing is known."""
         if self.reference_units is None or self.reference_units <= 0:
             return 0
-        if self.held_tokens and tokens < self.held_tokens:
+        if self.held_tokens and self._is_part(tokens):
             return self.reference_units * tokens // self.held_tokens
         return self.reference_units
+
+    def _is_part(self, tokens: int) -> bool:
+        """Whether so many tokens are known to be less than all."""
+        return self.held_tokens is not None and tokens < self.held_tokens
 
 
 def expected_trade(signer: bytes, source: Signal | Request | None, context: TradeContext | None = None) -> Expected:
