@@ -261,9 +261,23 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
 }
 
 
+#: The same codes by SQLite's own texts (``sqlite3_errstr``): Python 3.10 passes on the text alone.
+_CODES_BY_TEXT: dict[str, int] = {
+    "database is locked": 5,
+    "database table is locked": 6,
+    "attempt to write a readonly database": 8,
+    "disk I/O error": 10,
+    "database disk image is malformed": 11,
+    "database or disk is full": 13,
+    "unable to open database file": 14,
+    "file is not a database": 26,
+}
+
+
 def explain(error: sqlite3.Error) -> tuple[str, str]:
     """What a SQLite error means for a journal: ``JournalError``'s kind, and what to do."""
-    # Python 3.10 does not say the code.
     code = getattr(error, "sqlite_errorcode", None)
-    kind, problem = _PROBLEMS.get(0 if code is None else code & 0xFF, ("failed", "the file cannot be used"))
+    if code is None:
+        code = _CODES_BY_TEXT.get(str(error), 0)
+    kind, problem = _PROBLEMS.get(code & 0xFF, ("failed", "the file cannot be used"))
     return kind, f"{problem} ({error})"

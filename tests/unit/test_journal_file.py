@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,7 @@ import pytest
 
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.journal_file import _PROBLEMS, explain
 from lasersell_sync.exceptions import JournalError
 
 LIMIT_S = 60
@@ -279,3 +282,13 @@ def test_lock_file_deleted_is_made_again(journal: Journal, path: Path) -> None:
 def test_journal_in_memory_has_no_file(caplog: Any) -> None:
     with Journal(":memory:") as one, Journal(":memory:") as other:
         assert begin(one) == begin(other)
+
+
+@pytest.mark.parametrize("code", sorted(_PROBLEMS))
+def test_sqlite_error_without_its_code_is_explained_by_its_text(code: int) -> None:
+    """Python 3.10 does not pass the code on; SQLite's own text for it leads to the same answer."""
+    library = ctypes.CDLL(ctypes.util.find_library("sqlite3") or "libsqlite3.so.0")
+    library.sqlite3_errstr.restype = ctypes.c_char_p
+    text = library.sqlite3_errstr(code).decode()
+    kind, problem = _PROBLEMS[code]
+    assert explain(sqlite3.OperationalError(text)) == (kind, f"{problem} ({text})")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import attrs
 
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.timeouts import TimeBudget
@@ -18,7 +20,8 @@ __all__ = ["GuardNodes", "NodeAnswer"]
 T = TypeVar("T")
 
 
-class NodeAnswer(NamedTuple, Generic[T]):
+@attrs.frozen
+class NodeAnswer(Generic[T]):
     """What one node answered.
 
     Attributes:
