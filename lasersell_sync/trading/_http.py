@@ -215,24 +215,40 @@ class _AttemptConnection(_Connection):
         self.sock.sendall(attempt.wire)
 
     def getresponse(self) -> _HeldResponse:  # type: ignore[override] # as urllib3's own
-        attempt = _attempt.get()
-        answer = _BudgetedResponse(self.sock, method=attempt.method)
-        try:
-            answer.begin()
-        except BaseException:
-            answer.close()
-            raise
+        answer, response = _response_on(self.sock)
         if answer.will_close:
             self.close()  # the answer keeps the socket open until it is read
-        return _HeldResponse(
-            answer,
-            headers=HTTPHeaderDict(answer.headers.items()),
-            status=answer.status,
-            preload_content=False,
-            decode_content=False,
-            original_response=answer,
-            request_method=attempt.method,
-        )
+        return response
+
+
+def _response_on(sock: Any) -> tuple[_BudgetedResponse, _HeldResponse]:
+    """The answer to the attempt, its head read; its body comes from ``sock``."""
+    method = _attempt.get().method
+    answer = _BudgetedResponse(sock, method=method)
+    try:
+        answer.begin()
+    except BaseException:
+        answer.close()
+        raise
+    return answer, _HeldResponse(
+        answer,
+        headers=HTTPHeaderDict(answer.headers.items()),
+        status=answer.status,
+        preload_content=False,
+        decode_content=False,
+        original_response=answer,
+        request_method=method,
+    )
+
+
+class _Received:
+    """Bytes that arrived already, where http.client expects the socket that they came from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(io.BytesIO(self._data))
 
 
 # urllib3 gives every address the whole time-out, so that a name with several dead ones exceeds any limit.
@@ -414,7 +430,7 @@ class HttpPool:
         """
         limit_s = self._attempt_timeout_s if attempt_timeout_s is None else attempt_timeout_s
         connect_s = self._connect_timeout_s if connect_timeout_s is None else connect_timeout_s
-        wire = self._wire(method, target, headers or {}, body)
+        wire = self.wire(method, target, headers or {}, body)
         attempt = _Attempt(method, wire, TimeBudget(limit_s), min(connect_s, limit_s))
         token = _attempt.set(attempt)
         response: _HeldResponse | None = None
@@ -449,6 +465,74 @@ class HttpPool:
             attempt_timeout_s=max(self._attempt_timeout_s, _WARM_S),
         )
 
+    # ── for those who keep connections of their own ──
+
+    @property
+    def max_body_bytes(self) -> int:
+        """A longer answer is an error."""
+        return self._max_body_bytes
+
+    def connect(self, *, timeout_s: float) -> socket.socket:
+        """A new connection, proxy and TLS included, which is the caller's: it is not kept here.
+
+        Args:
+            timeout_s: seconds in all; the look-up of the host's name comes on top.
+
+        Raises:
+            HttpFailure: no connection.
+            ConcurrencyError: the pool is closed.
+
+        Threads: any; blocks the caller.
+        """
+        attempt = _Attempt("POST", b"", TimeBudget(timeout_s), min(self._connect_timeout_s, timeout_s))
+        token = _attempt.set(attempt)
+        connection = self._pool_of_this_process()._new_conn()  # urllib3 has no public name for it
+        try:
+            connection.connect()
+        except (urllib3_errors.HTTPError, OSError) as error:
+            connection.close()
+            raise self._failure(error, attempt, timeout_s, None) from _system_error(error)
+        finally:
+            _attempt.reset(token)
+        sock: socket.socket = connection.sock  # type: ignore[attr-defined] # of http.client
+        connection.sock = None  # type: ignore[attr-defined]
+        return sock
+
+    def read(self, received: bytes) -> tuple[HttpAnswer, bool]:
+        """An answer whose bytes are all there, and whether its connection may be used again.
+
+        Args:
+            received: from its first byte to the last one that came; whatever follows the answer, too.
+
+        Raises:
+            HttpFailure: no usable answer; a redirect, too.
+        """
+        attempt = _Attempt("POST", b"", TimeBudget(None), 0.0)
+        attempt.sent = True
+        token = _attempt.set(attempt)
+        response: _HeldResponse | None = None
+        try:
+            original, response = _response_on(_Received(received))
+            answer = self._read(response, attempt, None)
+        except (urllib3_errors.HTTPError, http.client.HTTPException, OSError) as error:
+            raise self._failure(error, attempt, 0.0, response) from _system_error(error)
+        finally:
+            _attempt.reset(token)
+        return answer, not (attempt.left_over or original.will_close)
+
+    def broken(self, error: OSError, *, status: int | None, limit_s: float) -> HttpFailure:
+        """The failure of a request whose connection raised ``error`` before its answer was complete.
+
+        Args:
+            error: a ``TimeoutError`` when the time was over.
+            status: of the answer that had begun; None: none had.
+            limit_s: seconds that the request had.
+        """
+        is_over = isinstance(error, TimeoutError)
+        words = "no complete answer in time" if is_over else describe(error)
+        problem = f"{self._endpoint.shown}: {words}" + (f" (the attempt's limit is {limit_s:g} s)" if is_over else "")
+        return HttpFailure("send" if status is None else "read", problem, sent=True, status=status)
+
     def close(self) -> None:
         """Closes the idle connections now and busy ones after their answer. Idempotent, any thread."""
         self._closed = True
@@ -478,7 +562,7 @@ class HttpPool:
             raise ConcurrencyError("this client is closed: make a new one")
         return self._pool
 
-    def _wire(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    def wire(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         """The request as it is written.
 
         Raises:

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lasersell_sync import _log
@@ -57,6 +57,7 @@ class RpcClient:
         self._endpoint = endpoint
         self._route = route or Route()
         self._api_key = api_key
+        self._headers = {"content-type": "application/json", **({} if api_key is None else {"x-api-key": api_key})}
         #: Monotonic seconds until which the endpoint wants no request (HTTP 429 with ``Retry-After``).
         self._held_until = 0.0
 
@@ -77,7 +78,7 @@ class RpcClient:
             TxSubmitError: ``request_send``, ``response_read``, ``http_status``, ``decode_response``, ``rpc_error``.
                 While the endpoint is held (``held_for_s``) nothing is sent, and this is its ``http_status`` 429 again.
         """
-        return self._call(method, _to_json(params), budget, secrets)
+        return self._call(RpcRequest(method, _to_json(params), secrets), budget)
 
     def send_transaction(self, tx_b64: str, options_json: str, *, budget: TimeBudget) -> Any:
         """``call("sendTransaction", [tx_b64, options])``, without a search for characters to escape: a sale waits.
@@ -90,9 +91,9 @@ class RpcClient:
         Raises:
             TxSubmitError: as ``call``; the transaction is taken out of every text that comes back.
         """
-        return self._call("sendTransaction", f'["{tx_b64}",{options_json}]', budget, (tx_b64,))
+        return self._call(sending(tx_b64, options_json), budget)
 
-    def _call(self, method: str, params_json: str, budget: TimeBudget, secrets: tuple[str, ...]) -> Any:
+    def _call(self, request: RpcRequest, budget: TimeBudget) -> Any:
         held_s = self.held_for_s()
         if held_s:
             raise TxSubmitError(
@@ -102,17 +103,8 @@ class RpcClient:
                 status=429,
                 retry_after_s=held_s,
             )
-        request_id = next(_ids)
-        body = f'{{"jsonrpc":"2.0","id":{request_id},"method":"{method}","params":{params_json}}}'.encode()
-        parsed: Any = None
-
-        def is_expected(answer: HttpAnswer) -> bool:
-            nonlocal parsed
-            parsed = _parsed(answer)
-            return _is_of(parsed, request_id, answer)
-
-        answer = self._request("POST", self._endpoint.target, body, budget, is_expected)
-        return self._result(answer, parsed, request_id, secrets)
+        answer = self._request("POST", self._endpoint.target, request.body, budget, request.is_answered_by)
+        return self.result(request, answer)
 
     def warm(self, path: str | None, *, budget: TimeBudget) -> None:
         """Opens a connection and leaves it ready; any answer but a redirect will do.
@@ -127,8 +119,7 @@ class RpcClient:
         if path is not None:
             self._request("GET", path, None, budget)
         else:
-            body = _to_json({"jsonrpc": "2.0", "id": next(_ids), "method": "getHealth"}).encode()
-            self._request("POST", self._endpoint.target, body, budget)
+            self._request("POST", self._endpoint.target, RpcRequest("getHealth").body, budget)
 
     def _request(
         self,
@@ -138,21 +129,34 @@ class RpcClient:
         budget: TimeBudget,
         is_expected: Callable[[HttpAnswer], bool] | None = None,
     ) -> HttpAnswer:
-        headers = {}
-        if body is not None:
-            headers["content-type"] = "application/json"
-            if self._api_key is not None:
-                headers["x-api-key"] = self._api_key
-        pool = _connections().pool_to(self._endpoint, self._route)
+        pool = self.pool()
         limit_s = max(budget.remaining_s() or 0.0, 0.001)  # the first pool of a process takes a while: it loads urllib3
+        headers = {} if body is None else self._headers
         try:
             return pool.request(
                 method, target, headers=headers, body=body, attempt_timeout_s=limit_s, is_expected=is_expected
             )
         except HttpFailure as failure:
-            raise self._failed(failure) from failure.__cause__
+            raise self.failed(failure) from failure.__cause__
 
-    def _failed(self, failure: HttpFailure) -> TxSubmitError:
+    # ── for those who keep connections of their own ──
+
+    def pool(self) -> HttpPool:
+        """The process's shared connections to the endpoint; what opens others like them, and reads their answers."""
+        return _connections().pool_to(self._endpoint, self._route)
+
+    def wire(self, request: RpcRequest) -> bytes:
+        """A request as it is written."""
+        return self.pool().wire("POST", self._endpoint.target, self._headers, request.body)
+
+    def warming_wire(self, path: str | None) -> bytes:
+        """The request of ``warm``, as it is written."""
+        if path is not None:
+            return self.pool().wire("GET", path, {}, None)
+        return self.wire(RpcRequest("getHealth"))
+
+    def failed(self, failure: HttpFailure) -> TxSubmitError:
+        """The error that a failure of the connection is."""
         kinds = {"send": "request_send", "redirect": "http_status"}
         after = "; the request may have been received" if failure.sent and failure.stage != "redirect" else ""
         return TxSubmitError(
@@ -162,9 +166,18 @@ class RpcClient:
             status=failure.status,
         )
 
-    def _result(self, answer: HttpAnswer, parsed: Any, request_id: int, secrets: tuple[str, ...]) -> Any:
+    def result(self, request: RpcRequest, answer: HttpAnswer) -> Any:
+        """What an answer to ``request`` says: its ``result``, None when there is none.
+
+        Raises:
+            TxSubmitError: ``http_status``, ``decode_response``, ``rpc_error``. A 429 with ``Retry-After`` holds the
+                endpoint (``held_for_s``).
+        """
+        parsed = request.parsed(answer)
         # A node may quote the request: transaction, URL and key.
-        hidden = (*secrets, *self._endpoint.secrets, self._api_key)
+        hidden = (*request.secrets, *self._endpoint.secrets, self._api_key)
+        if _is_plain_result(parsed, request, answer):
+            return parsed["result"]
         body = _log.shorten(_log.scrub(answer.text, *hidden))
         error = parsed.get("error") if isinstance(parsed, dict) else None
         words = _log.shorten(_log.scrub(_error_words(error), *hidden), 500)
@@ -181,7 +194,7 @@ class RpcClient:
         if not isinstance(parsed, dict):
             problem = "the answer is not a JSON object"
             raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
-        if not _is_of(parsed, request_id, answer):
+        if not request.is_answered_by(answer):
             problem = "the answer belongs to another request (its id differs)"
             raise TxSubmitError("decode_response", problem, target=self.label, status=answer.status, body=body)
         if error is not None:
@@ -189,6 +202,68 @@ class RpcClient:
             code = code if isinstance(code, int) else None
             raise TxSubmitError("rpc_error", words, target=self.label, status=answer.status, body=body, code=code)
         return parsed.get("result")
+
+
+def _is_plain_result(parsed: Any, request: RpcRequest, answer: HttpAnswer) -> bool:
+    """Whether an answer is nothing but the result of this request: no words of it have to be made ready to show."""
+    return (
+        answer.status == 200
+        and isinstance(parsed, dict)
+        and parsed.get("error") is None
+        and "result" in parsed
+        and request.is_answered_by(answer)
+    )
+
+
+class RpcRequest:
+    """One JSON-RPC request.
+
+    Args:
+        method: the RPC method.
+        params_json: its positional parameters, encoded; None: none are sent.
+        secrets: taken out of every text that comes back.
+
+    Attributes:
+        id: names it and nothing else of this process.
+        body: what is posted.
+
+    Threads: one at a time.
+    """
+
+    __slots__ = ("_parsed", "body", "id", "secrets")
+
+    def __init__(self, method: str, params_json: str | None = None, secrets: tuple[str, ...] = ()) -> None:
+        self.id = next(_ids)
+        params = "" if params_json is None else f',"params":{params_json}'
+        self.body = f'{{"jsonrpc":"2.0","id":{self.id},"method":"{method}"{params}}}'.encode()
+        self.secrets = secrets
+        #: The answer that was parsed last, and what came of it.
+        self._parsed: tuple[HttpAnswer, Any] | None = None
+
+    def parsed(self, answer: HttpAnswer) -> Any:
+        """An answer's body as JSON; None when it is none."""
+        if self._parsed is None or self._parsed[0] is not answer:
+            self._parsed = answer, _parsed(answer)
+        return self._parsed[1]
+
+    def is_answered_by(self, answer: HttpAnswer) -> bool:
+        """Whether an answer is to this request; what is not may be another one's, and so may what follows it."""
+        return _is_of(self.parsed(answer), self.id, answer)
+
+
+def sending(tx_b64: str, options_json: str) -> RpcRequest:
+    """``sendTransaction``.
+
+    Args:
+        tx_b64: standard base64, checked; no character of it has a meaning in JSON.
+        options_json: the second parameter, encoded.
+    """
+    return RpcRequest("sendTransaction", f'["{tx_b64}",{options_json}]', (tx_b64,))
+
+
+def options_json(options: Mapping[str, object]) -> str:
+    """The second parameter of ``sendTransaction``, encoded."""
+    return _to_json({"encoding": "base64", "skipPreflight": True, **options})
 
 
 def _parsed(answer: HttpAnswer) -> Any:
@@ -283,6 +358,8 @@ def _connections() -> _Connections:
 
 def close_rpc_connections() -> None:
     """Closes the kept connections to all RPC nodes and senders; the next call opens new ones.
+
+    The connections of a ``TxSender`` to its targets are its own: its ``close`` ends them.
 
     Threads: any; a call under way in another thread may fail with ``ConcurrencyError``.
     """

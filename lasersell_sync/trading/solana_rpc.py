@@ -10,7 +10,6 @@ Connections are kept per origin and shared by all calls of the process, so that 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 import time
@@ -22,7 +21,7 @@ from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading._endpoint import parse_endpoint
-from lasersell_sync.trading._json_rpc import RpcClient, client_for, close_rpc_connections
+from lasersell_sync.trading._json_rpc import RpcClient, client_for, close_rpc_connections, options_json
 from lasersell_sync.trading.rpc_node import Landing, RpcNode, Unreadable
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetAstralane, SendTargetHeliusSender
 from lasersell_sync.trading.tx import encode_signed_tx, signature_of
@@ -97,10 +96,10 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
     client = client_for(target)
     signature = signature_of(tx_b64)
     budget = TimeBudget(_require_seconds("timeout_s", timeout_s))
-    options_json = _send_options_json(*target.send_options.items())
+    options = _send_options_json(*target.send_options.items())
 
     def attempt() -> Any:
-        return client.send_transaction(tx_b64, options_json, budget=budget)
+        return client.send_transaction(tx_b64, options, budget=budget)
 
     try:
         result = _RESEND.call(attempt, lambda error: _is_broken_connection(error) and not budget.expired())
@@ -117,7 +116,7 @@ def send_transaction_b64_to(target: SendTarget, tx_b64: str, *, timeout_s: float
 @functools.cache
 def _send_options_json(*options: tuple[str, object]) -> str:
     """The second parameter of ``sendTransaction``; a target's own options are few, and always the same."""
-    return json.dumps({"encoding": "base64", "skipPreflight": True, **dict(options)}, separators=(",", ":"))
+    return options_json(dict(options))
 
 
 def _is_broken_connection(error: Exception) -> bool:

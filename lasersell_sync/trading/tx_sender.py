@@ -35,7 +35,7 @@ from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.status_poller import StatusPoller
 from lasersell_sync.trading.tips import minimum_tip_lamports, tip_lamports
 from lasersell_sync.trading.token_amounts import AmountProof, ask_proven_amounts, ask_token_amounts
-from lasersell_sync.trading.tracked_tx import Listener, OnSettled, PendingTx
+from lasersell_sync.trading.tracked_tx import Answer, Listener, OnSettled, PendingTx, TrackedTx
 from lasersell_sync.trading.tx import SignedTx, read_signed_tx
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ _BLOCKHASH_QUESTIONS = 8
 class TxSender:
     """Sends signed transactions to one or several targets, and follows each until it is settled.
 
-    - All targets get their copies at the same moment, on threads of their own; all get the same bytes, which the
-      signature deduplicates. A target that hangs holds up nothing but itself.
+    - ``submit`` writes the same bytes to every target, over connections that are open already, and waits for none of
+      them; the signature deduplicates. A target that hangs keeps its own connections busy and nothing else.
     - The same bytes go to every target again every ``rebroadcast_s`` until the transaction is settled.
     - The nodes are asked every ``poll_s`` for all transactions at once; each node on a thread of its own.
     - The outcome is ``CONFIRMED`` or ``FAILED_ONCHAIN`` when a node says so at commitment ``confirmed``; ``EXPIRED``
@@ -76,10 +76,12 @@ class TxSender:
         rebroadcast_s: seconds between two copies to one target.
         poll_s: seconds between two rounds of questions to one node; up to 2 s while it fails.
         send_timeout_s: seconds that one copy may take; host name look-ups come on top.
-        connections: copies on their way to one target at once, 1 to 256; more wait. N exits over c connections take the
-            target's answer time ceil(N / c) - 1 times. Public nodes limit connections per address.
-        keep_warm_s: a connection that was not used for so many seconds is used once, from the first ``warm``,
-            ``submit`` or ``track`` on, so that the next sale does not begin with a handshake; None: never.
+        connections: connections to one target, 1 to 256, each with one copy under way; more copies wait. N exits over
+            c connections take the target's answer time ceil(N / c) - 1 times. Public nodes limit connections per
+            address.
+        keep_warm_s: every connection is used at least once in so many seconds, from the first ``warm``, ``submit`` or
+            ``track`` on, and one that the target closed is opened again, so that the next sale does not begin with a
+            handshake; None: never.
 
     Raises:
         ConfigurationError: no target, no node (the senders answer no questions), or a number out of range.
@@ -87,7 +89,8 @@ class TxSender:
 
     Threads: every method from any. Its own: ``lasersell-confirm`` (when copies are due, and keeping warm),
     ``lasersell-confirm-1`` and so on (one for each node), ``lasersell-confirm-calls`` (``on_settled``),
-    ``lasersell-send-0_0`` and so on (copies, up to ``connections`` for each target). They end with ``close``.
+    ``lasersell-send-0`` and so on (one for each target: reads its answers), ``lasersell-open-0_1`` and so on (up to
+    four for each target, while connections are opened). They end with ``close``.
     """
 
     def __init__(
@@ -131,7 +134,8 @@ class TxSender:
             StatusPoller(number, node, self._pending, poll_s=_seconds("poll_s", poll_s), slot_time=self._slot_time)
             for number, node in enumerate(self._nodes)
         ]
-        self._places: list[SendLane | StatusPoller] = [*self._lanes, *self._pollers]
+        #: When each lane is to be kept warm next; monotonic seconds.
+        self._warm_lane_at: list[float] = []
         self._warmers = concurrent.futures.ThreadPoolExecutor(
             len(self._pollers), thread_name_prefix="lasersell-confirm-warm"
         )
@@ -166,7 +170,7 @@ class TxSender:
 
     @under_way
     def warm(self, *, timeout_s: float = 5.0) -> None:
-        """Opens a connection to every target and node, all at once; what fails is logged, not raised.
+        """Opens all connections to every target, and one to every node; what fails is logged, not raised.
 
         Args:
             timeout_s: seconds in all.
@@ -182,9 +186,13 @@ class TxSender:
         self._guard.check()
         self._pending.require_open()
         self._start()
-        futures = [lane.hand_over_warming(timeout_s=timeout_s) for lane in self._lanes]
-        futures += [self._hand_over_warming(poller, timeout_s) for poller in self._pollers]
-        concurrent.futures.wait([future for future in futures if future is not None], timeout_s)
+        budget = TimeBudget(timeout_s)
+        warmings = [lane.begin_warming(timeout_s=timeout_s) for lane in self._lanes]
+        futures = [self._hand_over_warming(poller, timeout_s) for poller in self._pollers]
+        for lane, warming in zip(self._lanes, warmings, strict=True):
+            warming.done.wait(budget.remaining_s())
+            lane.wait_opened(budget)
+        concurrent.futures.wait([future for future in futures if future is not None], budget.remaining_s())
 
     @under_way
     def submit(
@@ -219,7 +227,7 @@ class TxSender:
             ConcurrencyError: closed.
             ForkedProcessError: in a forked child.
 
-        Threads: any; copies are sent on threads of the targets.
+        Threads: any; the caller's own writes the first copies, and waits for nobody.
         """
         self._guard.check()
         signed = read_signed_tx(signed_tx_b64)
@@ -237,11 +245,23 @@ class TxSender:
             ),
         )
         if is_to_send:
-            for lane in self._lanes:
-                lane.hand_over(tracked)
+            self._send(tracked)
             self._start()
             self._warn_of_small_tips(signed)
         return tracked.view
+
+    def _send(self, tracked: TrackedTx) -> None:
+        """The first copy to every target; their threads are woken when the bytes to all are written."""
+        try:
+            for lane in self._lanes:
+                lane.hand_over(tracked)
+            for lane in self._lanes:
+                lane.mind_the_clock()
+        except BaseException:
+            # The user's Ctrl-C, say: what may have left must not be forgotten, and goes again with the next copies.
+            for lane in self._lanes:
+                self._pending.answered(tracked, lane.number, Answer.UNCERTAIN)
+            raise
 
     @under_way
     def track(
@@ -435,11 +455,13 @@ class TxSender:
             timeout: seconds to wait for the threads. One that is in the middle of a request ends with it, after
                 ``send_timeout_s`` at most; if that is later, a warning names it.
 
-        In a forked child it does nothing: the transactions are the parent's.
+        In a forked child it only gives the child's copies of the connections back: the transactions are the parent's.
 
         Threads: any, a callback's too.
         """
         if self._guard.is_child:
+            for lane in self._lanes:
+                lane.close_in_child()
             return
         self._calls_under_way.close(partial(self._close, timeout), log)
 
@@ -473,8 +495,10 @@ class TxSender:
             return
         with self._life:
             if self._thread.ident is None:
-                for place in self._places:
-                    place.last_used_at = time.monotonic()
+                now = time.monotonic()
+                self._warm_lane_at = [now + (self._keep_warm_s or 0.0)] * len(self._lanes)
+                for poller in self._pollers:
+                    poller.last_used_at = now
             try:
                 if self._thread.ident is None:
                     self._thread.start()
@@ -502,6 +526,8 @@ class TxSender:
                 self._start()
                 for tracked, number in self._pending.due_copies():
                     self._lanes[number].hand_over(tracked)
+                for lane in self._lanes:
+                    lane.mind_the_clock()
                 self._pending.report_undecided()
             except BaseException:
                 log.exception("sending again failed")
@@ -520,15 +546,14 @@ class TxSender:
             return None
         now = time.monotonic()
         moments = []
-        for place in self._places:
-            if now - place.last_used_at >= self._keep_warm_s:
-                if isinstance(place, SendLane):
-                    place.hand_over_warming(timeout_s=_WARM_S)
-                else:
-                    self._hand_over_warming(place, _WARM_S)
-                moments.append(now + self._keep_warm_s)
-            else:
-                moments.append(place.last_used_at + self._keep_warm_s)
+        for number, lane in enumerate(self._lanes):
+            if self._warm_lane_at[number] <= now:
+                self._warm_lane_at[number] = lane.keep_warm(self._keep_warm_s)
+            moments.append(self._warm_lane_at[number])
+        for poller in self._pollers:
+            if now - poller.last_used_at >= self._keep_warm_s:
+                self._hand_over_warming(poller, _WARM_S)
+            moments.append(poller.last_used_at + self._keep_warm_s)
         return min(moments)
 
     def _hand_over_warming(self, poller: StatusPoller, timeout_s: float) -> concurrent.futures.Future[None] | None:

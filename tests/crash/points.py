@@ -15,11 +15,11 @@ from typing import Any
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.stream.sender import StreamSender
-from lasersell_sync.trading._http import _AttemptConnection
-from lasersell_sync.trading._json_rpc import RpcClient
 from lasersell_sync.trading.exit_api import ExitApiClient
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.rpc_node import RpcNode
+from lasersell_sync.trading.send_connection import SendConnection
+from lasersell_sync.trading.send_lane import Copy, SendLane
 from lasersell_sync.trading.signer import Signer
 
 #: In the order in which an exit meets them; some have several places.
@@ -75,37 +75,22 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Sending(threading.local):
-    """Whether this thread is sending a transaction."""
-
-    now = False
-
-
 def arm(killer: Killer) -> None:
     """Wrap the functions at whose beginning or end the points lie."""
-    sending = _Sending()
 
     def confirmed(*args: Any, **_: Any) -> bool:
         return SellOutcome.CONFIRMED in args
 
-    def sends(*args: Any, **_: Any) -> bool:
-        return args[1] == "sendTransaction"
-
-    def send_begins() -> None:
-        killer.at("before send")
-        sending.now = True
-
-    def send_ends() -> None:
-        sending.now = False
-        killer.at("after answer")
+    def is_copy(*args: Any, **_: Any) -> bool:
+        return isinstance(args[1], Copy)
 
     around(Journal, "received", lambda: killer.at("received"), lambda: killer.at("journalled"))
     around(SigningGate, "decide", None, lambda: killer.at("guarded"))
     around(Signer, "sign_checked", None, lambda: killer.at("signed"))
     around(Journal, "signed", None, lambda: killer.at("signature journalled"))
-    around(RpcClient, "call", send_begins, send_ends, when=sends)
-    around(RpcClient, "send_transaction", send_begins, send_ends)
-    around(_AttemptConnection, "request", None, lambda: killer.at("after write"), when=lambda *_, **__: sending.now)
+    around(SendLane, "wire_of", lambda: killer.at("before send"), None)
+    around(SendConnection, "begin", None, lambda: killer.at("after write"), when=is_copy)
+    around(SendLane, "take_outcome", lambda: killer.at("after answer"), None)
     around(RpcNode, "statuses", lambda: killer.at("during a poll", 0), lambda: killer.at("during a poll", 1))
     landed = "landed but unreported"
     around(Journal, "settled", lambda: killer.at(landed, 0), lambda: killer.at(landed, 1), when=confirmed)

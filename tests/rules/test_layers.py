@@ -51,6 +51,7 @@ INNER_LAYERS = {
     "trading": [
         ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "slot_time", "token_accounts"],
         ["wire_tx", "expiry"],
+        ["_http_framing"],
         ["_http", "account", "build_tx", "history", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "rpc_node"],
@@ -80,6 +81,8 @@ INNER_LAYERS = {
         ["signer", "tips"],
         ["tracked_tx", "solana_rpc", "token_amounts", "blockhash_question"],
         ["pending_txs", "account_history"],
+        ["send_connection"],
+        ["send_connections"],
         ["send_lane", "status_poller"],
         ["tx_sender"],
     ],

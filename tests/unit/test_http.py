@@ -108,7 +108,7 @@ def test_a_body_has_its_length_and_no_body_has_none(method: str, body: bytes | N
 def test_the_host_is_named_as_servers_know_it(url: str, host: str):
     """Without the scheme's own port, and without the dot that ends a name for the resolver."""
     pool = pool_to(url)
-    assert f"\r\nHost: {host}\r\n".encode() in pool._wire("GET", "/", {}, None)
+    assert f"\r\nHost: {host}\r\n".encode() in pool.wire("GET", "/", {}, None)
     pool.close()
 
 
