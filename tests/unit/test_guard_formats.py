@@ -77,6 +77,15 @@ def out_in(most: int, least: int) -> bytes:
     return struct.pack("<QQ", least, most)
 
 
+def in_out_fee(most: int, least: int, fee: int = 0) -> bytes:
+    """LaunchLab's: behind the amounts stands the rate of a fee for whoever sent the user."""
+    return struct.pack("<QQQ", most, least, fee)
+
+
+def out_in_fee(most: int, least: int, fee: int = 0) -> bytes:
+    return struct.pack("<QQQ", least, most, fee)
+
+
 TRADES = [
     Trade(PUMP_FUN, "buy", "66063d1201daebea", "buy", 16, 6, 2, None, None, 5, out_in, (1, 2)),
     Trade(PUMP_FUN, "buy_exact_sol_in", "38fc74089edfcd5f", "buy", 16, 6, 2, None, None, 5, in_out, (1, 2)),
@@ -84,13 +93,21 @@ TRADES = [
     Trade(PUMP_FUN, "buy_v2", "b817ee6167c5d33d", "buy", 27, 13, 1, 2, 15, 14, out_in),
     Trade(PUMP_FUN, "buy_exact_quote_in_v2", "c2ab1c46684d5b2f", "buy", 27, 13, 1, 2, 15, 14, in_out),
     Trade(PUMP_FUN, "sell_v2", "5df6823ce7e940b2", "sell", 26, 13, 1, 2, 14, 15, in_out),
+    Trade(PUMP_FUN, "buy_v3", "07051dc4f5176550", "buy", 17, 8, 1, 2, 10, 9, out_in),
+    Trade(PUMP_FUN, "buy_exact_quote_in_v3", "e1f7501ed5b38488", "buy", 17, 8, 1, 2, 10, 9, in_out),
+    Trade(PUMP_FUN, "sell_v3", "1c92de7726c469d5", "sell", 17, 8, 1, 2, 9, 10, in_out),
     Trade(PUMP_SWAP, "buy", "66063d1201daebea", "buy", 23, 1, 3, 4, 6, 5, out_in, (3, 4)),
     Trade(PUMP_SWAP, "buy_exact_quote_in", "c62e1552b4d9e870", "buy", 23, 1, 3, 4, 6, 5, in_out, (3, 4)),
     Trade(PUMP_SWAP, "sell", "33e685a4017f83ad", "sell", 21, 1, 3, 4, 5, 6, in_out, (3, 5)),
+    Trade(PUMP_SWAP, "buy_v2", "b817ee6167c5d33d", "buy", 17, 1, 3, 4, 6, 5, out_in),
+    Trade(PUMP_SWAP, "buy_exact_quote_in_v2", "c2ab1c46684d5b2f", "buy", 17, 1, 3, 4, 6, 5, in_out),
+    Trade(PUMP_SWAP, "sell_v2", "5df6823ce7e940b2", "sell", 17, 1, 3, 4, 5, 6, in_out),
     Trade(CPMM, "swap_base_input", "8fbe5adac41e33de", "sell", 13, 0, 10, 11, 4, 5, in_out),
     Trade(CPMM, "swap_base_output", "37d96256a34ab4ad", "sell", 13, 0, 10, 11, 4, 5, in_out),
-    Trade(LAUNCHPAD, "buy_exact_in", "faea0d7bd59c13ec", "buy", 15, 0, 9, 10, 6, 5, lambda a, b: in_out(a, b) + bytes(8)),
-    Trade(LAUNCHPAD, "sell_exact_in", "9527de9bd37c981a", "sell", 15, 0, 9, 10, 5, 6, lambda a, b: in_out(a, b) + bytes(8)),
+    Trade(LAUNCHPAD, "buy_exact_in", "faea0d7bd59c13ec", "buy", 15, 0, 9, 10, 6, 5, in_out_fee, (3,)),
+    Trade(LAUNCHPAD, "buy_exact_out", "18d3742869039938", "buy", 15, 0, 9, 10, 6, 5, out_in_fee, (3,)),
+    Trade(LAUNCHPAD, "sell_exact_in", "9527de9bd37c981a", "sell", 15, 0, 9, 10, 5, 6, in_out_fee, (3,)),
+    Trade(LAUNCHPAD, "sell_exact_out", "5fc8472208090ba6", "sell", 15, 0, 9, 10, 5, 6, out_in_fee, (3,)),
     Trade(DBC, "swap", "f8c69e91e17587c8", "sell", 15, 9, 7, 8, 3, 4, in_out, (1,)),
     Trade(DBC, "swap2", "414b3f4ceb5b5b88", "sell", 15, 9, 7, 8, 3, 4, lambda a, b: out_in(a, b) + b"\2", (1,)),
     Trade(DAMM, "swap", "f8c69e91e17587c8", "sell", 14, 8, 6, 7, 2, 3, in_out, (1,)),
@@ -197,7 +214,7 @@ def test_trade_instruction_of_a_public_interface_passes(trade: Trade):
 
 
 def test_trade_instructions_are_all_that_the_list_has():
-    """Beside the two exact-out ones of LaunchLab, which differ from the exact-in ones in the order of amounts."""
+    """No layout is packaged that is not tested here."""
     known = {
         (str(Pubkey.from_bytes(address)), layout.name.partition(".")[2])
         for address, program in known_programs().programs.items()
@@ -205,9 +222,19 @@ def test_trade_instructions_are_all_that_the_list_has():
         if layout.swap is not None
     }
     here = {(trade.program, trade.name) for trade in TRADES}
-    assert known - here == {(LAUNCHPAD, "buy_exact_out"), (LAUNCHPAD, "sell_exact_out")}
+    assert known == here
     for trade in TRADES:
         assert discriminator(trade.name).hex() == trade.prefix
+
+
+@pytest.mark.parametrize(
+    "trade", [trade for trade in TRADES if trade.program == LAUNCHPAD], ids=lambda trade: trade.name
+)
+def test_launchlab_trade_with_a_fee_for_a_third_party_is_refused(trade: Trade):
+    good = instruction(trade)
+    paying = bytes.fromhex(trade.prefix) + (in_out_fee if trade.data is in_out_fee else out_in_fee)(MOST, LEAST, 1)
+    assert broken(transaction(Instruction(good.program_id, paying, good.accounts)), request(trade)) != ()
+    assert broken(transaction(good), request(trade)) == ()
 
 
 def mutants(trade: Trade) -> Iterator[tuple[str, str, Instruction]]:

@@ -96,12 +96,12 @@ def test_layout_file_adds_an_instruction_to_a_packaged_market(tmp_path: Path):
         "in": 8,
         "out": 16,
     }
-    path = layout_file(tmp_path, {"programs": {"pump_fun": {"address": PUMP_FUN, "swaps": {"sell_v3": fields}}}})
+    path = layout_file(tmp_path, {"programs": {"pump_fun": {"address": PUMP_FUN, "swaps": {"sell_v9": fields}}}})
     guard = SigningGuard(layouts=path)
     item = instruction(sale)
-    v3 = Instruction(item.program_id, discriminator("sell_v3") + bytes(item.data)[8:], item.accounts)
-    assert broken(SigningGuard(), transaction(v3)) == ("instruction", "mint")
-    assert broken(guard, transaction(v3)) == ()
+    v9 = Instruction(item.program_id, discriminator("sell_v9") + bytes(item.data)[8:], item.accounts)
+    assert broken(SigningGuard(), transaction(v9)) == ("instruction", "mint")
+    assert broken(guard, transaction(v9)) == ()
     assert broken(guard, transaction(item)) == ()
 
 
