@@ -66,6 +66,13 @@ _MOST_LINES = 20
     help="Which instructions the trades of Pump.fun and PumpSwap are written in.",
 )
 @click.option(
+    "--transaction-format",
+    type=click.Choice(["drawn", "legacy", "0", "1"]),
+    default="drawn",
+    show_default=True,
+    help="The format of direct trades (--no-router); drawn: the seed chooses for each token.",
+)
+@click.option(
     "--session-policy",
     type=click.Choice(["refuse", "replace"]),
     default="refuse",
@@ -87,6 +94,7 @@ def sandbox(
     tier: int,
     router: bool,
     instructions: str,
+    transaction_format: str,
     session_policy: str,
     api_key: str,
     host: str | None,
@@ -115,6 +123,7 @@ def sandbox(
             tier=tier,
             router=router,
             instructions=instructions,
+            transaction_format=transaction_format,
             session_policy=session_policy,
             api_key=api_key,
             host=host,

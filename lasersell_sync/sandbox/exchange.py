@@ -53,6 +53,7 @@ from lasersell_sync.sandbox.sessions import Frame, Outbox, Session, SessionRecor
 from lasersell_sync.sandbox.slots import SlotClock
 from lasersell_sync.sandbox.stream_desk import StreamDesk
 from lasersell_sync.sandbox.tiers import TIERS, RateLimiter, Tier
+from lasersell_sync.sandbox.transaction_formats import Version
 
 _log = logging.getLogger("lasersell_sync.sandbox.exchange")
 
@@ -91,6 +92,8 @@ class ExchangeSettings:
     router_shape: int | None = None
     #: trades are written in today's forms, or else in the classic ones
     today: bool = False
+    #: the format of direct trades; None: the seed chooses for each token
+    direct_version: Version | None = 0
     slot_ms: int = 200
     rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE
     requests_per_min: int | None = None
@@ -156,7 +159,7 @@ class Exchange:
             seed=settings.seed,
         )
         routed = RoutedOrders(self._ledger, self._router) if settings.router else None
-        self._orders = OrderDesk(self._market, self._slots, routed)
+        self._orders = OrderDesk(self._market, self._slots, routed, settings.direct_version)
         self._tiers = self._tiers_by_key()
         self._rest_limiter = RateLimiter(settings.requests_per_min)
         self._desk = StreamDesk(

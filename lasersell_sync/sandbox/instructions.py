@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams
@@ -32,11 +31,6 @@ AUTHORITY_OWNER, AUTHORITY_CLOSE = 2, 3
 #: A ceiling that all our swaps stay below, and a modest priority price: 10 000 lamports together.
 COMPUTE_UNIT_LIMIT = 200_000
 COMPUTE_UNIT_PRICE_MICROLAMPORTS = 50_000
-
-
-def compute_budget() -> list[Instruction]:
-    """Limit and price of compute units."""
-    return [set_compute_unit_limit(COMPUTE_UNIT_LIMIT), set_compute_unit_price(COMPUTE_UNIT_PRICE_MICROLAMPORTS)]
 
 
 def transfer(source: Pubkey, target: Pubkey, amount_lamports: int) -> Instruction:

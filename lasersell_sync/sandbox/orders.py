@@ -6,19 +6,17 @@ import base64
 from dataclasses import dataclass
 
 from solders.instruction import Instruction
-from solders.message import MessageV0
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS
-from lasersell_sync.sandbox.instructions import compute_budget, transfer
+from lasersell_sync.sandbox.instructions import COMPUTE_UNIT_LIMIT, transfer
 from lasersell_sync.sandbox.listings import Listing
 from lasersell_sync.sandbox.market import Market
 from lasersell_sync.sandbox.pools import BPS, sell_fill, tokens_for_budget
 from lasersell_sync.sandbox.router_orders import RoutedOrders
 from lasersell_sync.sandbox.routing_fees import NO_ROUTING_FEE, RoutingFee
 from lasersell_sync.sandbox.slots import SlotClock
+from lasersell_sync.sandbox.transaction_formats import Version, drawn_version, write_unsigned
 
 DEFAULT_TIP_LAMPORTS = 1_000
 _U64_MAX = 2**64 - 1
@@ -71,14 +69,26 @@ class UnsignedTransaction:
 class OrderDesk:
     """Builds transactions against the market's current reserves.
 
+    Args:
+        market: What is traded.
+        slots: Where blockhashes come from.
+        routed: Builds trades that go through the Router; None: trades go to the markets directly.
+        direct_version: The format of direct trades; None: the one that the seed has drawn for the token.
+
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, market: Market, slots: SlotClock, routed: RoutedOrders | None = None) -> None:
+    def __init__(
+        self,
+        market: Market,
+        slots: SlotClock,
+        routed: RoutedOrders | None = None,
+        direct_version: Version | None = 0,
+    ) -> None:
         self._market = market
         self._slots = slots
-        #: None: trades go to the markets directly
         self._routed = routed
+        self._direct_version = direct_version
 
     def buy(
         self,
@@ -147,7 +157,7 @@ class OrderDesk:
         if self._routed is not None:
             raw = self._routed.unsigned(listing, user, delivered, blockhash)
         else:
-            message = MessageV0.try_compile(user, [*compute_budget(), *delivered], [], blockhash)
-            raw = bytes(VersionedTransaction.populate(message, [Signature.default()]))
+            version = drawn_version(listing) if self._direct_version is None else self._direct_version
+            raw = write_unsigned(version, user, delivered, blockhash, unit_limit=COMPUTE_UNIT_LIMIT)
         tx_b64 = base64.b64encode(raw).decode("ascii")
         return UnsignedTransaction(tx_b64, listing, self._market.venue(listing).pool(listing))

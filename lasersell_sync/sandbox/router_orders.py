@@ -6,28 +6,22 @@ import hashlib
 from collections.abc import Sequence
 
 from solders.address_lookup_table_account import AddressLookupTableAccount
-from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.keypair import Keypair
-from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.instructions import COMPUTE_UNIT_PRICE_MICROLAMPORTS
 from lasersell_sync.sandbox.ledger import Ledger
 from lasersell_sync.sandbox.listings import Listing, derived_address
 from lasersell_sync.sandbox.lookup_tables import LOOKUP_TABLE_PROGRAM, LookupTable
 from lasersell_sync.sandbox.router import Router
 from lasersell_sync.sandbox.router_shapes import RouterOrder
 from lasersell_sync.sandbox.routing_fees import RoutingFee
-from lasersell_sync.sandbox.transactions import MAX_PACKET_BYTES, BudgetHeader, compile_v1, unsigned_bytes
+from lasersell_sync.sandbox.transaction_formats import write_unsigned
 from lasersell_sync.sandbox.venues import VENUES
 
 #: A ceiling above all routed swaps.
 ROUTED_UNIT_LIMIT = 400_000
-_PRIORITY_FEE_LAMPORTS = -(-ROUTED_UNIT_LIMIT * COMPUTE_UNIT_PRICE_MICROLAMPORTS // 1_000_000)
 #: Two wallets that nobody has: what differs between their trades is a wallet's own.
 _STRANGERS = tuple(Keypair.from_seed(bytes([number]) * 32).pubkey() for number in (201, 202))
 
@@ -61,20 +55,15 @@ class RoutedOrders:
     def unsigned(self, listing: Listing, user: Pubkey, instructions: Sequence[Instruction], blockhash: Hash) -> bytes:
         """The transaction in the Router's format, without signatures but with room for them."""
         shape = self._router.shape
-        if shape.version == 1:
-            budget = BudgetHeader(_PRIORITY_FEE_LAMPORTS, ROUTED_UNIT_LIMIT)
-            return unsigned_bytes(compile_v1(user, instructions, blockhash, budget))
-        price = set_compute_unit_price(COMPUTE_UNIT_PRICE_MICROLAMPORTS)
-        everything = [set_compute_unit_limit(ROUTED_UNIT_LIMIT), price, *instructions]
-        if shape.version == "legacy":
-            legacy = Message.new_with_blockhash(everything, user, blockhash)
-            if len(bytes(legacy)) + 65 <= MAX_PACKET_BYTES:
-                return _with_room(legacy)
-        tables = [self._table(listing)] if shape.uses_table else []
-        message = MessageV0.try_compile(user, everything, tables, blockhash)
-        if len(bytes(message)) + 66 > MAX_PACKET_BYTES:
-            message = MessageV0.try_compile(user, everything, [self._table(listing)], blockhash)
-        return _with_room(message)
+        return write_unsigned(
+            shape.version,
+            user,
+            instructions,
+            blockhash,
+            unit_limit=ROUTED_UNIT_LIMIT,
+            table=lambda: self._table(listing),
+            uses_table=shape.uses_table,
+        )
 
     def _table(self, listing: Listing) -> AddressLookupTableAccount:
         """A listing's look-up table, created when it is first needed."""
@@ -110,8 +99,3 @@ class RoutedOrders:
         programs = {instruction.program_id for instruction in routed}
         addresses = [meta.pubkey for instruction in routed for meta in instruction.accounts]
         return [address for address in dict.fromkeys(addresses) if address not in programs]
-
-
-def _with_room(message: Message | MessageV0) -> bytes:
-    signatures = [Signature.default()] * message.header.num_required_signatures
-    return unsigned_bytes(VersionedTransaction.populate(message, signatures))

@@ -16,11 +16,12 @@ from typing import Literal
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.transaction_formats import Version
+
 #: The Router's own accounts, in one of many orders; the market's stand before or behind them.
 HEADER = ("user", "mint", "config", "vault", "vault_tokens", "escrow", "user_quote")
 _NUMBERS = {"tokens": "Q", "limit": "Q", "fee_bps": "H", "least_fee": "Q", "route": "B"}
 
-Version = Literal["legacy", 0, 1]
 #: ``"wallet"``: a System transfer out of the wallet. ``"tokens"``: out of the wallet's account of the quote currency,
 #: and with it out of a sale's proceeds. ``"escrow"``: a sale's money passes through an account of the Router's own.
 FeeFrom = Literal["wallet", "tokens", "escrow"]

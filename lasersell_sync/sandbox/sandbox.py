@@ -36,6 +36,7 @@ from lasersell_sync.sandbox.sessions import SessionRecord
 from lasersell_sync.sandbox.sockets import is_loopback, listen, url_host
 from lasersell_sync.sandbox.stream_server import STREAM_PATH, StreamServer
 from lasersell_sync.sandbox.tiers import TIERS
+from lasersell_sync.sandbox.transaction_formats import TRANSACTION_FORMATS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,6 +103,8 @@ class Sandbox:
             ``"replace"`` (the first one is closed); None: as in ``policies``.
         instructions: ``"today"``: trades are written in the instructions of 2026, with more accounts, exact prices and
             second generations, which the seed chooses; ``"classic"``: in those that the markets have always had.
+        transaction_format: The format of trades that go to the markets directly: ``"legacy"``, ``"0"``, ``"1"``, or
+            ``"drawn"``: the seed chooses for each token. Through the Router the shape's format counts.
         slot_ms: How long a slot takes, from 20 to 10000; virtual time. 200 today, 400 until SIMD-0525.
         rent_lamports_per_byte: What a byte of an account's data costs to be exempt from rent, 128 more bytes each
             account included: 5080 since September 2026, 6960 before.
@@ -140,6 +143,7 @@ class Sandbox:
         start_time_ms: int | None = None,
         session_policy: str | None = None,
         instructions: str = "today",
+        transaction_format: str = "drawn",
         slot_ms: int = 200,
         rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE,
         router: bool = True,
@@ -158,6 +162,7 @@ class Sandbox:
             _check_integer("requests_per_min", requests_per_min, least=1, most=10**9)
         if instructions not in ("classic", "today"):
             raise ValueError(f"instructions must be 'classic' or 'today', not {instructions!r}")
+        _check_format(transaction_format, router=router)
         _check_integer("slot_ms", slot_ms, least=20, most=10_000)
         _check_integer("rent_lamports_per_byte", rent_lamports_per_byte, least=0, most=10**6)
         _check_bool("router", router)
@@ -188,6 +193,7 @@ class Sandbox:
             tiers=_checked_tiers(tier, api_keys),
             policies=_checked_policies(policies, session_policy),
             today=instructions == "today",
+            direct_version=TRANSACTION_FORMATS[transaction_format],
             slot_ms=slot_ms,
             rent_lamports_per_byte=rent_lamports_per_byte,
             router=router,
@@ -523,6 +529,18 @@ def _check_integer(name: str, value: int, *, least: int, most: int) -> None:
 def _check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")  # noqa: TRY004 (as documented)
+
+
+def _check_format(transaction_format: str, *, router: bool) -> None:
+    if transaction_format not in TRANSACTION_FORMATS:
+        raise ValueError(
+            f"transaction_format must be one of {', '.join(TRANSACTION_FORMATS)}, not {transaction_format!r}"
+        )
+    if router and transaction_format != "drawn":
+        raise ValueError(
+            f"transaction_format is {transaction_format!r}, but the Router's shape has a format of its own: "
+            "choose router=False, or a router_shape"
+        )
 
 
 def _check_host(host: str | None) -> None:

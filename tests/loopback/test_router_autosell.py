@@ -41,9 +41,11 @@ def buy(trader: Trader, mint: str, mode: str, guard: ls.SigningGuard) -> None:
     assert trader.sandbox.wait_for(lambda: trader.sandbox.token_balance(trader.wallet, mint) > 0, PATIENCE_S)
 
 
-def sell_everything(shape: int | None, mode: str, markets: list[tuple[str, str]], folder: Path, tier: int = 2) -> None:
+def sell_everything(
+    shape: int | None, mode: str, markets: list[tuple[str, str]], folder: Path, tier: int = 2, **settings: Any
+) -> None:
     """Buy one coin of each market, have the server signal an exit of each, and see them sold."""
-    with sandbox_with(shape, tier=tier) as sandbox:
+    with sandbox_with(shape, tier=tier, **settings) as sandbox:
         trader = Trader(sandbox, folder)
         trader.register()
         wanted = [mint for mint, info in sandbox.mint_info.items() if (info.market_type, info.quote) in markets]
@@ -82,6 +84,17 @@ def test_router_autosell_sample_of_markets_is_sold(shape: int | None, tmp_path: 
 @pytest.mark.parametrize("shape", [*SHAPES, None])
 def test_router_autosell_every_market_is_sold(shape: int | None, mode: str, tmp_path: Path):
     sell_everything(shape, mode, MARKETS, tmp_path)
+
+
+@pytest.mark.parametrize("instructions", ["today", "classic"])
+@pytest.mark.parametrize("transaction_format", ["legacy", "0", "1"])
+def test_autosell_direct_trades_of_every_market_in_each_format_are_sold(
+    transaction_format: str, instructions: str, tmp_path: Path
+):
+    """Without the Router: legacy, version 0 and version 1, in the instructions of today and in those of before."""
+    mode = SEND_MODES[len(transaction_format + instructions) % len(SEND_MODES)]
+    settings = {"transaction_format": transaction_format, "instructions": instructions}
+    sell_everything(None, mode, MARKETS, tmp_path, **settings)
 
 
 def test_router_autosell_theft_waits_in_refused_and_is_sold_when_it_is_over(tmp_path: Path):

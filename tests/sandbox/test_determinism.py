@@ -92,7 +92,7 @@ def test_story_through_the_router_is_told_alike_every_time(name: str, shape: int
     assert signalled == closed, "what was signalled has been sold"
 
 
-@pytest.mark.parametrize("settings", ["", ", router=True, today=True"])
+@pytest.mark.parametrize("settings", ["", ", router=True, today=True", ", today=True, direct_version=None"])
 def test_no_hash_seed_changes_the_story(settings: str) -> None:
     """Two interpreters with other hash seeds tell the same."""
     program = (

@@ -20,13 +20,14 @@ PATIENCE_S = 30.0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("shape", [None, *range(len(SHAPES))])
-def test_a_whole_trade_on_the_default_ports(shape: int | None) -> None:
+@pytest.mark.parametrize("way", ["legacy", "0", "1", *range(len(SHAPES))])
+def test_a_whole_trade_on_the_default_ports(way: str | int) -> None:
     """Register, connect, buy, watch, take the exit signal, sign, send, see the position closed.
 
-    Directly on the market, and through every shape of the Router.
+    Directly on the market in every format, and through every shape of the Router.
     """
-    router = {"router": shape is not None, "router_shape": shape}
+    direct: dict[str, Any] = {"router": False, "transaction_format": way}
+    router = direct if isinstance(way, str) else {"router": True, "router_shape": way}
     with sandbox_on_default_ports(speed=10, landing_delay_ms=20, **router) as sandbox:
         seen = asyncio.run(asyncio.wait_for(_trade(sandbox), PATIENCE_S))
         assert [kind for kind in seen if kind not in ("pnl_update", "trade_tick", "liquidity_snapshot", "message")] == [

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,9 @@ def test_a_whole_trade_on_the_default_ports(program: Path, shape: int | None) ->
 
     Directly on the market, and through every shape of the Router that the SDK can read.
     """
-    router = {"router": shape is not None, "router_shape": shape}
+    router: dict[str, Any] = {"router": shape is not None, "router_shape": shape}
+    if shape is None:
+        router["transaction_format"] = "legacy"  # it cannot read version 1, and reads version 0 of the Router's
     with sandbox_on_default_ports(speed=10, landing_delay_ms=20, **router) as sandbox:
         steps = trade(program, sandbox)
         names = [str(step["step"]) for step in steps]
