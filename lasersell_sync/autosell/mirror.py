@@ -20,6 +20,7 @@ from lasersell_sync.exceptions import (
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.tracked_tx import Listener
 
 __all__ = ["MirrorDesk"]
 
@@ -110,7 +111,7 @@ class MirrorDesk:
         if is_new:
             self._unsure[signal.unsigned_tx_b64] = signed.signature
             bought = partial(self._hear_result, signal.user_wallet, signal.mint, signal.watched_wallet)
-            tools.sender.submit(signed.tx_b64, on_settled=bought)
+            tools.sender.submit_for(signed, Listener(on_settled=bought))
             del self._unsure[signal.unsigned_tx_b64]
 
     def _follow_by_the_journal(self, signature: str) -> None:
@@ -122,7 +123,7 @@ class MirrorDesk:
         """Take up a purchase that an earlier process left unreported."""
         bought = partial(self._hear_result, record.wallet, record.mint, record.watched_wallet)
         if record.outcome is None:
-            self._tools.sender.track(record.signature, blockhash=record.blockhash, on_settled=bought)
+            self._tools.sender.track_for(record.signature, record.blockhash, Listener(on_settled=bought))
         else:
             bought(TxResult(signature=record.signature, outcome=record.outcome, slot=record.slot))
 

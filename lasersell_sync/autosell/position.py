@@ -16,7 +16,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import attrs
 
@@ -29,7 +29,7 @@ from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.signing_gate import Case
-from lasersell_sync.autosell.tools import Signed, Tools
+from lasersell_sync.autosell.tools import Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
     ExitApiError,
@@ -45,6 +45,8 @@ from lasersell_sync.trading.guard.rules.price import PRICE
 from lasersell_sync.trading.guard.simulating import SIMULATION_FAILS
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.trading.tracked_tx import Listener
+from lasersell_sync.trading.tx import SignedTx
 
 __all__ = ["Position", "PositionId"]
 
@@ -370,8 +372,8 @@ class Position:
                 self._current = self._waiting.pop(sale.key)
         for attempt in sale.record.attempts:
             if attempt.outcome is None:
-                self._tools.sender.track(
-                    attempt.signature, blockhash=attempt.blockhash, **self._callbacks(sale, attempt.signature)
+                self._tools.sender.track_for(
+                    attempt.signature, attempt.blockhash, self._listener(sale, attempt.signature)
                 )
 
     def _finish_decided(self, sale: Sale) -> None:
@@ -622,7 +624,7 @@ class Position:
         else:
             self._finish(sale, outcome, detail, error=error)
 
-    def _send(self, sale: Sale, signed: Signed) -> None:
+    def _send(self, sale: Sale, signed: SignedTx) -> None:
         turn = sale.enter(SaleState.LIVE)
         sale.use_up_signal()
         sale.low_prices = 0
@@ -631,25 +633,26 @@ class Position:
         sale.signatures.add(signed.signature)
         if not sale.key.is_whole:
             sale.witnesses[signed.signature] = self._tools.stream.watch_tokens(*self.id)
-        self._tools.sender.submit(signed.tx_b64, **self._callbacks(sale, signed.signature))
+        self._tools.sender.submit_for(signed, self._listener(sale, signed.signature))
         self._errors = 0
         policy = self._tools.policy
         if policy.overlap_full_exit and sale.key.is_whole:
             self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))
 
-    def _callbacks(self, sale: Sale, signature: str) -> _Callbacks:
+    def _listener(self, sale: Sale, signature: str) -> Listener:
         """For the sender, which calls them on threads of its own."""
         life = self._life
-        callbacks = _Callbacks(
-            on_settled=lambda result: self._put(partial(self._settled, sale, result), life=life),
-            on_undecided=partial(self._report_undecided, sale),
-            on_late_landing=partial(self._report_late_landing, sale),
-        )
+        still_held = None
         if not sale.key.is_whole:
             # A second transaction of a part would sell the part twice. Nobody watched what an earlier process signed.
             witness = sale.witnesses.get(signature)
-            callbacks["still_held"] = _not_known if witness is None else witness.still_held
-        return callbacks
+            still_held = _not_known if witness is None else witness.still_held
+        return Listener(
+            on_settled=lambda result: self._put(partial(self._settled, sale, result), life=life),
+            on_undecided=partial(self._report_undecided, sale),
+            on_late_landing=partial(self._report_late_landing, sale),
+            still_held=still_held,
+        )
 
     def _report_undecided(self, sale: Sale, result: TxResult) -> None:
         problem = f"{sale.key} waits until it is proven what became of its transaction: {result.detail}"
@@ -868,15 +871,6 @@ class _Early(NamedTuple):
     def is_of(self, transaction: object) -> bool:
         """Whether it is about this signal, and as new as a price must be."""
         return self.signal is transaction and time.monotonic() - self.at_s < _EARLY_S
-
-
-class _Callbacks(TypedDict, total=False):
-    """Keyword arguments of ``TxSender.submit`` and ``track``."""
-
-    on_settled: Callable[[TxResult], None]
-    on_undecided: Callable[[TxResult], None]
-    on_late_landing: Callable[[TxResult], None]
-    still_held: Callable[[], bool]
 
 
 def _nothing() -> None:

@@ -22,36 +22,19 @@ from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.token_amounts import AmountProof
-from lasersell_sync.trading.tracked_tx import OnSettled
-from lasersell_sync.trading.tx import read_signed_tx
+from lasersell_sync.trading.tracked_tx import Listener
+from lasersell_sync.trading.tx import SignedTx
 
-__all__ = ["PositionFacts", "Sender", "Signed", "StreamPort", "TokenWitness", "Tools"]
+__all__ = ["PositionFacts", "Sender", "StreamPort", "TokenWitness", "Tools"]
 
 
 class Sender(Protocol):
     """What is needed of a ``TxSender``."""
 
-    def submit(
-        self,
-        signed_tx_b64: str,
-        *,
-        on_settled: OnSettled | None = None,
-        on_undecided: OnSettled | None = None,
-        on_late_landing: OnSettled | None = None,
-        still_held: Callable[[], bool] | None = None,
-    ) -> object:
+    def submit_for(self, signed: SignedTx, listener: Listener, /) -> object:
         """Send, and report what became of it."""
 
-    def track(
-        self,
-        signature: str,
-        *,
-        blockhash: str,
-        on_settled: OnSettled | None = None,
-        on_undecided: OnSettled | None = None,
-        on_late_landing: OnSettled | None = None,
-        still_held: Callable[[], bool] | None = None,
-    ) -> object:
+    def track_for(self, signature: str, blockhash: str, listener: Listener, /) -> object:
         """Report what became of one that was sent before."""
 
 
@@ -139,20 +122,6 @@ class SellTerms:
 
 
 @attrs.frozen(kw_only=True)
-class Signed:
-    """A transaction that was signed.
-
-    Attributes:
-        signature, blockhash: base58; what the journal knows it by.
-        tx_b64: what is sent. In no repr: tools that show a traceback's variables would show a sale for whoever sees it.
-    """
-
-    signature: str
-    blockhash: str
-    tx_b64: str = attrs.field(repr=False)
-
-
-@attrs.frozen(kw_only=True)
 class Tools:
     """Everything that the rules of selling work with.
 
@@ -232,7 +201,7 @@ class Tools:
         case: Case,
         transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse,
         request: BuildSellTxRequest | None = None,
-    ) -> Signed | None:
+    ) -> SignedTx | None:
         """The transaction, signed if the guard lets it pass; None in a dry run.
 
         Args:
@@ -248,8 +217,5 @@ class Tools:
         if self.is_dry_run:
             return None
         if checked is None:
-            tx_b64 = signer.sign(transaction, request=request, guard=None)
-        else:
-            tx_b64 = signer.sign_checked(checked)
-        read = read_signed_tx(tx_b64)
-        return Signed(signature=read.signature, blockhash=read.blockhash, tx_b64=tx_b64)
+            return signer.sign_tx(transaction, request=request, guard=None)
+        return signer.sign_checked(checked)

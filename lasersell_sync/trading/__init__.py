@@ -37,6 +37,7 @@ from lasersell_sync.trading.solana_rpc import (
     warm_send_target,
 )
 from lasersell_sync.trading.tx import (
+    SignedTx,
     WalletProof,
     encode_signed_tx,
     prove_ownership,
@@ -69,6 +70,7 @@ __all__ = [
     "SendTargetAstralane",
     "SendTargetHeliusSender",
     "SendTargetRpc",
+    "SignedTx",
     "Signer",
     "SigningGuard",
     "TradeContext",

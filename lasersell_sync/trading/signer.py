@@ -18,8 +18,7 @@ from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeT
 from lasersell_sync.pubkeys import is_signature
 from lasersell_sync.trading.guard import NO_BLOCKHASH, CheckedTransaction, SigningGuard, TradeContext, read_unsigned
 from lasersell_sync.trading.key_file import read_private_file
-from lasersell_sync.trading.tx import WalletProof, prove_ownership, signed_here
-from lasersell_sync.trading.wire_tx import encode_base64
+from lasersell_sync.trading.tx import SignedTx, WalletProof, prove_ownership, signed_tx
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
@@ -167,7 +166,18 @@ class Signer:
         guard: SigningGuard | None = DEFAULT_GUARD,
         context: TradeContext | None = None,
     ) -> str:
-        """The transaction, signed, in standard base64, if the guard lets it pass.
+        """``sign_tx``, in standard base64."""
+        return self.sign_tx(transaction, request=request, guard=guard, context=context).tx_b64
+
+    def sign_tx(
+        self,
+        transaction: ExitSignalWithTx | MirrorBuySignal | BuildTxResponse | str,
+        *,
+        request: BuildSellTxRequest | BuildBuyTxRequest | None = None,
+        guard: SigningGuard | None = DEFAULT_GUARD,
+        context: TradeContext | None = None,
+    ) -> SignedTx:
+        """The transaction, signed, if the guard lets it pass; ``TxSender`` sends it without reading it again.
 
         The bytes that the guard judged are the bytes that are signed; no byte but the signature's changes.
 
@@ -196,8 +206,8 @@ class Signer:
             return self.sign_checked(guard.check(transaction, wallet=self._wallet, request=request, context=context))
         return self._signed(checked)
 
-    def sign_checked(self, checked: CheckedTransaction) -> str:
-        """What ``SigningGuard.check`` returned for this wallet, signed, in standard base64.
+    def sign_checked(self, checked: CheckedTransaction) -> SignedTx:
+        """What ``SigningGuard.check`` returned for this wallet, signed.
 
         Raises:
             UnsafeTransactionError: it names no block.
@@ -207,10 +217,9 @@ class Signer:
             raise UnsafeTransactionError(*NO_BLOCKHASH)
         return self._signed(checked)
 
-    def _signed(self, checked: CheckedTransaction) -> str:
+    def _signed(self, checked: CheckedTransaction) -> SignedTx:
         raw, layout = checked
-        signature = self._sign_message(layout.message(raw))
-        return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
+        return signed_tx(raw, layout, self._sign_message(layout.message(raw)))
 
     def prove_ownership(self) -> WalletProof:
         """The proof that ``ExitApiClient.register_wallet`` wants; good for five minutes, by this machine's clock."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lasersell_sync.trading.guard.addresses import from_text
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, read_data
 from lasersell_sync.trading.send_targets import SendTarget, SendTargetRpc
-
-if TYPE_CHECKING:
-    from solders.transaction import VersionedTransaction
+from lasersell_sync.trading.tx import SignedTx
+from lasersell_sync.trading.wire_tx import instructions_of
 
 __all__ = ["minimum_tip_lamports", "send_mode_warnings", "tip_lamports"]
 
@@ -77,25 +76,23 @@ def _arguments(target: SendTarget) -> str:
     return f"send_mode={(target.tip_accounts_of or _RPC_MODE)!r}{tip}"
 
 
-def tip_lamports(transaction: VersionedTransaction, sender: str) -> int | None:
+def tip_lamports(signed: SignedTx, sender: str) -> int | None:
     """What a transaction transfers to the accounts in which a sender takes tips; None when not all is plain to see.
 
     Args:
-        transaction: parsed and sound (``wire_tx.parse``).
+        signed: the transaction.
         sender: ``helius_sender`` or ``astralane``.
     """
-    message = transaction.message
-    keys = [bytes(key) for key in message.account_keys]
+    raw, layout = signed.raw, signed.layout
     total_lamports = 0
-    for instruction in message.instructions:
-        accounts, data = bytes(instruction.accounts), bytes(instruction.data)
-        if keys[instruction.program_id_index] != SYSTEM_PROGRAM or not data.startswith(_TRANSFER):
+    for program, accounts, data in instructions_of(raw, layout)[0]:
+        if not data.startswith(_TRANSFER) or layout.account(raw, program) != SYSTEM_PROGRAM:
             continue
         if len(data) < _TRANSFER_BYTES or len(accounts) < _TRANSFER_ACCOUNTS:
             continue
-        if accounts[1] >= len(keys):
+        if accounts[1] >= layout.account_count:
             return None  # its target is in a look-up table
-        if keys[accounts[1]] in _accounts(sender):
+        if layout.account(raw, accounts[1]) in _accounts(sender):
             total_lamports += int.from_bytes(data[len(_TRANSFER) : _TRANSFER_BYTES], "little")
     return total_lamports
 

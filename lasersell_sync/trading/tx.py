@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.pubkeys import pubkey_text
-from lasersell_sync.trading.wire_tx import SIGNATURE_BYTES, SIGNED, UNSIGNED, decode_base64, encode_base64, parse
+from lasersell_sync.trading.wire_tx import (
+    SIGNATURE_BYTES,
+    SIGNED,
+    UNSIGNED,
+    Layout,
+    decode_base64,
+    encode_base64,
+    instructions_of,
+    parse,
+)
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
-    from solders.message import VersionedMessage
     from solders.pubkey import Pubkey
     from solders.signature import Signature
     from solders.transaction import VersionedTransaction
 
-    from lasersell_sync.trading.wire_tx import Layout
-
 __all__ = [
+    "SignedTx",
     "WalletProof",
     "encode_signed_tx",
     "prove_ownership",
@@ -127,10 +134,10 @@ def sign_unsigned_tx_b64(unsigned_tx_b64: str, keypair: Keypair) -> str:
     message = layout.message(raw)
     signature = keypair.sign_message(message)
     if not layout.signature_count or layout.signatures_at != 1:
-        return signed_here(encode_base64(layout.signed(raw, bytes(signature))), signature)
+        return encode_base64(layout.signed(raw, bytes(signature)))
     head = _ONE_SIGNATURE + bytes(signature)
     # Three bytes are four characters, so that all behind the 66 bytes in which the signature lies may stay as it came.
-    return signed_here(encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:], signature)
+    return encode_base64(head + message[:1]) + unsigned_tx_b64[_HEAD_CHARACTERS:]
 
 
 def encode_signed_tx(tx: object) -> str:
@@ -154,95 +161,94 @@ def encode_signed_tx(tx: object) -> str:
     return encode_base64(raw)
 
 
-class _JustSigned:
-    """Transactions that were signed in this process and not sent yet, by their base64, with the signature in them.
-
-    A sale does not wait for what signing itself wrote to be read once more. Each is told once, so that none is kept
-    after it was sent; those that nobody sends make room when there are many.
-
-    Threads: any; each step is one that no thread interrupts.
-    """
-
-    _KEPT = 64
-
-    def __init__(self) -> None:
-        self._signatures: dict[str, Signature] = {}
-
-    def note(self, signed_tx_b64: str, signature: Signature) -> None:
-        if len(self._signatures) >= self._KEPT:
-            self._signatures.clear()  # what is still to be sent is then read
-        self._signatures[signed_tx_b64] = signature
-
-    def take(self, signed_tx_b64: object) -> Signature | None:
-        return self._signatures.pop(signed_tx_b64, None) if isinstance(signed_tx_b64, str) else None
-
-
-_just_signed = _JustSigned()
-
-
-def signed_here(signed_tx_b64: str, signature: Signature) -> str:
-    """The transaction; it is noted that this signature was put into it, alone."""
-    _just_signed.note(signed_tx_b64, signature)
-    return signed_tx_b64
-
-
 def signature_of(signed_tx_b64: str) -> str:
     """The base58 signature that names a signed transaction; found before it is sent, so that nothing else is ever sent.
-
-    What was signed here a moment ago was found well-formed then, and is not read again the first time.
 
     Raises:
         TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction, or a signature is missing.
 
     Threads: any.
     """
-    signature = _just_signed.take(signed_tx_b64)
-    return str(_parse_signed(signed_tx_b64).signatures[0] if signature is None else signature)
+    raw, layout = _read_signed(signed_tx_b64)
+    return _signature_text(layout.signature(raw, 0))
 
 
-class SignedTx(NamedTuple):
-    """A signed transaction, read.
+@attrs.frozen(kw_only=True)
+class SignedTx:
+    """A signed transaction and what must be known of it to send and follow it: one value from who signs to who sends.
+
+    ``Signer.sign_tx`` and ``read_signed_tx`` make it. Its repr shows nothing that could be sent.
 
     Attributes:
         signature: base58; names it.
         blockhash: base58; how long it is good depends on it.
-        never_expires: it stands on a durable nonce instead: what looks like a blockhash does not age.
-        parsed: what solders made of it.
+        tx_b64: standard base64: what is sent.
+        raw: bytes in which ``layout`` finds everything but the signature of whoever signed here.
+        layout: of ``raw``.
+
+    Threads: immutable, any.
     """
 
     signature: str
     blockhash: str
-    never_expires: bool
-    parsed: VersionedTransaction
+    tx_b64: str = attrs.field(repr=False)
+    raw: bytes = attrs.field(repr=False)
+    layout: Layout = attrs.field(repr=False)
+
+    @property
+    def never_expires(self) -> bool:
+        """Whether it stands on a durable nonce: what looks like a blockhash does not age.
+
+        Solana takes a transaction for one on a durable nonce when its first instruction advances one.
+        """
+        instructions, _ = instructions_of(self.raw, self.layout)
+        if not instructions or not instructions[0][2].startswith(_ADVANCE_NONCE):
+            return False
+        return self.layout.account(self.raw, instructions[0][0]) == _SYSTEM_PROGRAM
 
 
-def read_signed_tx(signed_tx_b64: str) -> SignedTx:
-    """What must be known of a signed transaction to follow it.
+def signed_tx(raw: bytes, layout: Layout, signature: Signature) -> SignedTx:
+    """A transaction with the signature of its fee payer put into it.
+
+    Args:
+        raw: as it was decoded, and judged.
+        layout: of ``raw``.
+        signature: over ``layout.message(raw)``.
+    """
+    return SignedTx(
+        signature=str(signature),
+        blockhash=_shown(layout.blockhash(raw)),
+        tx_b64=encode_base64(layout.signed(raw, bytes(signature))),
+        raw=raw,
+        layout=layout,
+    )
+
+
+def read_signed_tx(signed: str | SignedTx) -> SignedTx:
+    """What must be known of a signed transaction to follow it; one that is known already is returned as it is.
 
     Raises:
         TxSubmitError: ``serialize_tx``: not base64 of exactly one transaction, or a signature is missing.
 
     Threads: any.
     """
-    _just_signed.take(signed_tx_b64)
-    parsed = _parse_signed(signed_tx_b64)
-    message = parsed.message
-    return SignedTx(str(parsed.signatures[0]), str(message.recent_blockhash), _advances_nonce(message), parsed)
+    if isinstance(signed, SignedTx):
+        return signed
+    raw, layout = _read_signed(signed)
+    return SignedTx(
+        signature=_signature_text(layout.signature(raw, 0)),
+        blockhash=_shown(layout.blockhash(raw)),
+        tx_b64=signed,
+        raw=raw,
+        layout=layout,
+    )
 
 
-def _parse_signed(signed_tx_b64: str) -> VersionedTransaction:
+def _read_signed(signed_tx_b64: str) -> tuple[bytes, Layout]:
     raw = decode_base64(signed_tx_b64, SIGNED)
-    parsed, layout = parse(raw, SIGNED)
+    _, layout = parse(raw, SIGNED)
     _require_signed(raw, layout)
-    return parsed
-
-
-def _advances_nonce(message: VersionedMessage) -> bool:
-    """Solana takes a transaction for one on a durable nonce when its first instruction advances one."""
-    instructions = message.instructions
-    if not instructions or not bytes(instructions[0].data).startswith(_ADVANCE_NONCE):
-        return False
-    return bytes(message.account_keys[instructions[0].program_id_index]) == _SYSTEM_PROGRAM
+    return raw, layout
 
 
 # ── keypairs ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,6 +319,22 @@ def _require_signed(raw: bytes, layout: Layout) -> None:
 
 
 def _shown(public_key: bytes) -> str:
+    return str(_pubkey_class().from_bytes(public_key))
+
+
+def _signature_text(signature: bytes) -> str:
+    return str(_signature_class().from_bytes(signature))
+
+
+@functools.cache
+def _pubkey_class() -> type[Pubkey]:
     from solders.pubkey import Pubkey
 
-    return str(Pubkey.from_bytes(public_key))
+    return Pubkey
+
+
+@functools.cache
+def _signature_class() -> type[Signature]:
+    from solders.signature import Signature
+
+    return Signature

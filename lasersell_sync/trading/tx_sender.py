@@ -197,7 +197,7 @@ class TxSender:
     @under_way
     def submit(
         self,
-        signed_tx_b64: str,
+        signed_tx: str | SignedTx,
         *,
         on_settled: OnSettled | None = None,
         on_undecided: OnSettled | None = None,
@@ -211,7 +211,7 @@ class TxSender:
         which says something about the copies that this sender sent, and is worth another try.
 
         Args:
-            signed_tx_b64: standard base64, as ``sign_unsigned_tx_b64`` and ``encode_signed_tx`` return it.
+            signed_tx: what ``Signer.sign_tx`` returned, or standard base64.
             on_settled: called once with its result, on the thread ``lasersell-confirm-calls``, maybe before this
                 returns. Not called when the sender is closed before. It should be quick: others wait behind it.
             on_undecided: called on that thread each minute in which nothing was proven. Its result is ``UNKNOWN``, and
@@ -229,20 +229,27 @@ class TxSender:
 
         Threads: any; the caller's own writes the first copies, and waits for nobody.
         """
-        self._guard.check()
-        signed = read_signed_tx(signed_tx_b64)
-        # Known before the first byte leaves, so that no answer finds nobody waiting for it.
-        tracked, is_to_send = self._pending.add(
-            signed.signature,
-            signed.blockhash,
-            tx_b64=signed_tx_b64,
-            never_expires=signed.never_expires,
-            listener=Listener(
+        return self.submit_for(
+            read_signed_tx(signed_tx),
+            Listener(
                 on_settled=on_settled,
                 on_undecided=on_undecided,
                 on_late_landing=on_late_landing,
                 still_held=still_held,
             ),
+        )
+
+    @under_way
+    def submit_for(self, signed: SignedTx, listener: Listener) -> PendingTx:
+        """``submit`` with all callbacks in one value."""
+        self._guard.check()
+        # Known before the first byte leaves, so that no answer finds nobody waiting for it.
+        tracked, is_to_send = self._pending.add(
+            signed.signature,
+            signed.blockhash,
+            tx_b64=signed.tx_b64,
+            never_expires=signed.never_expires,
+            listener=listener,
         )
         if is_to_send:
             self._send(tracked)
@@ -293,24 +300,29 @@ class TxSender:
 
         Threads: any; returns at once.
         """
+        listener = Listener(
+            on_settled=on_settled, on_undecided=on_undecided, on_late_landing=on_late_landing, still_held=still_held
+        )
+        return self.track_for(signature, blockhash, listener)
+
+    @under_way
+    def track_for(self, signature: str, blockhash: str, listener: Listener) -> PendingTx:
+        """``track`` with all callbacks in one value."""
         self._guard.check()
         # Not repeated: the base58 form of a keypair looks the same, and people mix them up.
         if not is_signature(signature):
             raise ConfigurationError("signature", "the base58 form of 64 bytes is needed")
         if not is_pubkey(blockhash):
             raise ConfigurationError("blockhash", "the base58 form of 32 bytes is needed")
-        listener = Listener(
-            on_settled=on_settled, on_undecided=on_undecided, on_late_landing=on_late_landing, still_held=still_held
-        )
         tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, listener=listener)
         self._start()
         return tracked.view
 
-    def send(self, signed_tx_b64: str, *, timeout_s: float = 120.0) -> TxResult:
+    def send(self, signed_tx: str | SignedTx, *, timeout_s: float = 120.0) -> TxResult:
         """``submit``, and the result of it.
 
         Args:
-            signed_tx_b64: standard base64.
+            signed_tx: what ``Signer.sign_tx`` returned, or standard base64.
             timeout_s: seconds in all. A blockhash lives for 150 blocks (about
                 32 s with slots of 214 ms), and the proof takes a few more.
 
@@ -325,7 +337,7 @@ class TxSender:
         Threads: any; blocks the caller.
         """
         budget = TimeBudget(_seconds("timeout_s", timeout_s))
-        return self.submit(signed_tx_b64).result(budget.remaining_s())
+        return self.submit(signed_tx).result(budget.remaining_s())
 
     @under_way
     def token_amounts(self, token_accounts: Sequence[str], *, timeout_s: float = 5.0) -> dict[str, int]:
@@ -571,7 +583,7 @@ class TxSender:
             least = minimum_tip_lamports(target)
             if least is None or target.tip_accounts_of is None:
                 continue
-            tip = tip_lamports(signed.parsed, target.tip_accounts_of)
+            tip = tip_lamports(signed, target.tip_accounts_of)
             if tip is None or tip >= least or (lane.number, tip) in self._tips_told:
                 continue
             self._tips_told.add((lane.number, tip))

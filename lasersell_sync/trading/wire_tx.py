@@ -153,6 +153,10 @@ class Layout(NamedTuple):
 
     def signer(self, raw: bytes, index: int) -> bytes:
         """The public key of a signer; 0 is the fee payer."""
+        return self.account(raw, index)
+
+    def account(self, raw: bytes, index: int) -> bytes:
+        """The public key of an account that stands in the transaction itself: of the first ``account_count``."""
         start = self.accounts_at + index * _PUBKEY_BYTES
         return raw[start : start + _PUBKEY_BYTES]
 

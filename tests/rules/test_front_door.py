@@ -105,6 +105,7 @@ PROMISED = [
     "sign_unsigned_tx_b64",
     "encode_signed_tx",
     "confirm_signature",
+    "SignedTx",
     "Signer",
     "SigningGuard",
     "TradeContext",

@@ -35,7 +35,8 @@ from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
 from lasersell_sync.trading.slot_time import SlotTime
 from lasersell_sync.trading.token_amounts import AmountProof
-from lasersell_sync.trading.tx import read_signed_tx
+from lasersell_sync.trading.tracked_tx import Listener
+from lasersell_sync.trading.tx import SignedTx
 from tests.support.market_transactions import blank, desk, draft, stranger
 
 MARKET = "raydium_cpmm"
@@ -131,22 +132,25 @@ class FakeSender:
         #: What else was given for each signature: the other callbacks.
         self.listening: dict[str, dict[str, Any]] = {}
 
-    def submit(self, signed_tx_b64: str, *, on_settled: Any = None, **others: Any) -> None:
+    def submit_for(self, signed: SignedTx, listener: Listener) -> None:
         if self.early_bugs:
             raise self.early_bugs.pop()
-        signature = read_signed_tx(signed_tx_b64).signature
+        signature = signed.signature
         # Last: whoever sees it sent may settle it.
-        self._open[signature] = on_settled
-        self.listening[signature] = others
+        self._listen(signature, listener)
         self.sent.append(signature)
         if self.bugs:
             raise self.bugs.pop()
 
-    def track(self, signature: str, *, blockhash: str, on_settled: Any = None, **others: Any) -> None:
+    def track_for(self, signature: str, blockhash: str, listener: Listener) -> None:
         assert blockhash
-        self.listening[signature] = others
-        self._open[signature] = on_settled
+        self._listen(signature, listener)
         self.tracked.append(signature)
+
+    def _listen(self, signature: str, listener: Listener) -> None:
+        callbacks = {name: each for name, each in attrs.asdict(listener, recurse=False).items() if each is not None}
+        self._open[signature] = callbacks.pop("on_settled")
+        self.listening[signature] = callbacks
 
     def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
         if not self.is_reachable:

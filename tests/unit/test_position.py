@@ -521,7 +521,7 @@ def raising_once(real: Any, *, late: bool) -> Any:
 
 PLACES = {
     "journal": ("received", "signed", "settled", "asking", "finished"),
-    "sender": ("submit",),
+    "sender": ("submit_for",),
     "stream": ("ask_for_exit", "server_time_ms"),
 }
 

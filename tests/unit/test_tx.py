@@ -329,28 +329,29 @@ def test_the_signature_is_known_before_sending():
     assert signature_of(encode_signed_tx(signed)) == str(signed.signatures[0])
 
 
-@pytest.mark.parametrize("sign", [sign_unsigned_tx_b64, lambda text, _: WALLET.sign(text, guard=None)])
-def test_what_was_signed_here_is_not_read_again_before_it_is_sent(
-    sign: Callable[[str, Keypair], str], monkeypatch: pytest.MonkeyPatch
-):
-    """A sale does not wait for a second look at what signing itself wrote; the signature is the one that is in it."""
-    signed = sign(unsigned(), PAYER)
-    with monkeypatch.context() as patch:
-        patch.setattr(tx, "parse", pytest.fail)
-        first = signature_of("".join(signed))
-    # Whoever sends it again can wait.
-    assert first == signature_of(signed) == str(read(signed).signatures[0])
+def test_signed_tx_of_a_signer_is_what_reading_its_text_gives():
+    text = unsigned()
+    signed = WALLET.sign_tx(text, guard=None)
+    again = tx.read_signed_tx(signed.tx_b64)
+    names = ("signature", "blockhash", "tx_b64", "never_expires")
+    assert [getattr(signed, name) for name in names] == [getattr(again, name) for name in names]
+    assert signed.signature == str(read(signed.tx_b64).signatures[0])
+    assert signed.tx_b64 == sign_unsigned_tx_b64(text, PAYER)
 
 
-@pytest.mark.parametrize("read_it", [signature_of, tx.read_signed_tx])
-def test_no_transaction_is_kept_after_it_was_sent(read_it: Callable[[str], object]):
-    """Of those that nobody sends there are not many, and nothing depends on them."""
-    tx._just_signed._signatures.clear()
-    signed = [sign_unsigned_tx_b64(unsigned(), PAYER) for _ in range(300)]
-    assert 0 < len(tx._just_signed._signatures) < 100
-    for text in signed:
-        read_it(text)
-    assert tx._just_signed._signatures == {}
+def test_signed_tx_is_not_read_again(monkeypatch: pytest.MonkeyPatch):
+    """A sale does not wait for a second look at what signing itself wrote."""
+    signed = WALLET.sign_tx(unsigned(), guard=None)
+    monkeypatch.setattr(tx, "parse", pytest.fail)
+    assert tx.read_signed_tx(signed) is signed
+
+
+def test_signed_tx_repr_shows_nothing_that_could_be_sent():
+    signed = WALLET.sign_tx(unsigned(), guard=None)
+    shown = repr(signed)
+    assert signed.signature in shown
+    assert signed.tx_b64[:40] not in shown
+    assert repr(signed.raw)[2:40] not in shown
 
 
 @pytest.mark.parametrize("text", ["", "####", unsigned(), b64(bytes(PAYER)), str(PAYER), [], None])
