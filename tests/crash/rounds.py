@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
@@ -32,152 +31,51 @@ import attrs
 from solders.keypair import Keypair
 
 import lasersell_sync as ls
-from lasersell_sync.sandbox import Policies, Sandbox
-from lasersell_sync.sandbox.assertions import LedgerAssertions
 from tests.crash.points import PLACES, POINTS
 from tests.crash.seller_program import files
-from tests.support.overseer import Overseer
-from tests.support.processes import IMPORT_ROOT, TESTS_ROOT, surroundings
-from tests.support.stages import CALM_MARKETS
+from tests.crash.tally import RoundFailed, Tally
+from tests.crash.template import Template
+from tests.crash.world import USD1_MARKET, USD1_PER_SOL, World
+from tests.support.overseer import Arrival, TwoAlive, Wish
 
 #: A round that takes longer hangs: the slowest of thousands took 8 s, on a machine with much else to do.
 ROUND_S = 60.0
 #: Rounds with one sandbox; then another one, with other policies.
 ROUNDS_PER_SANDBOX = 20
-#: Virtual seconds per real second: a landing takes 20 ms.
-SPEED = 20.0
 _TICK_S = 0.02
 #: A transaction that is younger is given the time to land before slots are skipped.
 _LANDS_WITHIN_S = 0.08
 #: ... but not for ever: then they are skipped all the same.
 _SKIP_AFTER_S = 0.6
-#: The one of the calm markets that is paid in USD1. A part of less than a dollar there brings a unit less than its share,
-#: for a market rounds down: the guard then refuses the transaction that was asked for in place of a dead one.
-_USD1_MARKET, _USD1_PER_SOL = 3, 100
 LEVELS = ((10.0, 30.0), (20.0, 40.0), (30.0, 30.0))
+#: One round of so many is a burst: so many wallets want to be sold at once.
+_BURST_EVERY, BURST = 15, 40
+#: A position that nobody wants sold is left to the seller for so long, from its session on.
+_TEMPTATION_S = 0.7
+
+#: (wallet, mint)
+Place = tuple[str, str]
+#: What an exit's entry in the diary is known by.
+_KEY = ("wallet", "mint", "part", "generation")
 
 
-class Template:
-    """The process that sellers are forked from."""
+@attrs.frozen
+class Rebuy:
+    """The second opening of a place, bought while no seller ran.
 
-    def __init__(self) -> None:
-        path = os.pathsep.join([str(IMPORT_ROOT), str(TESTS_ROOT)])
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.crash.seller_program"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**surroundings(), "PYTHONPATH": path},
-        )
-        self._said = b""
-
-    def begin(self, plan: dict[str, Any]) -> int:
-        """Fork a seller; its process id."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(plan).encode() + b"\n")
-        self._process.stdin.flush()
-        words = self._line(ROUND_S)
-        assert words is not None, "the template is gone"
-        assert words.startswith("begun "), words
-        return int(words.split()[1])
-
-    def ended(self, within_s: float) -> int | None:
-        """The wait status of the seller that runs, once it has ended; None: it runs on."""
-        words = self._line(within_s)
-        return None if words is None else int(words.split()[1])
-
-    def _line(self, within_s: float) -> str | None:
-        assert self._process.stdout is not None
-        ends_at = time.monotonic() + within_s
-        while b"\n" not in self._said:
-            readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, ends_at - time.monotonic()))
-            if not readable:
-                return None
-            self._said += os.read(self._process.stdout.fileno(), 4096)
-        line, self._said = self._said.split(b"\n", 1)
-        return line.decode()
-
-    def close(self) -> None:
-        self._process.stdin.close()  # type: ignore[union-attr]
-        self._process.wait(10)
-        self._process.stdout.close()  # type: ignore[union-attr]
-
-
-@attrs.define
-class Tally:
-    """The numbers of many rounds."""
-
-    rounds: int = 0
-    exits: int = 0
-    sales: int = 0
-    doubles: int = 0
-    forgotten: int = 0
-    wrong: int = 0
-    #: Signals that died with a process before they were written down, and that the server does not repeat.
-    unheard: int = 0
-    lives: int = 0
-    transactions: int = 0
-    kills: collections.Counter[str] = attrs.field(factory=collections.Counter)
-
-    def add(self, other: Tally) -> None:
-        for name in ("rounds", "exits", "sales", "doubles", "forgotten", "wrong", "unheard", "lives", "transactions"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.kills.update(other.kills)
-
-    def as_json(self) -> str:
-        return json.dumps({**attrs.asdict(self, recurse=False), "kills": dict(self.kills)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Tally:
-        values = json.loads(text)
-        return cls(**{**values, "kills": collections.Counter(values["kills"])})
-
-
-class RoundFailed(AssertionError):
-    """What must never happen has happened; the text has the whole story, ``kind`` is the tally's name for it."""
-
-    def __init__(self, kind: str, story: str) -> None:
-        super().__init__(story)
-        self.kind = kind
-
-
-class World:
-    """One sandbox with an overseer; many rounds are played in it.
-
-    Args:
-        chance: chooses its policies and whether trades go through the Router, if they are not given.
+    Attributes:
+        tokens: how many.
+        at: when, by the monotonic clock.
+        life: the number of the seller's process that had died before.
+        is_wanted: the server signals it.
+        landed: signatures of the sales before it.
     """
 
-    def __init__(
-        self,
-        chance: random.Random,
-        *,
-        api_key: str = "sandbox-key",
-        policies: Policies | None = None,
-        is_routed: bool | None = None,
-    ) -> None:
-        self.policies = policies or Policies(
-            replace_sessions=chance.random() < 0.5,
-            hello_first=chance.random() < 0.5,
-            reannounce=chance.random() < 0.7,
-            stable_ids=chance.random() < 0.5,
-            resend_exits=chance.random() < 0.5,
-            rebuild_exits=chance.random() < 0.3,
-        )
-        self.is_routed = chance.random() < 0.5 if is_routed is None else is_routed
-        self.sandbox = Sandbox(
-            scenario=CALM_MARKETS, seed=chance.randrange(2**32), speed=SPEED,
-            api_key=api_key, policies=self.policies, pnl_flush_ms=20_000, stream_port=0, api_port=0, rpc_port=0,
-            router=self.is_routed,
-        )  # fmt: skip
-        self.sandbox.start()
-        self.overseer = Overseer(self.sandbox)
-        self.ledger = LedgerAssertions(self.sandbox)
-        self.api = ls.ExitApiClient(self.sandbox.api_key).with_base_url(self.sandbox.api_url)
-        self.repeats_exits = self.policies.resend_exits
-
-    def close(self) -> None:
-        self.api.close()
-        self.sandbox.stop()
+    tokens: int
+    at: float
+    life: int
+    is_wanted: bool
+    landed: frozenset[str]
 
 
 class Round:
@@ -189,26 +87,35 @@ class Round:
         folder: for its files; empty.
         chance: decides what is left to it.
         first: the point at which the first process dies; None: left to chance.
+        burst: so many wallets want to be sold at once; None: left to chance.
     """
 
     def __init__(
-        self, world: World, template: Template, folder: Path, chance: random.Random, first: str | None = None
+        self,
+        world: World,
+        template: Template,
+        folder: Path,
+        chance: random.Random,
+        first: str | None = None,
+        *,
+        burst: int | None = None,
     ) -> None:
         self._world = world
         self._sandbox = world.sandbox
         self._template = template
         self._chance = chance
         self._files = files(folder)
-        self.keys = [Keypair() for _ in range(chance.choice((1, 1, 2)))]
+        self._burst = burst or (BURST if chance.random() < 1 / _BURST_EVERY else 0)
+        self.keys = [Keypair() for _ in range(self._burst or chance.choice((1, 1, 2)))]
         self._wallets = {str(key.pubkey()) for key in self.keys}
-        mints = self._sandbox.mints
         self._held = [
             (wallet, mint)
             for wallet in sorted(self._wallets)
-            for mint in chance.sample(mints, chance.choice((1, 1, 2)))
+            for mint in chance.sample(self._sandbox.mints, 1 if self._burst else chance.choice((1, 1, 2)))
         ]
-        self._tokens: dict[tuple[str, str], int] = {}
-        self._kind = chance.choice(("whole", "ladder", "both"))
+        self._tokens: dict[Place, int] = {}
+        self._amounts: dict[Place, float] = {}
+        self._kind = "whole" if self._burst else chance.choice(("whole", "ladder", "both"))
         points = [first or chance.choice(POINTS)]
         points += [chance.choice(POINTS) for _ in range(chance.choice((0, 0, 1, 1, 2, 3)))]
         self._kills = [
@@ -216,6 +123,12 @@ class Round:
         ]
         self._needs_a_dead_one = points[0] == "refresh requested"
         self._late_s = chance.choice((0.0, 0.0, 0.1, 0.3))
+        self._has_links = chance.random() < 0.3
+        self._forks = chance.random() < 0.25
+        self._buys_again = chance.random() < 0.4
+        self._rebuys: dict[Place, Rebuy] = {}
+        #: The first process is killed when a node has received so many transactions; None: at a point of its own.
+        self.kill_at_arrival: int | None = None
         self._diary_read = 0
         self._said: list[dict[str, Any]] = []
         self._lives = 0
@@ -225,10 +138,19 @@ class Round:
         #: When the whole positions are wanted as well.
         self._whole_at: float | None = None
         self.killed: list[str] = []
+        self._events: collections.Counter[str] = collections.Counter({"burst of 40": int(self._burst == BURST)})
 
     def _kill(self, point: str, *, is_sure: bool) -> tuple[str, int, int]:
         arrivals = 1 if is_sure else self._chance.choice((1, 1, 1, 2, 3))
+        if self._burst and not is_sure:
+            arrivals = self._chance.randint(1, self._burst)
         return point, self._chance.randrange(len(PLACES[point])), arrivals
+
+    def kill_first_at(self, point: str | None, *, arrivals: int = 1) -> None:
+        """Let the first process die at this point, at so many arrivals there, and no other; None: at none."""
+        place = 0 if point is None else self._chance.randrange(len(PLACES[point]))
+        self._kills = [] if point is None else [(point, place, arrivals)]
+        self._needs_a_dead_one = False
 
     # -- what happens
 
@@ -239,14 +161,16 @@ class Round:
             RoundFailed: a double sale, a forgotten exit, or another breach.
         """
         begun_at = time.monotonic()
+        self._world.begin_round()
         self._open_positions()
         try:
             while True:
                 kill = self._kills.pop(0) if self._kills else None
                 if self._live(kill, begun_at + ROUND_S):
                     break
+                self._buy_again()
         finally:
-            self._sandbox.faults.clear()
+            self._world.end_trouble()
             for mint in self._raised:
                 self._sandbox.set_price_multiplier(mint, 1 / 1.4)
         return self._judge()
@@ -254,12 +178,32 @@ class Round:
     def _open_positions(self) -> None:
         for key in self.keys:
             self._world.api.register_wallet(ls.prove_ownership(key))
-        for wallet, mint in self._held:
-            amount = self._chance.uniform(0.1, 1.0) * (
-                _USD1_PER_SOL if mint == self._sandbox.mints[_USD1_MARKET] else 1
-            )
+        for place in self._held:
+            wallet, mint = place
+            amount = self._chance.uniform(0.1, 1.0) * (USD1_PER_SOL if mint == self._sandbox.mints[USD1_MARKET] else 1)
             self._sandbox.script.grant(wallet, mint, amount)
-            self._tokens[wallet, mint] = self._sandbox.token_balance(wallet, mint)
+            self._amounts[place] = amount
+            self._tokens[place] = self._sandbox.token_balance(wallet, mint)
+
+    def _buy_again(self) -> None:
+        """While no seller runs, the user sells some positions by hand, and buys those tokens anew."""
+        if not self._buys_again or self._burst:
+            return
+        for key in self.keys:
+            for place in self._held:
+                may_signal = self._kind == "whole" or place[1] in self._raised  # the price will not move any more
+                if place[0] != str(key.pubkey()) or place in self._rebuys or not may_signal:
+                    continue
+                if self._chance.random() < 0.6:
+                    self._buy_again_at(place, key)
+
+    def _buy_again_at(self, place: Place, key: Keypair) -> None:
+        tokens = self._world.buy_again(key, place[1], self._amounts[place] * self._chance.choice((1, 1, 0.5, 1.5)))
+        is_wanted = self._chance.random() < 0.5
+        landed = frozenset(trade.signature for trade in self._sales_at(place))
+        self._rebuys[place] = Rebuy(tokens, time.monotonic(), self._lives, is_wanted, landed)
+        words = "signalled" if is_wanted else "signalled by nobody"
+        self._events[f"re-buy during the gap, {words}"] += 1
 
     def _live(self, kill: tuple[str, int, int] | None, until: float) -> bool:
         """One process, from its start to its end; whether all is finished."""
@@ -269,15 +213,23 @@ class Round:
         pid = self._template.begin(
             {
                 **self._files,
+                "journal": self._journal_name(),
+                "forks": self._forks,
                 "log_level": "DEBUG" if os.environ.get("LASERSELL_TEST_DEBUG") else "INFO",
                 "secrets": [str(key) for key in self.keys],
                 "stream_url": sandbox.stream_url, "api_url": sandbox.api_url, "api_key": sandbox.api_key,
                 "rpc_urls": [sandbox.rpc_url] * self._chance.choice((1, 1, 2)),
+                "node_urls": sandbox.rpc_urls,
                 "levels": LEVELS if self._kind != "whole" else (),
                 "kill": kill,
             }
         )  # fmt: skip
+        if self.kill_at_arrival is not None:
+            self._kill_when_received(pid, self.kill_at_arrival)
+            self.kill_at_arrival = None
         status = None
+        self._session_at = float("inf")
+        is_other_name_tried = False
         try:
             while True:
                 status = self._template.ended(_TICK_S)
@@ -286,19 +238,31 @@ class Round:
                     self._has_lost_a_session = True
                     self._read_journal()
                     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+                        self._events["forked child that outlived its seller"] += self._has_said("forked")
+                        self._judge_records()
                         return False
                     raise RoundFailed("wrong", self._story(f"the seller ended with status {status}"))
                 newest = self._newest_session()
                 if newest > known_session:
                     if known_session == before:
-                        self._make_trouble()
+                        self._session_at = time.monotonic()
+                        self._world.make_trouble(
+                            self._chance,
+                            late_s=self._late_s,
+                            dead=len(self._held) if self._lives == 1 and self._needs_a_dead_one else 0,
+                        )
                     else:
                         self._has_lost_a_session = True
                     known_session = newest
                     self._want_exits()
                 self._want_all_sold()
+                self._world.let_lies_end()
+                if self._has_links and not is_other_name_tried and self._is_ready():
+                    is_other_name_tried = True
+                    self._try_the_other_name()
                 if known_session > before and self._is_finished():
                     if kill is None and self._is_ready():
+                        self._world.overseer.on_arrival = lambda _: None
                         return True
                     if kill is not None and self._chance.random() < 0.2:
                         self._has_lost_a_session = True
@@ -312,50 +276,65 @@ class Round:
                     os.kill(pid, signal.SIGKILL)
                 assert self._template.ended(ROUND_S) is not None
 
+    def _kill_when_received(self, pid: int, count: int) -> None:
+        """From outside, in the middle of whatever its threads do."""
+        left = count
+
+        def received(arrival: Arrival) -> None:
+            nonlocal left
+            left -= arrival.wallet in self._wallets
+            if left == 0:
+                os.kill(pid, signal.SIGKILL)
+                self._events["seller killed when a node had received so many"] += 1
+                self._world.overseer.on_arrival = lambda _: None
+
+        self._world.overseer.on_arrival = received
+
     def _newest_session(self, *, ended: bool = False) -> int:
         return max((one.session_id for one in self._sandbox.sessions(include_closed=ended)), default=0)
 
     def _is_ready(self) -> bool:
         """Whether this process has taken up what it found."""
-        return any(entry["what"] == "ready" and entry["life"] == self._lives for entry in self._said)
+        return self._has_said("ready")
 
-    def _make_trouble(self) -> None:
-        chance, faults = self._chance, self._sandbox.faults
-        if self._lives == 1 and self._needs_a_dead_one:
-            faults.transactions("never", times=len(self._held))
-        elif chance.random() < 0.6:
-            fate = chance.choice(("late", "lost", "never"))
-            delay_ms = self._late_s * SPEED * 1000 if fate == "late" else 0
-            faults.transactions(fate, landing_delay_ms=delay_ms, times=chance.choice((1, 2)))
-        if chance.random() < 0.5:
-            self._spoil_answers()
-        if chance.random() < 0.15:
-            faults.drop()
-        if chance.random() < 0.15 and not self._world.is_routed:
-            faults.rpc_lag(chance.choice((1, 5, 40, 200)))
-        elif chance.random() < 0.5:
-            faults.rpc_lag(0)
+    def _has_said(self, what: str) -> bool:
+        """Whether this process has."""
+        return any(entry["what"] == what and entry["life"] == self._lives for entry in self._said)
 
-    def _spoil_answers(self) -> None:
-        """Of a routed trade, the guard asks a node before it is signed: without an answer the exit waits for the user."""
-        chance = self._chance
-        what = chance.choice(
-            (
-                {"status": 500}, {"status": 429, "retry_after_s": 1}, {"body": "<html>502 Bad Gateway</html>"},
-                {"body": '{"jsonrpc":"2.0","result":null'}, {"hang_up": True}, {"error_code": -32005},
-                {"status": 503, "handled": False}, {"hang_up": True, "handled": False}, {"delay_ms": 150},
-            )
-        )  # fmt: skip
-        methods: list[str | None] = ["sendTransaction", "getSignatureStatuses", "getEpochInfo", "isBlockhashValid"]
-        if not self._world.is_routed:
-            methods += [None, "getMultipleAccounts"]
-        self._sandbox.faults.rpc(chance.choice(methods), times=chance.choice((1, 2, 4)), **what)
+    def _journal_name(self) -> str:
+        """Every other process opens the journal by a symbolic link, if there is one in this round."""
+        path = Path(self._files["journal"])
+        if not self._has_links or self._lives % 2:
+            return str(path)
+        link = path.with_name("link to the journal")
+        if not link.is_symlink():
+            link.symlink_to(path)
+        self._events["journal by a symbolic link"] += 1
+        return str(link)
+
+    def _try_the_other_name(self) -> None:
+        """A second seller with this journal, by the name that the first did not use, is refused."""
+        path = Path(self._files["journal"])
+        other = path.with_name("another link to the journal")
+        if not other.is_symlink():
+            other.symlink_to(path)
+        try:
+            ls.Journal(other).close()
+        except ls.JournalError as error:
+            if error.kind != "locked":
+                raise
+            self._events["second seller refused by the other name"] += 1
+        else:
+            # Unless the first has died in this moment.
+            if self._template.has_ended(_TICK_S):
+                return
+            raise RoundFailed("wrong", self._story("two processes could have had the journal, by two names"))
 
     def _want_exits(self) -> None:
         """A session is there: the server wants everything sold, or the price takes a few rungs."""
         if self._kind != "whole":
             self._raise_prices()
-        if self._kind == "whole" or (self._kind == "both" and self._whole_at is not None):
+        if self._kind == "whole" or (self._kind == "both" and self._whole_at is not None) or self._rebuys:
             self._force_exits()
 
     def _want_all_sold(self) -> None:
@@ -375,9 +354,11 @@ class Round:
     def _force_exits(self) -> None:
         for position in self._sandbox.positions():
             place = (position.wallet_pubkey, position.mint)
-            if position.close_reason is not None or place not in self._held:
+            rebuy = self._rebuys.get(place)
+            if position.close_reason is not None or place not in self._held or (rebuy and not rebuy.is_wanted):
                 continue
-            if not self._has_journalled(*place, "whole") or self._chance.random() < 0.3:
+            is_written = self._has_journalled(place, "whole", since_life=rebuy.life + 1 if rebuy else 0)
+            if not is_written or self._chance.random() < 0.3:
                 try:
                     self._sandbox.force_exit(position.position_id, "stop_loss")
                 except ValueError:
@@ -419,61 +400,120 @@ class Round:
         with ls.Journal(self._files["journal"], read_only=True) as journal:
             keys = [record.key for record in journal.exits()]
         for key in keys:
-            if not self._has_journalled(key.wallet, key.mint, key.part):
-                entry = {"what": "journalled", "wallet": key.wallet, "mint": key.mint, "part": key.part}
-                self._said.append({**entry, "generation": key.generation, "life": self._lives})
+            entry = {"what": "journalled", **{name: getattr(key, name) for name in _KEY}}
+            if not any(entry.items() <= said.items() for said in self._said):
+                self._said.append({**entry, "life": self._lives})
 
-    def _entries(self, what: str, wallet: str, mint: str) -> list[dict[str, Any]]:
-        return [one for one in self._said if one["what"] == what and (one["wallet"], one["mint"]) == (wallet, mint)]
+    def _entries(self, what: str, place: Place) -> list[dict[str, Any]]:
+        return [one for one in self._said if one["what"] == what and (one["wallet"], one["mint"]) == place]
 
-    def _has_journalled(self, wallet: str, mint: str, part: str) -> bool:
-        return any(entry["part"] == part for entry in self._entries("journalled", wallet, mint))
+    def _has_journalled(self, place: Place, part: str, *, since_life: int = 0) -> bool:
+        written = self._entries("journalled", place)
+        return any(entry["part"] == part and entry["life"] >= since_life for entry in written)
 
-    def _wanted(self, wallet: str, mint: str) -> dict[str, int]:
-        """By part, what the server named when it signalled it first."""
+    def _written_of_the_first(self, place: Place) -> set[tuple[str, int]]:
+        """(part, generation) of exits that were written down before the place was bought again."""
+        rebuy = self._rebuys.get(place)
+        written = self._entries("journalled", place)
+        return {(one["part"], one["generation"]) for one in written if rebuy is None or one["life"] <= rebuy.life}
+
+    def _wishes(self, place: Place, *, of_the_second: bool = False) -> list[Wish]:
+        rebuy, wishes = self._rebuys.get(place), self._world.overseer.wishes_of(*place)
+        return [wish for wish in wishes if (rebuy is not None and wish.at > rebuy.at) == of_the_second]
+
+    def _wanted(self, place: Place) -> dict[str, int]:
+        """By part, what the server named when it signalled it first; of the first opening."""
         wanted: dict[str, int] = {}
-        for wish in self._world.overseer.wishes_of(wallet, mint):
+        for wish in self._wishes(place):
             wanted.setdefault("whole" if wish.level is None else f"level {wish.level}", wish.tokens)
         return wanted
 
-    def _due(self, wallet: str, mint: str) -> dict[str, int]:
+    def _due(self, place: Place) -> dict[str, int]:
         """What of it must be finished: all but what died unwritten, and is not told again."""
-        wanted = self._wanted(wallet, mint)
+        wanted = self._wanted(place)
+        if place in self._rebuys:
+            written = {part for part, _ in self._written_of_the_first(place)}
+            return {part: tokens for part, tokens in wanted.items() if part in written}
         if self._world.repeats_exits or not self._has_lost_a_session:
             return wanted
-        return {part: n for part, n in wanted.items() if part == "whole" or self._has_journalled(wallet, mint, part)}
+        return {part: n for part, n in wanted.items() if part == "whole" or self._has_journalled(place, part)}
+
+    def _sales_at(self, place: Place) -> list[Any]:
+        """All but those by the user's own hand."""
+        foreign = self._world.overseer.foreign
+        return [trade for trade in self._world.ledger.sales(*place) if trade.signature not in foreign]
 
     def _is_finished(self) -> bool:
-        for place in self._held:
-            told = {entry["part"] for entry in self._entries("told", *place)}
-            wanted, due = self._wanted(*place), self._due(*place)
-            if not wanted or not set(due) <= told:
-                return False
-            if "whole" in due and self._sandbox.token_balance(*place):
-                return False
-        return self._kind == "ladder" or all("whole" in self._wanted(*place) for place in self._held)
+        return all(self._is_finished_at(place) for place in self._held)
+
+    def _is_finished_at(self, place: Place) -> bool:
+        rebuy, told = self._rebuys.get(place), self._entries("told", place)
+        if rebuy is None:
+            wanted, due = self._wanted(place), self._due(place)
+            is_told = set(due) <= {entry["part"] for entry in told}
+            is_sold = "whole" not in due or not self._sandbox.token_balance(*place)
+            return bool(wanted) and is_told and is_sold and (self._kind == "ladder" or "whole" in wanted)
+        if not self._written_of_the_first(place) <= {(entry["part"], entry["generation"]) for entry in told}:
+            return False
+        if not rebuy.is_wanted:
+            return time.monotonic() > self._session_at + _TEMPTATION_S
+        landed = {trade.signature for trade in self._sales_at(place)} - rebuy.landed
+        return not self._sandbox.token_balance(*place) and landed <= {entry["signature"] for entry in told}
 
     # -- the judgement
 
     def _judge(self) -> Tally:
         """By the ledger."""
-        tally = Tally(rounds=1, lives=self._lives, kills=collections.Counter(self.killed))
-        overseer = self._world.overseer
-        two_alive = [words for words in overseer.two_alive if any(wallet in words for wallet in self._wallets)]
-        if two_alive:
-            raise RoundFailed("doubles", self._story("two transactions of one position could land", *two_alive))
-        for wallet, mint in self._held:
-            due, sales = self._due(wallet, mint), self._world.ledger.sales(wallet, mint)
-            tally.unheard += len(self._wanted(wallet, mint)) - len(due)
-            tally.exits += len(due)
+        self._judge_records()
+        self._judge_two_alive()
+        self._events.update(self._world.events)
+        tally = Tally(rounds=1, lives=self._lives, kills=collections.Counter(self.killed), events=self._events)
+        for place in self._held:
+            due, sales, rebuy = self._due(place), self._sales_at(place), self._rebuys.get(place)
+            tally.unheard += len(self._wanted(place)) - len(due)
+            tally.exits += len(due) + bool(rebuy and rebuy.is_wanted)
             tally.sales += len(sales)
-            tally.transactions += len(overseer.arrivals_of(wallet, mint))
-            self._judge_sales(wallet, mint, due, [trade.tokens for trade in sales])
-            self._judge_reports(wallet, mint, due, {trade.signature for trade in sales})
+            tally.transactions += len(self._world.overseer.arrivals_of(*place))
+            if rebuy is None:
+                self._judge_sales(place, due, [trade.tokens for trade in sales])
+            else:
+                self._judge_first_opening(place, [one.tokens for one in sales if one.signature in rebuy.landed])
+                self._judge_second_opening(
+                    place, rebuy, [one.tokens for one in sales if one.signature not in rebuy.landed]
+                )
+                tally.events["re-buy that was sold"] += rebuy.is_wanted
+            self._judge_reports(place, due, {trade.signature for trade in sales})
         return tally
 
-    def _judge_sales(self, wallet: str, mint: str, due: dict[str, int], sold: list[int]) -> None:
-        held, left = self._tokens[wallet, mint], self._sandbox.token_balance(wallet, mint)
+    def _judge_records(self) -> None:
+        """After a death, and before the next life: whatever has reached a node is in the journal."""
+        received = [one for wallet in self._wallets for one in self._world.overseer.arrivals_of(wallet)]
+        known: set[str] = set()
+        if Path(self._files["journal"]).exists():
+            with ls.Journal(self._files["journal"], read_only=True) as journal:
+                known = {attempt.signature for record in journal.exits() for attempt in record.attempts}
+        self._events["received transaction looked up in the journal after a kill"] += len(received)
+        if missing := [one.signature for one in received if one.signature not in known]:
+            raise RoundFailed("unrecorded", self._story(f"sent without a record: {missing}"))
+
+    def _judge_two_alive(self) -> None:
+        """At most one transaction could land at any moment; of a whole exit two could, where a node lied."""
+        with ls.Journal(self._files["journal"], read_only=True) as journal:
+            exits = {one.signature: record.key for record in journal.exits() for one in record.attempts}
+        for two in self._world.overseer.two_alive:
+            if two.wallet not in self._wallets:
+                continue
+            if not self._is_by_a_lie(two, exits):
+                raise RoundFailed("doubles", self._story("two transactions of one position could land", str(two)))
+            self._events["two transactions of a whole exit, by a lie"] += 1
+
+    def _is_by_a_lie(self, two: TwoAlive, exits: dict[str, Any]) -> bool:
+        earlier, later = exits.get(two.earlier), exits.get(two.later)
+        is_whole = earlier is not None and earlier == later and earlier.is_whole
+        return is_whole and self._world.events["answer that was a lie"] > 0
+
+    def _judge_sales(self, place: Place, due: dict[str, int], sold: list[int]) -> None:
+        held, left = self._tokens[place], self._sandbox.token_balance(*place)
         levels = collections.Counter(tokens for part, tokens in due.items() if part != "whole")
         parts = collections.Counter(sold)
         if "whole" in due:
@@ -486,12 +526,33 @@ class Round:
             is_right = parts == levels and held - left == sum(sold)
         if not is_right:
             kind = "doubles" if sum(sold) > sum(due.values()) or len(sold) > len(due) else "forgotten"
-            raise RoundFailed(kind, self._story(f"{wallet} sold {sold} of {held} of {mint}; due were {due}"))
+            raise RoundFailed(kind, self._story(f"{place} sold {sold} of {held}; due were {due}"))
 
-    def _judge_reports(self, wallet: str, mint: str, due: dict[str, int], landed: set[str]) -> None:
-        told = self._entries("told", wallet, mint)
+    def _judge_first_opening(self, place: Place, sold: list[int]) -> None:
+        """The user sold the rest by hand: no part is sold twice, and nothing that was not signalled."""
+        wanted = self._wanted(place)
+        levels = collections.Counter(tokens for part, tokens in wanted.items() if part != "whole")
+        if (collections.Counter(sold) - levels).total() > ("whole" in wanted):
+            raise RoundFailed("doubles", self._story(f"{place} sold {sold} before it was bought again: {wanted}"))
+
+    def _judge_second_opening(self, place: Place, rebuy: Rebuy, sold: list[int]) -> None:
+        left, wishes = self._sandbox.token_balance(*place), self._wishes(place, of_the_second=True)
+        if not wishes and (sold or left != rebuy.tokens):
+            words = f"nobody signalled the second opening of {place}, and {sold} of {rebuy.tokens} tokens were sold"
+            raise RoundFailed("unwanted", self._story(words))
+        if wishes and (left or sold != [rebuy.tokens]):
+            words = f"of the second opening of {place}, {sold} of {rebuy.tokens} tokens were sold"
+            raise RoundFailed("doubles" if len(sold) > 1 else "forgotten", self._story(words))
+
+    def _judge_reports(self, place: Place, due: dict[str, int], landed: set[str]) -> None:
+        told = self._entries("told", place)
         confirmed = {entry["signature"] for entry in told if entry["outcome"] == "confirmed"}
-        if confirmed != landed:
+        unsaid = landed - confirmed
+        if self._world.events["answer that was a lie"]:
+            # By a lie, an exit may end as unknown, or its landing may be noticed late.
+            doubted = {entry["signature"] for entry in told if entry["outcome"] == "unknown"}
+            unsaid -= doubted | {entry["signature"] for entry in self._said if entry["what"] == "late landing"}
+        if unsaid or not confirmed <= landed:
             raise RoundFailed("wrong", self._story(f"told as confirmed: {confirmed}; landed: {landed}"))
         untold = set(due) - {entry["part"] for entry in told}
         if untold:
@@ -502,10 +563,12 @@ class Round:
         lines = [
             *problems,
             f"kind: {self._kind}; is_routed: {self._world.is_routed}; policies: {self._world.policies}",
+            f"events: {self._events + self._world.events}",
             f"files: {self._files['log']}",
         ]
         for place in self._held:
             lines.append(f"position {place}: {self._tokens[place]} tokens")
+            lines.append(f"  bought again: {self._rebuys.get(place)}")
             lines += [f"  wanted {wish}" for wish in overseer.wishes_of(*place)]
             lines += [f"  arrived {one.signature[:12]} at {one.at:.3f}" for one in overseer.arrivals_of(*place)]
             lines += [f"  {trade}" for trade in self._world.ledger.sales(*place)]
@@ -575,13 +638,8 @@ def main() -> int:
     if given.part:
         print(tally.as_json())
         return 0
-    print(f"{tally.rounds} rounds in {time.monotonic() - began:.0f} s, {tally.lives} processes, {tally.exits} exits,")
-    print(f"{tally.sales} sales by {tally.transactions} transactions; signals that nobody heard: {tally.unheard}")
-    print(f"double sales: {tally.doubles}, forgotten exits: {tally.forgotten}, wrong reports: {tally.wrong}")
-    for point in POINTS:
-        print(f"  killed {tally.kills[point]:5d} times: {point}")
-    is_good = tally.rounds == given.rounds and not tally.doubles and not tally.forgotten and not tally.wrong
-    return 0 if is_good else 1
+    print(*tally.lines(time.monotonic() - began), sep="\n")
+    return 0 if tally.rounds == given.rounds and tally.is_good else 1
 
 
 def _beside_each_other(rounds: int, seed: str, workers: int) -> Tally:

@@ -7,6 +7,7 @@ without half a second of imports. It reads one JSON line for each seller, and sa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from tests.crash.points import Killer, arm
 
 _PATIENT = ls.ExitApiClientOptions(connect_timeout_s=5.0, attempt_timeout_s=20.0)
 _CONNECTS_WITHIN_S = 20.0
+_CHILD_LIVES_S = 5
 
 
 class Diary:
@@ -68,7 +70,7 @@ def _sell(plan: dict[str, Any]) -> None:
         arm(Killer(point, place, arrivals, lambda point: diary.write("killed", point=point)))
     signers = [ls.Signer.from_base58(secret) for secret in plan["secrets"]]
     targets = [ls.SendTargetRpc(url) for url in plan["rpc_urls"]]
-    sender = ls.TxSender(targets, rpcs=plan["rpc_urls"][:1], poll_s=0.03, rebroadcast_s=0.25, keep_warm_s=None)
+    sender = ls.TxSender(targets, rpcs=plan["node_urls"], poll_s=0.03, rebroadcast_s=0.25, keep_warm_s=None)
     api = ls.ExitApiClient(plan["api_key"], _PATIENT).with_base_url(plan["api_url"])
     levels = tuple(ls.TakeProfitLevel(profit_pct=profit, sell_pct=sell) for profit, sell in plan["levels"])
     strategy = ls.StrategyConfig(target_profit_pct=0.0, stop_loss_pct=0.0, take_profit_levels=levels)
@@ -96,11 +98,27 @@ def _sell(plan: dict[str, Any]) -> None:
             detail=report.detail,
         )
 
+    @seller.on_problem
+    def note(problem: Exception) -> None:
+        if isinstance(problem, ls.TxSubmitError) and problem.kind == "late_landing":
+            diary.write("late landing", signature=problem.signature)
+
     seller.start()
     diary.write("ready")
+    if plan["forks"]:
+        _fork_a_child()
+        diary.write("forked")
     template = os.getppid()
     while os.getppid() == template:
         threading.Event().wait(1.0)
+
+
+def _fork_a_child() -> None:
+    """One that does nothing, has all descriptors, and outlives its parent; as uWSGI forks, without Python's hooks."""
+    libc = ctypes.PyDLL(None)  # which keeps the interpreter's lock: no other thread has it in the child
+    if libc.fork() == 0:
+        libc.sleep(_CHILD_LIVES_S)
+        libc._exit(0)
 
 
 def _tell_what_is_journalled(diary: Diary) -> None:

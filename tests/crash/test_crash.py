@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import bursts
 from tests.crash.points import POINTS
-from tests.crash.rounds import Tally, any_point, play
+from tests.crash.rounds import any_point, play
+from tests.crash.tally import Tally
 
 #: Beside one that begins with each of the points.
 MORE_ROUNDS = 4
@@ -45,12 +47,20 @@ def test_a_seller_that_is_killed_anywhere_sells_everything_once(tmp_path: Path, 
     assert set(tally.kills) == set(POINTS)
 
 
+def test_nothing_is_sent_without_a_record_when_a_burst_is_killed(tmp_path: Path, seed: str):
+    """A hundred times with a hundred exits: ``python -m tests.crash.bursts``."""
+    tally = bursts.play(3, seed, tmp_path, exits=40)
+    print(tally)
+    assert tally.is_good
+    assert tally.events["received transaction looked up in the journal after a kill"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_thousand_rounds(tmp_path: Path, seed: str):
     tally = play(1_000, seed, tmp_path, any_point(), keep_going=True)
     print(tally)
-    assert (tally.doubles, tally.forgotten, tally.wrong) == (0, 0, 0)
+    assert tally.is_good
     assert set(tally.kills) == set(POINTS)
 
 

@@ -22,7 +22,9 @@ from solders.keypair import Keypair
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
 from lasersell_sync.sandbox.transactions import Transaction, read_transaction
-from tests.crash.rounds import Round, Template, World
+from tests.crash.rounds import Round
+from tests.crash.template import Template
+from tests.crash.world import World
 from tests.support.http_server import HttpServer, Seen, json_answer
 from tests.support.stages import Stage
 

@@ -46,6 +46,21 @@ class Arrival:
     copies: int = 1
 
 
+@attrs.frozen
+class TwoAlive:
+    """Two transactions of one position could land at the same moment."""
+
+    wallet: str
+    mint: str
+    earlier: str
+    later: str
+    apart_s: float
+
+    def __str__(self) -> str:
+        words = f"{self.later[:12]} arrived {self.apart_s:.3f} s after {self.earlier[:12]}, which may still land"
+        return f"wallet {self.wallet}, mint {self.mint}: {words}"
+
+
 class Overseer:
     """Watches one sandbox that runs.
 
@@ -61,8 +76,12 @@ class Overseer:
         self._lock = threading.Lock()
         self.wishes: list[Wish] = []
         self.arrivals: dict[str, Arrival] = {}
-        #: Sentences; each is a moment at which two transactions of one position could land.
-        self.two_alive: list[str] = []
+        #: Each is a moment at which two transactions of one position could land.
+        self.two_alive: list[TwoAlive] = []
+        #: Signatures of transactions that the user makes by hand: no seller's.
+        self.foreign: set[str] = set()
+        #: Called with each transaction that arrives for the first time, while the chain stands still.
+        self.on_arrival: Callable[[Arrival], None] = _nothing
         exits = self._exchange._desk.positions.exits
         exits.signal = self._watching_signals(exits.signal)
         self._exchange.send_transaction = self._watching_sendings(self._exchange.send_transaction)
@@ -92,6 +111,8 @@ class Overseer:
         # A routed transaction may name its token in a look-up table only.
         keys = [str(meta.pubkey) for meta in load_accounts(transaction, chain._ledger).metas]
         signature = str(transaction.signatures[0])
+        if signature in self.foreign:
+            return
         mint = next((mint for mint in self._sandbox.mints if mint in keys), "")
         with self._lock:
             known = self.arrivals.get(signature)
@@ -101,11 +122,10 @@ class Overseer:
             wallet, now = keys[0], time.monotonic()
             for earlier in self.arrivals.values():
                 if (earlier.wallet, earlier.mint) == (wallet, mint) and _may_land(chain, earlier.transaction):
-                    words = (
-                        f"{signature[:12]} arrived {now - earlier.at:.3f} s after {earlier.signature[:12]}, which may"
-                    )
-                    self.two_alive.append(f"wallet {wallet}, mint {mint}: {words} still land")
-            self.arrivals[signature] = Arrival(signature, wallet, mint, transaction, now, chain.slots.slot())
+                    self.two_alive.append(TwoAlive(wallet, mint, earlier.signature, signature, now - earlier.at))
+            arrival = Arrival(signature, wallet, mint, transaction, now, chain.slots.slot())
+            self.arrivals[signature] = arrival
+            self.on_arrival(arrival)
 
     # -- questions
 
@@ -138,6 +158,10 @@ class Overseer:
             latest = {one.wallet: one.at for one in self.arrivals.values()}
             wishes = [one for one in self.wishes if one.wallet in wallets and now - one.at < younger_than_s]
         return any(latest.get(wish.wallet, 0.0) < wish.at for wish in wishes)
+
+
+def _nothing(_arrival: Arrival) -> None:
+    """Nobody wants to know."""
 
 
 def _has_landed(chain: Chain, transaction: Transaction) -> bool:
