@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,7 +26,21 @@ if TYPE_CHECKING:
 
     from lasersell_sync.trading.wire_tx import Layout as Places
 
-__all__ = ["Decoded", "Instruction", "SeededAccount", "Swap", "decode", "lookup_counts", "read_swap"]
+__all__ = [
+    "CREATE_WITH_SEED",
+    "EXCHANGE",
+    "OPAQUE",
+    "PURCHASE",
+    "SALE",
+    "UNLISTED",
+    "Decoded",
+    "Instruction",
+    "SeededAccount",
+    "Swap",
+    "decode",
+    "lookup_counts",
+    "read_swap",
+]
 
 Account = bytes | None
 
@@ -39,7 +54,13 @@ _SEED_LENGTH_AT = 36
 _SEED_AT = 44
 #: 32 bytes of seed at the most, says the System program.
 _MAX_SEED_BYTES = 32
-_CREATE_WITH_SEED: Final = "system.create_account_with_seed"
+#: Kinds of instructions; most are called by the allowed instruction's name.
+CREATE_WITH_SEED: Final = "system.create_account_with_seed"
+SALE: Final = "sale"
+PURCHASE: Final = "purchase"
+EXCHANGE: Final = "exchange"
+OPAQUE: Final = "opaque"
+UNLISTED: Final = "unlisted"
 
 
 # The classes below are not frozen, though nobody changes them: to write one's fields would cost three times as much.
@@ -126,6 +147,8 @@ class Swap:
         most_in: at the most so much is paid, in the smallest units.
         least_out: at the least so much is got.
         is_exchange: whether it pays with one currency for another.
+        token: what it trades: the mint got in a purchase, else the mint paid.
+        currency: what it trades the token against: the other mint.
         calls_market: whether the program is no market itself, and calls the one whose pool is among the accounts.
         third_party_fee: what the instruction gives to somebody else, in the program's units; 0 mostly.
         pool: the market's account of this token; None: the layout does not say where it stands.
@@ -141,6 +164,8 @@ class Swap:
     gets_lamports: bool
     is_purchase: bool
     is_exchange: bool
+    token: Account
+    currency: Account
     calls_market: bool
     most_in: int
     least_out: int
@@ -172,14 +197,12 @@ class ComputeBudget(NamedTuple):
     """What a transaction pays and may use; None: it does not say.
 
     Attributes:
-        program: the Compute Budget program, where instructions of it say so; None in version 1.
         priority_fee_lamports: in total.
         unit_limit: compute units.
         heap_bytes: of the programs' heap.
         loaded_bytes: of all accounts together.
     """
 
-    program: bytes | None
     priority_fee_lamports: int
     unit_limit: int | None
     heap_bytes: int | None
@@ -201,20 +224,30 @@ class Decoded:
         has_gaps: whether an account stands in a table, and not where the table is known.
         instructions: in order.
         unlisted: those of them that are not, or not quite, an allowed instruction of a program on the list.
-        by_kind: the allowed ones but swaps; ``token.close_account`` has those of both token programs.
+        by_kind: all of them. Of an allowed one the kind is a name (``token.close_account``, of both token programs), of
+            a swap ``sale``, ``purchase`` or ``exchange``, of the others ``opaque`` or ``unlisted``.
         swaps: of the markets' programs.
+        trades: those of them that trade a token, and are no exchange of currencies.
+        sold: the most that they can sell of each mint but a currency, in its smallest units.
         spending: the most that they can take, by currency; what is paid in tokens is not in it.
         seeded: accounts that it creates by a seed.
         opaque: instructions of programs whose layout nobody knows.
     """
 
     __slots__ = (
-        "_brought", "_header", "_static_keys", "_written_in_tables", "blockhash", "budget", "by_kind", "config",
-        "fee_payer", "has_gaps", "instructions", "keys", "opaque", "seeded", "signers", "spending", "swaps",
-        "table_problems", "unknown_tables", "unlisted",
+        "_header", "_static_keys", "_written_in_tables", "blockhash", "budget", "by_kind", "config",
+        "fee_payer", "has_gaps", "instructions", "keys", "opaque", "seeded", "signers", "sold", "spending",
+        "swaps", "table_problems", "trades", "unknown_tables", "unlisted",
     )  # fmt: skip
 
-    def __init__(self, keys: tuple[Account, ...], signers: int, *, blockhash: bytes, config: TxConfig | None) -> None:
+    def __init__(
+        self,
+        keys: tuple[Account, ...],
+        signers: int,
+        blockhash: bytes,
+        config: TxConfig | None,
+        header: Callable[[], MessageHeader],
+    ) -> None:
         self.keys = keys
         self.blockhash = blockhash
         self.config = config
@@ -222,7 +255,7 @@ class Decoded:
         self.fee_payer = keys[0]
         self.signers = signers
         #: Asked only of a transaction with an opaque instruction: solders copies on the way out.
-        self._header: Callable[[], MessageHeader] = _no_header
+        self._header = header
         self._static_keys = len(keys)
         self._written_in_tables = 0
         self.opaque: list[Instruction] = []
@@ -232,10 +265,11 @@ class Decoded:
         self.instructions: list[Instruction] = []
         self.unlisted: list[Instruction] = []
         self.swaps: list[Swap] = []
+        self.trades: list[Swap] = []
+        self.sold: dict[Account, int] = {}
         self.spending: dict[str, int] = {}
         self.seeded: list[SeededAccount] = []
-        self.by_kind: dict[str, list[Instruction]] = {}
-        self._brought: dict[str, int] = {}
+        self.by_kind: defaultdict[str, list[Instruction]] = defaultdict(list)
 
     def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
         """Add the accounts of the tables: first all that are written to, then all that are read."""
@@ -262,35 +296,26 @@ class Decoded:
             *keys[static : static + self._written_in_tables],
         )
 
-    def add(self, instruction: Instruction, known: KnownPrograms) -> None:
-        """The next instruction."""
-        self.instructions.append(instruction)
-        layout = instruction.layout
-        if layout is None:
-            is_opaque = instruction.program is not None and instruction.program.is_opaque
-            (self.opaque if is_opaque else self.unlisted).append(instruction)
-            return
-        if layout.swap is not None:
-            self._add_swap(read_swap(instruction, layout.swap, known), known)
-            return
-        kind = layout.kind
-        if kind in self.by_kind:
-            self.by_kind[kind].append(instruction)
+    def add_unread(self, instruction: Instruction) -> None:
+        """An instruction that no layout describes."""
+        if instruction.program is not None and instruction.program.is_opaque:
+            self.opaque.append(instruction)
+            self.by_kind[OPAQUE] = self.opaque
         else:
-            self.by_kind[kind] = [instruction]
-        if kind == _CREATE_WITH_SEED:
-            self.seeded.append(_seeded(instruction))
+            self.unlisted.append(instruction)
+            self.by_kind[UNLISTED] = self.unlisted
 
-    def _add_swap(self, swap: Swap, known: KnownPrograms) -> None:
+    def add_swap(self, swap: Swap) -> None:
+        """An instruction of a market."""
         self.swaps.append(swap)
-        if swap.is_purchase:
-            currency = known.currencies[swap.paid_mint]  # type: ignore[index]
-            # A hop spends what the hop before it brings at least, and only what is beyond that is the wallet's.
-            covered = min(self._brought.pop(currency, 0), swap.most_in) if swap.is_exchange else 0
-            self.spending[currency] = self.spending.get(currency, 0) + swap.most_in - covered
-        elif swap.got_mint in known.currencies:
-            currency = known.currencies[swap.got_mint]  # type: ignore[index]
-            self._brought[currency] = self._brought.get(currency, 0) + swap.least_out
+        if swap.is_exchange:
+            kind = EXCHANGE
+        else:
+            kind = PURCHASE if swap.is_purchase else SALE
+            self.trades.append(swap)
+        self.by_kind[kind].append(swap.instruction)
+        if not swap.is_purchase:
+            self.sold[swap.token] = self.sold.get(swap.token, 0) + swap.most_in
 
 
 def decode(
@@ -313,21 +338,48 @@ def decode(
     """
     accounts = _accounts(places.account_count).unpack_from(raw, places.accounts_at)
     decoded = Decoded(
-        accounts, places.required_signatures, blockhash=places.blockhash(raw),
-        config=v1_config(raw) if places.version == V1 else None,
+        accounts, places.required_signatures, places.blockhash(raw), v1_config(raw) if places.version == V1 else None,
+        lambda: parsed.message.header,
     )  # fmt: skip
-    decoded._header = lambda: parsed.message.header
     compiled, end = instructions_of(raw, places)
     # Only version 0 has look-ups; their number ends the transaction when it is 0.
     if places.version == 0 and raw[end:] != b"\0":
         decoded.look_up(parsed.message.address_table_lookups, tables)  # type: ignore[union-attr]
-    keys = decoded.keys
+    keys, instructions, by_kind = decoded.keys, decoded.instructions, decoded.by_kind
     for number, (program_at, accounts_at, data) in enumerate(compiled, 1):
         program_key = keys[program_at]
         program = programs.get(program_key)  # type: ignore[arg-type]
         layout = None if program is None else program.layout_of(data, len(accounts_at))
-        decoded.add(Instruction(number, program, layout, program_key, keys, accounts_at, data), known)
+        instruction = Instruction(number, program, layout, program_key, keys, accounts_at, data)
+        instructions.append(instruction)
+        if layout is None:
+            decoded.add_unread(instruction)
+        elif layout.swap is None:
+            by_kind[layout.kind].append(instruction)
+        else:
+            decoded.add_swap(read_swap(instruction, layout.swap, known))
+    by_kind.default_factory = None  # it is complete: whoever asks for another kind adds none
+    if CREATE_WITH_SEED in by_kind:
+        decoded.seeded = [_seeded(instruction) for instruction in by_kind[CREATE_WITH_SEED]]
+    if PURCHASE in by_kind or EXCHANGE in by_kind:
+        decoded.spending = _spending(decoded.swaps, known)
     return decoded
+
+
+def _spending(swaps: Sequence[Swap], known: KnownPrograms) -> dict[str, int]:
+    """The most that they can take together, by currency."""
+    spending: dict[str, int] = {}
+    brought: dict[str, int] = {}
+    for swap in swaps:
+        if swap.is_purchase:
+            currency = known.currencies[swap.paid_mint]  # type: ignore[index]
+            # A hop spends what the hop before it brings at least, and only what is beyond that is the wallet's.
+            covered = min(brought.pop(currency, 0), swap.most_in) if swap.is_exchange else 0
+            spending[currency] = spending.get(currency, 0) + swap.most_in - covered
+        elif swap.got_mint in known.currencies:
+            currency = known.currencies[swap.got_mint]  # type: ignore[index]
+            brought[currency] = brought.get(currency, 0) + swap.least_out
+    return spending
 
 
 def lookup_counts(parsed: VersionedTransaction) -> dict[bytes, int]:
@@ -338,10 +390,6 @@ def lookup_counts(parsed: VersionedTransaction) -> dict[bytes, int]:
         needed = 1 + max([*lookup.writable_indexes, *lookup.readonly_indexes], default=-1)
         counts[address] = max(counts.get(address, 0), needed)
     return counts
-
-
-def _no_header() -> MessageHeader:
-    raise AssertionError("a transaction that was not decoded")
 
 
 @functools.cache
@@ -361,19 +409,24 @@ def read_swap(instruction: Instruction, layout: SwapLayout, known: KnownPrograms
     got_mint = known.wrapped_sol if got is None else keys[places[got]]
     if layout.either_way:
         paid_mint, got_mint = _way(paid_mint, got_mint, user, source, target, known)
-    most_in, least_out = _amounts(instruction, layout)
+    if layout.mode is None:
+        most_in: int = _U64.unpack_from(instruction.data, layout.most_in[0])[0]
+        least_out: int = _U64.unpack_from(instruction.data, layout.least_out[0])[0]
+    else:
+        most_in, least_out = _amounts(instruction, instruction.data[layout.mode], layout)
     fee = 0 if layout.zero is None else instruction.u64(layout.zero)
     is_purchase = paid_mint in known.currencies
     pool = None if layout.pool is None else keys[places[layout.pool]]
     return Swap(
         instruction, user, paid_mint, got_mint, source, target, layout.source is None, layout.target is None,
-        is_purchase, is_purchase and got_mint in known.currencies, layout.calls_market, most_in, least_out, fee, pool,
+        is_purchase, is_purchase and got_mint in known.currencies,
+        got_mint if is_purchase else paid_mint, paid_mint if is_purchase else got_mint,
+        layout.calls_market, most_in, least_out, fee, pool,
     )  # fmt: skip
 
 
-def _amounts(instruction: Instruction, layout: SwapLayout) -> tuple[int, int]:
-    """The most that is paid and the least that is got, by the mode if there is one."""
-    mode = 0 if layout.mode is None else instruction.data[layout.mode]
+def _amounts(instruction: Instruction, mode: int, layout: SwapLayout) -> tuple[int, int]:
+    """The most that is paid and the least that is got in this mode."""
     if mode < len(layout.most_in):
         return instruction.u64(layout.most_in[mode]), instruction.u64(layout.least_out[mode])
     # Of a mode that nobody knows, the dearer reading.
@@ -391,20 +444,20 @@ def _way(
     if one not in known.currencies and other in known.currencies:
         one, other = other, one
     for paid, got in ((one, other), (other, one)):
-        if is_own_token_account(user, paid, source, known.token_programs_of(paid)):
+        if is_own_token_account(user, paid, source, known):
             return paid, got
-        if is_own_token_account(user, paid, target, known.token_programs_of(paid)):
+        if is_own_token_account(user, paid, target, known):
             return got, paid
     # Neither is the user's: take it for the way that spends money.
     return one, other
 
 
-def is_own_token_account(wallet: Account, mint: Account, account: Account, token_programs: Sequence[bytes]) -> bool:
-    """Whether it is the wallet's associated account for this mint, of one of the two token programs."""
+def is_own_token_account(wallet: Account, mint: Account, account: Account, known: KnownPrograms) -> bool:
+    """Whether it is the wallet's associated account for this mint, of one of its token programs."""
     if wallet is None or mint is None or account is None:
         return False
     # Not any(): derivations are remembered, but the first one is dear.
-    for program in token_programs:  # noqa: SIM110
+    for program in known.token_programs_of(mint):  # noqa: SIM110
         if token_account(wallet, mint, program) == account:
             return True
     return False

@@ -7,7 +7,7 @@ import functools
 import os
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import attrs
 
@@ -27,7 +27,7 @@ from lasersell_sync.trading.guard.options import GuardOptions, OpaqueMode, opaqu
 from lasersell_sync.trading.guard.programs import KnownPrograms, known_programs, with_services
 from lasersell_sync.trading.guard.programs import allow as with_allowed
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
-from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule
+from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule, rules_for
 from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
 from lasersell_sync.trading.guard.verdicts import Verdicts
 from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
@@ -44,8 +44,6 @@ from lasersell_sync.trading.wire_tx import (
 
 __all__ = ["CheckedTransaction", "Judgement", "SigningGuard", "broken_rule", "read_unsigned"]
 
-#: Taken apart once, because a sale waits.
-_CHECKS: Final = tuple((rule, rule.offences) for rule in RULES)
 _NEW_ONE = "ask for a new transaction, or pass the server's text unchanged"
 
 
@@ -326,8 +324,9 @@ class SigningGuard:
         raw, layout, decoded = self._decode(text, reads_tables=reads_tables)
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
-        offences = [(rule, offence) for rule, find in _CHECKS for offence in find(decoded, trade, limits)]
-        if not offences and self._simulating is None and _is_to_simulate(decoded, limits):
+        rules = rules_for(tuple(decoded.by_kind))
+        offences = [(rule, offence) for rule in rules for offence in rule.offences(decoded, trade, limits)]
+        if decoded.opaque and not offences and self._simulating is None and _is_to_simulate(decoded, limits):
             offences = without_nodes()
         return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)
 
@@ -345,7 +344,8 @@ class SigningGuard:
 
     def needs_simulation(self, judgement: Judgement) -> bool:
         """Whether a transaction that broke no rule is signed only after ``simulate``."""
-        return not judgement.offences and _is_to_simulate(judgement.decoded, self._limits)
+        decoded = judgement.decoded
+        return bool(decoded.opaque) and not judgement.offences and _is_to_simulate(decoded, self._limits)
 
     def simulate(self, judgement: Judgement, then: Callable[[Judgement], None]) -> None:
         """Has a transaction simulated by every node; returns at once.

@@ -1,12 +1,16 @@
 """The rules: what must be true of a transaction before it is signed. A module has those of one subject.
 
-A rule gets the decoded transaction, what it is expected to be, and the limits, and yields every ``Offence`` that it
-finds: a first one that is permitted must not hide a second. A rule that only holds when something else does leaves that
-to the rule above it: all must pass.
+A rule gets the decoded transaction, what it is expected to be, and the limits, and finds every ``Offence``: a first one
+that is permitted must not hide a second. A rule that only holds when something else does leaves that to the rule above
+it: all must pass.
+
+A sale waits for all of them, and most have nothing to say about it. A rule that looks at some kinds of instructions
+alone names them, and is asked where there are such. The others return ``()`` before they look any closer.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
@@ -22,7 +26,7 @@ from lasersell_sync.trading.guard.rules.signers import SIGNER_RULES
 from lasersell_sync.trading.guard.rules.tokens import TOKEN_RULES
 from lasersell_sync.trading.guard.rules.trade import TRADE_RULES
 
-__all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offence", "Rule"]
+__all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offence", "Rule", "rules_for"]
 
 #: Found by ``wire_tx.parse``, before there is anything that a rule could look at.
 ENCODING: Final = ("encoding", "the bytes are exactly one transaction, in its one spelling, and fit into a packet")
@@ -40,3 +44,9 @@ RULES: Final[tuple[Rule, ...]] = (
     *FEE_RULES,
     *TOKEN_RULES,
 )
+
+
+@functools.lru_cache(maxsize=256)
+def rules_for(kinds: tuple[str, ...]) -> tuple[Rule, ...]:
+    """The rules that have something to say about a transaction with instructions of these kinds, in their order."""
+    return tuple(rule for rule in RULES if rule.kinds is None or not rule.kinds.isdisjoint(kinds))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lasersell_sync.trading.guard.addresses import token_account
-from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, is_own_token_account, shown
+from lasersell_sync.trading.guard.decoded import (
+    CREATE_WITH_SEED,
+    Decoded,
+    Instruction,
+    Swap,
+    is_own_token_account,
+    shown,
+)
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM
 from lasersell_sync.trading.guard.rules.partner import is_partner
@@ -34,7 +41,10 @@ def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
             )
 
 
-@rule("account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand")
+@rule(
+    "account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand",
+    kinds=["associated_token.create", "token.initialize_account", CREATE_WITH_SEED],
+)  # fmt: skip
 def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("associated_token.create", ()):
         if not _is_our_plain_account(item, trade, limits):
@@ -93,9 +103,7 @@ def _is_signalled_source(swap: Swap, trade: Expected) -> bool:
 
 def is_own(tx: Decoded, trade: Expected, limits: Limits, mint: bytes | None, account: bytes | None) -> bool:
     """Whether a token account of this mint is the wallet's."""
-    if is_own_token_account(trade.signer, mint, account, limits.known.token_programs_of(mint)):
-        return True
-    if account in limits.own_accounts:
+    if is_own_token_account(trade.signer, mint, account, limits.known) or account in limits.own_accounts:
         return True
     return mint == limits.known.wrapped_sol and account in fresh_accounts(tx, trade, limits)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from lasersell_sync.trading.guard.decoded import ComputeBudget, Decoded, Instruction
@@ -23,6 +23,11 @@ _LEAST_LOADED_BYTES = 65_536
 NO_BLOCKHASH: Final = ("blockhash", "its blockhash is all zeros, so that no block takes it")
 _HEAP_BYTES = range(32 * 1024, 256 * 1024 + 1, 1024)
 _PERCENT = 100
+_BUDGET_PROGRAM = "compute_budget."
+_PRICE = f"{_BUDGET_PROGRAM}set_compute_unit_price"
+_UNIT_LIMIT = f"{_BUDGET_PROGRAM}set_compute_unit_limit"
+_HEAP = f"{_BUDGET_PROGRAM}request_heap_frame"
+_LOADED = f"{_BUDGET_PROGRAM}set_loaded_accounts_data_size_limit"
 
 
 def compute_budget(tx: Decoded) -> ComputeBudget:
@@ -35,43 +40,49 @@ def compute_budget(tx: Decoded) -> ComputeBudget:
 def _compute_budget(tx: Decoded) -> ComputeBudget:
     if tx.config is not None:
         fee, units, loaded_bytes, heap_bytes = tx.config
-        return ComputeBudget(None, fee or 0, units or 0, heap_bytes, loaded_bytes)
-    price = _only(tx, "set_compute_unit_price")
-    limit = _only(tx, "set_compute_unit_limit")
-    heap = _only(tx, "request_heap_frame")
-    loaded = _only(tx, "set_loaded_accounts_data_size_limit")
-    units = None if limit is None else limit.u32(1)
+        return ComputeBudget(fee or 0, units or 0, heap_bytes, loaded_bytes)
+    said = tx.by_kind
+    units = said[_UNIT_LIMIT][0].u32(1) if _UNIT_LIMIT in said else None
     fee = 0
-    if price is not None:
+    if _PRICE in said:
         paid_units = min(_DEFAULT_UNITS * len(tx.instructions) if units is None else units, _MAX_UNITS)
-        fee = -(-price.u64(1) * paid_units // _MICROLAMPORTS)
-    program = next((item.program_key for item in (price, limit, heap, loaded) if item is not None), None)
-    return ComputeBudget(
-        program, fee, units, None if heap is None else heap.u32(1), None if loaded is None else loaded.u32(1)
-    )
+        fee = -(-said[_PRICE][0].u64(1) * paid_units // _MICROLAMPORTS)
+    heap_bytes = said[_HEAP][0].u32(1) if _HEAP in said else None
+    loaded_bytes = said[_LOADED][0].u32(1) if _LOADED in said else None
+    return ComputeBudget(fee, units, heap_bytes, loaded_bytes)
 
 
-def _only(tx: Decoded, name: str) -> Instruction | None:
-    found = tx.by_kind.get(f"compute_budget.{name}")
-    return None if found is None else found[0]
+def _repeated(tx: Decoded) -> Instruction | None:
+    """The first of two instructions that set the same limit; a version 1 transaction has none that counts."""
+    if tx.config is not None or len(tx.by_kind) == len(tx.instructions):  # which are all of different kinds
+        return None
+    for kind, items in tx.by_kind.items():
+        if len(items) > 1 and kind.startswith(_BUDGET_PROGRAM):
+            return items[0]
+    return None
+
+
+def _program(tx: Decoded) -> bytes | None:
+    """The Compute Budget program, where an instruction of it sets a limit that counts."""
+    if tx.config is not None:
+        return None
+    said = (items[0].program_key for kind, items in tx.by_kind.items() if kind.startswith(_BUDGET_PROGRAM))
+    return next(said, None)
 
 
 @rule("priority_fee", "the priority fee is capped", is_kept_in_report_mode=True)
-def _priority_fee(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    budget = compute_budget(tx)
-    if tx.config is None:
-        for kind, items in tx.by_kind.items():
-            if len(items) > 1 and kind.startswith("compute_budget."):
-                yield Offence("it sets a compute budget twice", items[0].program_key)
-                return
-    if budget.priority_fee_lamports <= limits.max_priority_fee_lamports:
-        return
+def _priority_fee(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
+    repeated = _repeated(tx)
+    if repeated is not None:
+        return (Offence("it sets a compute budget twice", repeated.program_key),)
+    fee = compute_budget(tx).priority_fee_lamports
+    if fee <= limits.max_priority_fee_lamports:
+        return ()
     cap = max(limits.max_priority_fee_lamports, _share_of_proceeds(tx, trade, limits))
-    if budget.priority_fee_lamports > cap:
-        yield Offence(
-            f"the priority fee is {budget.priority_fee_lamports} lamports, {cap} at most", budget.program,
-            "if that is right: SigningGuard(max_priority_fee_lamports=...)", amount=budget.priority_fee_lamports,
-        )  # fmt: skip
+    if fee <= cap:
+        return ()
+    remedy = "if that is right: SigningGuard(max_priority_fee_lamports=...)"
+    return (Offence(f"the priority fee is {fee} lamports, {cap} at most", _program(tx), remedy, amount=fee),)
 
 
 def _share_of_proceeds(tx: Decoded, trade: Expected, limits: Limits) -> int:
@@ -83,21 +94,22 @@ def _share_of_proceeds(tx: Decoded, trade: Expected, limits: Limits) -> int:
 
 
 @rule("compute_budget", "the limits that it sets let the trade run")
-def _limits_of_budget(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
-    budget = compute_budget(tx)
-    if budget.unit_limit is not None and budget.unit_limit < _LEAST_UNITS:
-        yield Offence(f"{budget.unit_limit} compute units are too few for any trade", budget.program)
-    if budget.heap_bytes is not None and budget.heap_bytes not in _HEAP_BYTES:
-        yield Offence(f"a heap of {budget.heap_bytes} bytes is not one that the network gives", budget.program)
-    if budget.loaded_bytes is not None and budget.loaded_bytes < _LEAST_LOADED_BYTES:
-        yield Offence(f"{budget.loaded_bytes} bytes of accounts are too few for any market's program", budget.program)
+def _limits_of_budget(tx: Decoded, _: Expected, __: Limits) -> Iterable[Offence]:
+    _fee, units, heap_bytes, loaded_bytes = compute_budget(tx)
+    found = []
+    if units is not None and units < _LEAST_UNITS:
+        found.append(Offence(f"{units} compute units are too few for any trade", _program(tx)))
+    if heap_bytes is not None and heap_bytes not in _HEAP_BYTES:
+        found.append(Offence(f"a heap of {heap_bytes} bytes is not one that the network gives", _program(tx)))
+    if loaded_bytes is not None and loaded_bytes < _LEAST_LOADED_BYTES:
+        found.append(Offence(f"{loaded_bytes} bytes of accounts are too few for any market's program", _program(tx)))
+    return found
 
 
 @rule(NO_BLOCKHASH[0], "a transaction that was built for a known trade names a block")
-def _blockhash(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
+def _blockhash(tx: Decoded, trade: Expected, _: Limits) -> Iterable[Offence]:
     # Text alone may come from an archive or a simulation, where the blockhash is often left out.
-    if trade.wallet is not None and not any(tx.blockhash):
-        yield Offence(NO_BLOCKHASH[1])
+    return () if trade.wallet is None or any(tx.blockhash) else (Offence(NO_BLOCKHASH[1]),)
 
 
 def network_fee_lamports(tx: Decoded) -> int:

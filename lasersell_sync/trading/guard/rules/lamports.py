@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from lasersell_sync.trading.guard.decoded import Decoded, shown, transferred_lamports
+from lasersell_sync.trading.guard.decoded import CREATE_WITH_SEED, Decoded, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import BUY, Expected
 from lasersell_sync.trading.guard.rules.accounts import is_own
 from lasersell_sync.trading.guard.rules.partner import is_partner
@@ -17,7 +17,9 @@ __all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "lamports_by_destinat
 TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 
 
-@rule("destination", "lamports go to own accounts, senders' tip accounts and the partner only")
+@rule(
+    "destination", "lamports go to own accounts, senders' tip accounts and the partner only", kinds=["system.transfer"]
+)
 def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("system.transfer", ()):
         target = item.account(1)
@@ -31,41 +33,42 @@ def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
 
 @rule(
     "lamports", "what leaves the wallet is capped: tips, partner fee, and what own accounts get",
-    is_kept_in_report_mode=True,
+    is_kept_in_report_mode=True, kinds=["system.transfer", "associated_token.create", CREATE_WITH_SEED],
 )  # fmt: skip
-def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
     last: dict[str, bytes | None] = {}
     sums = lamports_by_destination(tx, trade, limits, last)
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    creations = len(tx.by_kind.get("associated_token.create", ()))
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * creations - _opaque_budget(tx, trade, limits)
+    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * len(tx.by_kind.get("associated_token.create", ()))
+    if tx.opaque:
+        sums["own"] -= _opaque_budget(trade, limits)
     if tx.spending:
         # What a market takes as lamports need not be wrapped first.
         wrapped = sum(swap.most_in for swap in tx.swaps if not swap.pays_lamports and swap.is_purchase)
         sums["own"] -= min(tx.spending.get("SOL", 0), wrapped)
-    for bucket, most in limits.max_lamports.items():
-        cap = _tip_cap(trade, limits) if bucket == "tip" else most
-        if sums[bucket] > cap:
-            yield Offence(
-                f"{sums[bucket]} lamports go to {_BUCKETS[bucket]}, {cap} at most", last.get(bucket),
-                f"if that is right: SigningGuard({_CAPS[bucket]}=...)", amount=sums[bucket],
-            )  # fmt: skip
+    found = []
+    for bucket, lamports in sums.items():
+        if lamports > 0 and lamports > (cap := _cap(bucket, trade, limits)):
+            problem = f"{lamports} lamports go to {_BUCKETS[bucket]}, {cap} at most"
+            remedy = f"if that is right: SigningGuard({_CAPS[bucket]}=...)"
+            found.append(Offence(problem, last.get(bucket), remedy, amount=lamports))
+    return found
 
 
-def _tip_cap(trade: Expected, limits: Limits) -> int:
-    """What was asked for, or what the sender takes at least where that is more; the guard's cap if nobody asked."""
+def _cap(bucket: str, trade: Expected, limits: Limits) -> int:
+    """The guard's; of tips what was asked for, or what the sender takes at least where that is more."""
     asked = trade.context.tip_lamports if trade.tip_lamports is None else trade.tip_lamports
-    if asked is None:
-        return limits.max_lamports["tip"]
+    if bucket != "tip" or asked is None:
+        return limits.max_lamports[bucket]
     minimum = limits.known.minimum_tips.get(trade.send_mode or "", 0)
     return max(asked, minimum, trade.context.minimum_tip_lamports or 0)
 
 
-def _opaque_budget(tx: Decoded, trade: Expected, limits: Limits) -> int:
+def _opaque_budget(trade: Expected, limits: Limits) -> int:
     """Lamports that a purchase of unknown layout may wrap first."""
-    if not tx.opaque or trade.side != BUY or trade.currency not in (None, "SOL"):
+    if trade.side != BUY or trade.currency not in (None, "SOL"):
         return 0
     return min((cap for cap in (limits.max_buy["SOL"], trade.max_spend) if cap is not None), default=0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from lasersell_sync.trading.guard.addresses import to_text, token_account
-from lasersell_sync.trading.guard.decoded import Decoded, shown
+from lasersell_sync.trading.guard.decoded import OPAQUE, Decoded, shown
 from lasersell_sync.trading.guard.expected import SELL, Expected
 from lasersell_sync.trading.guard.options import OpaqueMode
 from lasersell_sync.trading.guard.rules.accounts import fresh_accounts
@@ -18,8 +18,9 @@ __all__ = ["OPAQUE_RULES"]
 
 
 @rule(
-    "opaque", "one instruction at most is of a program whose layout is not known, and it gets the traded accounts only"
-)
+    "opaque", "one instruction at most is of a program whose layout is not known, and it gets the traded accounts only",
+    kinds=[OPAQUE],
+)  # fmt: skip
 def _opaque(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     if not tx.opaque:
         return

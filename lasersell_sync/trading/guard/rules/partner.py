@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lasersell_sync.trading.guard.addresses import token_account
@@ -58,9 +58,11 @@ def _payments(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[_Payment
 
 
 @rule("partner_fee", "the partner gets what was asked for, once", is_kept_in_report_mode=True)
-def _partner_fee(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    if limits.partner is None and trade.partner is None:
-        return
+def _partner_fee(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
+    return () if limits.partner is None and trade.partner is None else _wrong_payments(tx, trade, limits)
+
+
+def _wrong_payments(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     payments = list(_payments(tx, trade, limits))
     for payment in payments[1:]:
         yield Offence(

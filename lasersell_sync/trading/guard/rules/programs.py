@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from lasersell_sync.trading.guard.decoded import Decoded, Instruction, shown
+from lasersell_sync.trading.guard.decoded import UNLISTED, Decoded, Instruction, shown
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
@@ -12,7 +12,11 @@ __all__ = ["PROGRAM_RULES"]
 
 
 @rule("lookup_table", "no account hides in a look-up table that is not known")
-def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
+def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Iterable[Offence]:
+    return _hidden_accounts(tx) if tx.unknown_tables or tx.has_gaps or tx.table_problems else ()
+
+
+def _hidden_accounts(tx: Decoded) -> Iterator[Offence]:
     for table, problem in tx.table_problems.items():
         yield Offence(
             f"accounts stand in the look-up table {shown(table)}, which could not be read: {problem}", table,
@@ -33,7 +37,7 @@ def _lookup_table(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
         )  # fmt: skip
 
 
-@rule("program", "every program is on the list")
+@rule("program", "every program is on the list", kinds=[UNLISTED])
 def _program(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
     for item in tx.unlisted:
         if item.program is None:
@@ -41,7 +45,7 @@ def _program(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
             yield _unknown(item, called, _first_bytes(item, 8))
 
 
-@rule("instruction", "every instruction is one of those that its program is listed with")
+@rule("instruction", "every instruction is one of those that its program is listed with", kinds=[UNLISTED])
 def _instruction(tx: Decoded, _: Expected, __: Limits) -> Iterator[Offence]:
     for item in tx.unlisted:
         if item.program is None or item.is_trusted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import attrs
@@ -60,12 +60,12 @@ class Offence(NamedTuple):
     is_final: bool = False
 
 
-_Check = Callable[[Decoded, Expected, Limits], Iterator[Offence]]
+_Check = Callable[[Decoded, Expected, Limits], Iterable[Offence]]
 
 
 @attrs.frozen
 class Rule:
-    """A rule: a generator of every offence against it.
+    """A rule: a function that finds every offence against it.
 
     Attributes:
         name: as in errors.
@@ -73,14 +73,20 @@ class Rule:
         offences: the function.
         is_kept_in_report_mode: whether ``AutoSeller(guard_mode="report")`` refuses what breaks it: caps, and what a
             signature of this wallet alone cannot make valid.
+        kinds: the kinds of instructions (``Decoded.by_kind``) that it looks at: it finds nothing in a transaction that
+            has none of them, and is not asked about it. None: it looks at every transaction.
     """
 
     name: str
     demand: str
     offences: _Check
     is_kept_in_report_mode: bool
+    kinds: frozenset[str] | None = None
 
 
-def rule(name: str, demand: str, *, is_kept_in_report_mode: bool = False) -> Callable[[_Check], Rule]:
-    """Makes a rule of a generator. ``rules/__init__.py`` lists the rules in their order."""
-    return lambda function: Rule(name, demand, function, is_kept_in_report_mode)
+def rule(
+    name: str, demand: str, *, is_kept_in_report_mode: bool = False, kinds: Collection[str] | None = None
+) -> Callable[[_Check], Rule]:
+    """Makes a rule of a function. ``rules/__init__.py`` lists the rules in their order."""
+    looks_at = None if kinds is None else frozenset(kinds)
+    return lambda function: Rule(name, demand, function, is_kept_in_report_mode, looks_at)

@@ -13,7 +13,10 @@ from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 __all__ = ["TOKEN_RULES"]
 
 
-@rule("token_transfer", "tokens are transferred between own accounts, and a fee to the partner")
+@rule(
+    "token_transfer", "tokens are transferred between own accounts, and a fee to the partner",
+    kinds=["token.transfer", "token.transfer_checked"],
+)  # fmt: skip
 def _token_transfer(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     for kind, mint_at, target_at in (("token.transfer", None, 1), ("token.transfer_checked", 1, 2)):
         for item in tx.by_kind.get(kind, ()):
@@ -31,7 +34,7 @@ def _mints(tx: Decoded, limits: Limits) -> list[bytes | None]:
     return [*(mint for swap in tx.swaps for mint in (swap.paid_mint, swap.got_mint)), *limits.known.currencies]
 
 
-@rule("token_close", "closed token accounts leave their lamports to our wallet")
+@rule("token_close", "closed token accounts leave their lamports to our wallet", kinds=["token.close_account"])
 def _token_close(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
     for item in tx.by_kind.get("token.close_account", ()):
         target = item.account(1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from lasersell_sync.trading.guard.decoded import Decoded, shown
+from lasersell_sync.trading.guard.decoded import EXCHANGE, OPAQUE, PURCHASE, Decoded, shown
 from lasersell_sync.trading.guard.expected import BUY, SELL, Expected
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
@@ -12,61 +12,57 @@ __all__ = ["TRADE_RULES"]
 
 
 @rule("mint", "it trades the expected token, against SOL or USD1")
-def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
-    if not (_trades_a_token(tx) or tx.opaque or any(item.is_trusted for item in tx.unlisted)):
+def _mint(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
+    for swap in tx.trades:
+        if swap.token != trade.mint or swap.currency not in limits.known.currencies:
+            break
+    else:
+        if tx.trades:  # and the token is among the accounts, for it is traded
+            return ()
+    return _wrong_mints(tx, trade, limits)
+
+
+def _wrong_mints(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    if not (tx.trades or tx.opaque or any(item.is_trusted for item in tx.unlisted)):
         yield Offence("no instruction of a market is in it: nothing is traded", trade.mint)
     if trade.mint is not None and trade.mint not in tx.keys:
         yield Offence(f"{shown(trade.mint)} is not among its accounts", trade.mint, "pass the signal it came with")
-    for swap in tx.swaps:
-        if swap.is_exchange:
-            continue
-        token = swap.got_mint if swap.is_purchase else swap.paid_mint
-        if trade.mint is not None and token != trade.mint:
+    for swap in tx.trades:
+        if trade.mint is not None and swap.token != trade.mint:
             yield Offence(
-                f"instruction {swap.instruction.number} trades {shown(token)}, not {shown(trade.mint)}", token
+                f"instruction {swap.instruction.number} trades {shown(swap.token)}, not {shown(trade.mint)}", swap.token
             )
-        if not swap.is_purchase and swap.got_mint not in limits.known.currencies:
-            remedy = "if you take USDC: SigningGuard(usdc_quotes=True)" if swap.got_mint == limits.known.usdc else _NO
+        if swap.currency not in limits.known.currencies:
+            remedy = "if you take USDC: SigningGuard(usdc_quotes=True)" if swap.currency == limits.known.usdc else _NO
             yield Offence(
-                f"instruction {swap.instruction.number} pays in {shown(swap.got_mint)}", swap.got_mint, remedy
+                f"instruction {swap.instruction.number} pays in {shown(swap.currency)}", swap.currency, remedy
             )
-
-
-def _trades_a_token(tx: Decoded) -> bool:
-    # Not any(): a generator costs more than the loop, and a sale waits.
-    for swap in tx.swaps:  # noqa: SIM110
-        if not swap.is_exchange:
-            return True
-    return False
 
 
 @rule("side", "a sale sells and a purchase buys")
-def _side(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
+def _side(tx: Decoded, trade: Expected, _: Limits) -> Iterable[Offence]:
     if trade.side is None:
-        return
-    for swap in tx.swaps:
-        if swap.is_exchange:
-            continue
+        return ()
+    found = []
+    for swap in tx.trades:
         side = BUY if swap.is_purchase else SELL
         if side != trade.side:
-            yield Offence(f"instruction {swap.instruction.number} is a {side}, not a {trade.side}", swap.got_mint)
+            problem = f"instruction {swap.instruction.number} is a {side}, not a {trade.side}"
+            found.append(Offence(problem, swap.got_mint))
     if trade.side == BUY and not tx.swaps and not tx.opaque:
-        yield Offence("no instruction says what the purchase may cost", trade.mint)
+        found.append(Offence("no instruction says what the purchase may cost", trade.mint))
+    return found
 
 
 @rule("amount", "a sale sells no more than was asked for")
-def _amount(tx: Decoded, trade: Expected, _: Limits) -> Iterator[Offence]:
-    if trade.max_tokens is None:
-        return
-    sold = 0
-    for swap in tx.swaps:
-        if not swap.is_purchase:
-            sold += swap.most_in
-    if sold > trade.max_tokens:
-        yield Offence(f"it sells {sold} tokens, {trade.max_tokens} at most", trade.mint, amount=sold)
+def _amount(tx: Decoded, trade: Expected, _: Limits) -> Iterable[Offence]:
+    sold = sum(tx.sold.values())
+    if trade.max_tokens is None or sold <= trade.max_tokens:
+        return ()
+    return (Offence(f"it sells {sold} tokens, {trade.max_tokens} at most", trade.mint, amount=sold),)
 
 
-@rule("spend", "what a purchase can cost is capped", is_kept_in_report_mode=True)
+@rule("spend", "what a purchase can cost is capped", is_kept_in_report_mode=True, kinds=[PURCHASE, EXCHANGE, OPAQUE])
 def _spend(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     if tx.opaque and trade.side == BUY:
         yield from _opaque_spend(trade, limits)
@@ -101,7 +97,7 @@ _NO = "do not sign it: ask for a new one, and tell the service if that is no bet
 _LAMPORTS_PER_USD1_UNIT = 1_000
 
 
-@rule("exchange", "SOL is changed into USD1 in a second hop only where the guard was given a rate")
+@rule("exchange", "SOL is changed into USD1 in a second hop only where the guard was given a rate", kinds=[EXCHANGE])
 def _exchange(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
     rate = limits.min_usd1_per_sol
     for swap in tx.swaps:
@@ -122,13 +118,14 @@ def _exchange(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]
 
 
 @rule("output", "a sale pays the currency that was asked for")
-def _output(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+def _output(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
     if trade.output is None or trade.side != SELL or not tx.swaps:
-        return
+        return ()
     paid = tx.swaps[-1].got_mint
     currency = limits.known.currencies.get(paid) if paid is not None else None
-    if currency != trade.output:
-        yield Offence(f"it pays {currency or shown(paid)}, where {trade.output} was asked for", paid)
+    if currency == trade.output:
+        return ()
+    return (Offence(f"it pays {currency or shown(paid)}, where {trade.output} was asked for", paid),)
 
 
 TRADE_RULES = (_mint, _side, _amount, _spend, _exchange, _output)
