@@ -15,6 +15,8 @@ import binascii
 import functools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import attrs
+
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.trading.wire_tx_v1 import V1, V1_MAX_BYTES, V1_PREFIX, v1_instructions, v1_places
 
@@ -117,7 +119,9 @@ def encode_base64(raw: bytes) -> str:
 # ── structure ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Layout(NamedTuple):
+# Neither a tuple nor frozen, though nobody changes it: a sale reads and makes one that is neither the fastest.
+@attrs.define
+class Layout:
     """Where the parts of a parsed transaction lie, in bytes from its start.
 
     Attributes:

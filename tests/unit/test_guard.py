@@ -993,3 +993,33 @@ def test_the_page_explains_every_rule():
     """docs/safety.md has each by name."""
     page = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
     assert [name for name in ["encoding", *(rule.name for rule in RULES)] if f"| `{name}` |" not in page] == []
+
+
+@MANY
+@given(messages(), st.booleans())
+def test_rule_that_names_its_kinds_of_instructions_finds_nothing_without_them(message: AnyMessage, empty_list: bool):
+    """``check`` does not ask it then: what it would have found must not be signed."""
+    tx_b64 = base64.b64encode(unsigned_bytes(message, empty_list=empty_list)).decode()
+    assert_every_rule_agrees(SigningGuard(), tx_b64, str(message.account_keys[0]), None)
+
+
+def test_flipped_bits_are_judged_by_every_rule_that_finds_something():
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+    chance, guard = random.Random(seed), SigningGuard(max_buy_lamports=1)
+    for _, trader, base, request in bases():
+        raw = base64.b64decode(base.b64())
+        for _ in range(30):
+            at = chance.randrange(len(raw))
+            flipped = raw[:at] + bytes([raw[at] ^ (1 << chance.randrange(8))]) + raw[at + 1 :]
+            assert_every_rule_agrees(guard, base64.b64encode(flipped).decode(), trader.address, request)
+
+
+def assert_every_rule_agrees(
+    guard: SigningGuard, tx_b64: str, wallet: str, request: BuildSellTxRequest | BuildBuyTxRequest | None
+) -> None:
+    """``check`` found what all rules find; ``explain`` asks all of them."""
+    report = guard.explain(tx_b64, wallet=wallet, request=request)
+    error = None if report.accepted else refusal(tx_b64, guard, wallet, request=request)
+    found = [] if error is None else [str(offence) for offence in error.offences]
+    assert found == [str(each) for verdict in report.verdicts if verdict.error for each in verdict.error.offences]

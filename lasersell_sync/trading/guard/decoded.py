@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import struct
+import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -44,7 +45,7 @@ __all__ = [
 
 Account = bytes | None
 
-_NO_PROBLEMS: Mapping[bytes, str] = {}
+_NOTHING: Final[Mapping[Any, Any]] = types.MappingProxyType({})
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -193,7 +194,8 @@ class SeededAccount:
     lamports: int
 
 
-class ComputeBudget(NamedTuple):
+@attrs.define(eq=False)
+class ComputeBudget:
     """What a transaction pays and may use; None: it does not say.
 
     Attributes:
@@ -258,17 +260,17 @@ class Decoded:
         self._header = header
         self._static_keys = len(keys)
         self._written_in_tables = 0
-        self.opaque: list[Instruction] = []
-        self.unknown_tables: list[bytes] = []
-        self.table_problems: Mapping[bytes, str] = _NO_PROBLEMS
+        self.opaque: Sequence[Instruction] = ()
+        self.unknown_tables: Sequence[bytes] = ()
+        self.table_problems: Mapping[bytes, str] = _NOTHING
         self.has_gaps = False
         self.instructions: list[Instruction] = []
-        self.unlisted: list[Instruction] = []
+        self.unlisted: Sequence[Instruction] = ()
         self.swaps: list[Swap] = []
         self.trades: list[Swap] = []
         self.sold: dict[Account, int] = {}
-        self.spending: dict[str, int] = {}
-        self.seeded: list[SeededAccount] = []
+        self.spending: Mapping[str, int] = _NOTHING
+        self.seeded: Sequence[SeededAccount] = ()
         self.by_kind: defaultdict[str, list[Instruction]] = defaultdict(list)
 
     def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
@@ -298,12 +300,8 @@ class Decoded:
 
     def add_unread(self, instruction: Instruction) -> None:
         """An instruction that no layout describes."""
-        if instruction.program is not None and instruction.program.is_opaque:
-            self.opaque.append(instruction)
-            self.by_kind[OPAQUE] = self.opaque
-        else:
-            self.unlisted.append(instruction)
-            self.by_kind[UNLISTED] = self.unlisted
+        is_opaque = instruction.program is not None and instruction.program.is_opaque
+        self.by_kind[OPAQUE if is_opaque else UNLISTED].append(instruction)
 
     def add_swap(self, swap: Swap) -> None:
         """An instruction of a market."""
@@ -359,6 +357,10 @@ def decode(
         else:
             decoded.add_swap(read_swap(instruction, layout.swap, known))
     by_kind.default_factory = None  # it is complete: whoever asks for another kind adds none
+    if OPAQUE in by_kind:
+        decoded.opaque = by_kind[OPAQUE]
+    if UNLISTED in by_kind:
+        decoded.unlisted = by_kind[UNLISTED]
     if CREATE_WITH_SEED in by_kind:
         decoded.seeded = [_seeded(instruction) for instruction in by_kind[CREATE_WITH_SEED]]
     if PURCHASE in by_kind or EXCHANGE in by_kind:

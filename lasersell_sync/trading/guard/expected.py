@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
-from typing import NamedTuple
+
+import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
@@ -24,7 +25,9 @@ _BPS = 10_000
 _DECIMALS = {"SOL": 9, "USD1": 6}
 
 
-class Expected(NamedTuple):
+# Not frozen, though nobody changes it once it is made: to write the fields of a frozen one would cost twice as much.
+@attrs.define(eq=False)
+class Expected:
     """What is known about a trade; None: nobody said.
 
     Attributes:
@@ -108,7 +111,9 @@ def expected_trade(signer: bytes, source: Signal | Request | None, context: Trad
     if place is None and isinstance(source, (ExitSignalWithTx, MirrorBuySignal, BuildSellTxRequest)):
         place = source.market_context
     expected = _from_source(signer, source, None if place is None else announced_market(place))
-    return expected if context is None else _with_context(expected, source, context)
+    if context is not None:
+        _add_context(expected, source, context)
+    return expected
 
 
 def _from_source(signer: bytes, source: Signal | Request | None, market: AnnouncedMarket | None) -> Expected:
@@ -128,39 +133,40 @@ def _from_source(signer: bytes, source: Signal | Request | None, market: Announc
             market=market,
         )  # fmt: skip
     if isinstance(source, (BuildSellTxRequest, BuildBuyTxRequest)):
-        return _requested(signer, source)._replace(market=market)
+        return _requested(signer, source, market)
     raise ConfigurationError(
         "request", f"a {type(source).__name__} is neither a BuildSellTxRequest nor a BuildBuyTxRequest"
     )
 
 
-def _requested(signer: bytes, request: Request) -> Expected:
+def _requested(signer: bytes, request: Request, market: AnnouncedMarket | None) -> Expected:
     recipient = request.partner_fee_recipient
     expected = Expected(
         signer, require_address("user_pubkey", request.user_pubkey), mint=require_address("mint", request.mint),
         asked_by_user=True, partner=None if recipient is None else require_address("partner_fee_recipient", recipient),
         partner_fee_bps=request.partner_fee_bps, partner_fee_lamports=request.partner_fee_lamports,
         tip_lamports=request.tip_lamports, send_mode=request.send_mode, slippage_bps=request.slippage_bps,
+        market=market,
     )  # fmt: skip
     if isinstance(request, BuildSellTxRequest):
-        return expected._replace(
-            side=SELL, max_tokens=request.amount_tokens or None, output=SellOutput(request.output).value
-        )
+        expected.side, expected.max_tokens = SELL, request.amount_tokens or None
+        expected.output = SellOutput(request.output).value
+        return expected
     budget = _atomic(request.amount, request.input) if request.amount_in_total is None else request.amount_in_total
-    return expected._replace(side=BUY, currency=request.input, max_spend=_with_slippage(budget, request.slippage_bps))
+    expected.side, expected.currency = BUY, request.input
+    expected.max_spend = _with_slippage(budget, request.slippage_bps)
+    return expected
 
 
 # ── what a sale should bring ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _with_context(expected: Expected, source: Signal | Request | None, context: TradeContext) -> Expected:
-    asked_bps = source.slippage_bps if isinstance(source, BuildSellTxRequest) else context.slippage_bps
+def _add_context(expected: Expected, source: Signal | Request | None, context: TradeContext) -> None:
     signal = source if isinstance(source, ExitSignalWithTx) else None
     held = _held_tokens(signal, context)
-    return expected._replace(
-        context=context, held_tokens=held, slippage_bps=asked_bps,
-        reference_units=_reference_units(signal, held, context),
-    )  # fmt: skip
+    expected.context, expected.held_tokens = context, held
+    expected.slippage_bps = source.slippage_bps if isinstance(source, BuildSellTxRequest) else context.slippage_bps
+    expected.reference_units = _reference_units(signal, held, context)
 
 
 def _held_tokens(signal: ExitSignalWithTx | None, context: TradeContext) -> int | None:

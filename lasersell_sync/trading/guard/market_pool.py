@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import attrs
 
 from lasersell_sync.messages import MarketContext
 from lasersell_sync.trading.guard.addresses import derived_address, from_text
@@ -20,7 +20,8 @@ _MEMBERS = {
 }
 
 
-class AnnouncedMarket(NamedTuple):
+@attrs.define(eq=False)
+class AnnouncedMarket:
     """Where a position trades.
 
     Attributes:

@@ -416,7 +416,9 @@ class SigningGuard:
     @property
     def caps_purchases(self) -> bool:
         """Whether it was told what a purchase that the server asks for may cost."""
-        return self._options.max_buy_lamports is not None or self._options.max_buy_usd1_units is not None
+        options = self._options
+        caps = options.max_buy_lamports, options.max_buy_usd1_units, options.max_buy_usdc_units
+        return any(cap is not None for cap in caps)
 
     def costs(self, judgement: Judgement) -> Costs:
         """What a transaction that was judged costs at most."""
@@ -453,7 +455,7 @@ class SigningGuard:
         except UnsafeTransactionError as error:
             return GuardReport((), (Verdict(*ENCODING, None), Verdict(error.rule, "the signal can be read", error)))
         signer = require_address("wallet", wallet) if wallet is not None else trade.wallet
-        trade = trade if signer is None else trade._replace(signer=signer)
+        trade = trade if signer is None else attrs.evolve(trade, signer=signer)
         verdicts = [Verdict(*ENCODING, None)]
         for rule in RULES:
             broken = [broken_rule(rule, offence) for offence in rule.offences(decoded, trade, self._limits)]

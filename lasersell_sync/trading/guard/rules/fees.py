@@ -95,7 +95,8 @@ def _share_of_proceeds(tx: Decoded, trade: Expected, limits: Limits) -> int:
 
 @rule("compute_budget", "the limits that it sets let the trade run")
 def _limits_of_budget(tx: Decoded, _: Expected, __: Limits) -> Iterable[Offence]:
-    _fee, units, heap_bytes, loaded_bytes = compute_budget(tx)
+    budget = compute_budget(tx)
+    units, heap_bytes, loaded_bytes = budget.unit_limit, budget.heap_bytes, budget.loaded_bytes
     found = []
     if units is not None and units < _LEAST_UNITS:
         found.append(Offence(f"{units} compute units are too few for any trade", _program(tx)))
