@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 import pytest
@@ -1023,3 +1023,12 @@ def assert_every_rule_agrees(
     error = None if report.accepted else refusal(tx_b64, guard, wallet, request=request)
     found = [] if error is None else [str(offence) for offence in error.offences]
     assert found == [str(each) for verdict in report.verdicts if verdict.error for each in verdict.error.offences]
+
+
+@pytest.mark.parametrize(
+    "cap", [{"max_buy_lamports": 1}, {"max_buy_usd1_units": 1}, {"max_buy_usdc_units": 1, "usdc_quotes": True}]
+)
+def test_guard_with_one_cap_of_any_currency_caps_purchases(cap: dict[str, Any]):
+    """What ``AutoSeller(mirror_buys=True)`` asks for."""
+    assert SigningGuard(**cap).caps_purchases
+    assert not SigningGuard(usdc_quotes=True).caps_purchases
