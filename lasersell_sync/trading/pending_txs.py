@@ -5,6 +5,8 @@ No socket and no thread of its own: senders and pollers bring what they learn, a
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import threading
 import time
@@ -51,6 +53,8 @@ CONTRADICTION_AFTER_S: Final = 60.0
 #: A transaction that was called dead is still looked for, so long and so often: a wrong verdict comes to light.
 LATE_WATCH_S: Final = 120.0
 LATE_LOOK_S: Final = 5.0
+#: Copies that are due within so many seconds go together.
+_TOGETHER_S: Final = 0.02
 #: No cluster makes slots faster than this.
 _LEAST_SLOT_S: Final = 0.1
 
@@ -92,10 +96,15 @@ class PendingTxs:
         self._clock = clock
         # Guards everything below, and every TrackedTx. Never held while anything is sent, asked or called.
         self._lock = signal_safe_lock()
-        #: Told of new transactions, settled ones, and the end.
+        #: Notified of the first of several transactions, of an earlier moment, and of the end.
         self._changed = threading.Condition(self._lock)
         self._under_way: dict[str, TrackedTx] = {}
         self._settled: OrderedDict[str, TrackedTx] = OrderedDict()
+        #: When each is sent again, and when it is reported as undecided.
+        self._resends, self._reports = Schedule(), Schedule()
+        #: Until when ``wait_for_copies`` sleeps; monotonic seconds.
+        self._sleeps_until = -math.inf
+        self._is_wake_up_due = False
         #: Those that were called dead lately, and until when they are looked for.
         self._called_dead: OrderedDict[str, tuple[TrackedTx, float]] = OrderedDict()
         #: When each node last answered a question for statuses.
@@ -116,6 +125,8 @@ class PendingTxs:
     ) -> tuple[TrackedTx, bool]:
         """A transaction, and whether its bytes are to be sent: they are not when it is under way already.
 
+        ``wake`` must be called after it.
+
         Raises:
             ConcurrencyError: closed.
         """
@@ -133,8 +144,10 @@ class PendingTxs:
                     calls_under_way=self._calls_under_way,
                 )
                 tracked.maybe_taken = tx_b64 is None  # somebody sent it before
+                # Who asks nodes sleeps without an end only while nothing is under way.
+                self._is_wake_up_due |= not self._under_way
                 self._under_way[signature] = tracked
-                self._changed.notify_all()
+                self._plan(self._reports, tracked.added_at + UNDECIDED_AFTER_S, tracked)
             if tracked.result is None:
                 tracked.listeners.append(listener)
             elif listener.on_settled is not None:
@@ -142,13 +155,28 @@ class PendingTxs:
             is_to_send = tx_b64 is not None and tracked.tx_b64 is None and tracked.result is None
             if is_to_send:
                 tracked.tx_b64 = tx_b64
-                tracked.resend_at = self._clock() + self._resend_s
+                self._plan(self._resends, self._clock() + self._resend_s, tracked)
                 # All of them at once, so that the first refusal is not taken for everybody's.
                 tracked.in_flight.update(range(len(self._lanes)))
-                self._changed.notify_all()
         if calls:
             self._run(calls)
         return tracked, is_to_send
+
+    def _plan(self, schedule: Schedule, moment: float, tracked: TrackedTx) -> None:
+        """The lock is held."""
+        schedule.put(moment, tracked)
+        self._is_wake_up_due |= moment < self._sleeps_until
+
+    def wake(self) -> None:
+        """Wake those who must know of what was added, if any must. To be called after ``add``.
+
+        Apart from it, so that a transaction's bytes are written before a thread is woken; and only the first of many
+        wakes anybody.
+        """
+        if self._is_wake_up_due:
+            with self._lock:
+                self._is_wake_up_due = False
+                self._changed.notify_all()
 
     def result_of(self, tracked: TrackedTx) -> TxResult:
         """As it stands now."""
@@ -161,10 +189,8 @@ class PendingTxs:
         """The copies that are due, one for each target that has answered the last one; they are in flight from now."""
         now, copies = self._clock(), []
         with self._lock:
-            for tracked in self._under_way.values():
-                if tracked.resend_at is None or tracked.resend_at > now:
-                    continue
-                tracked.resend_at = now + self._resend_s
+            for tracked in self._resends.take_due(now + min(_TOGETHER_S, self._resend_s / 10)):
+                self._resends.put(now + self._resend_s, tracked)
                 idle = [lane for lane in range(len(self._lanes)) if lane not in tracked.in_flight]
                 tracked.in_flight.update(idle)
                 copies += [(tracked, lane) for lane in idle]
@@ -375,7 +401,7 @@ class PendingTxs:
         tracked.result = TxResult(
             signature=tracked.signature, outcome=outcome, slot=slot, detail=detail, accepted_by=tracked.accepted_by
         )
-        tracked.tx_b64 = tracked.resend_at = None
+        tracked.tx_b64 = None
         calls = [(each.on_settled, tracked.result) for each in tracked.listeners if each.on_settled is not None]
         self._under_way.pop(tracked.signature, None)
         # A rejected one may be taken another time: the node that refused it may only have been late.
@@ -386,7 +412,6 @@ class PendingTxs:
         else:
             tracked.listeners.clear()
         tracked.settled.set()
-        self._changed.notify_all()
         return calls
 
     @property
@@ -405,10 +430,8 @@ class PendingTxs:
         calls: Calls = []
         with self._lock:
             now = self._clock()
-            for tracked in self._under_way.values():
-                if tracked.undecided_at > now:
-                    continue
-                tracked.undecided_at = now + UNDECIDED_AFTER_S
+            for tracked in self._reports.take_due(now):
+                self._reports.put(now + UNDECIDED_AFTER_S, tracked)
                 result = self._as_unknown(tracked)
                 log.warning("%s is undecided for %.0f s: %s", tracked.signature, now - tracked.added_at, result.detail)
                 calls += [(each.on_undecided, result) for each in tracked.listeners if each.on_undecided is not None]
@@ -463,14 +486,13 @@ class PendingTxs:
         """
         with self._lock:
             while not self._closed:
-                moments = [tracked.undecided_at for tracked in self._under_way.values()]
-                moments += [each.resend_at for each in self._under_way.values() if each.resend_at is not None]
-                if until is not None:
-                    moments.append(until)
-                wait_s = min(moments) - self._clock() if moments else None
-                if wait_s is not None and wait_s <= 0:
+                moment = min(self._reports.next_at(), self._resends.next_at(), math.inf if until is None else until)
+                left_s = moment - self._clock()
+                if left_s <= 0:
                     return True
-                self._changed.wait(wait_s)
+                self._sleeps_until = moment
+                self._changed.wait(None if moment == math.inf else left_s)
+                self._sleeps_until = -math.inf  # awake: it looks by itself
             return False
 
     def require_open(self) -> None:
@@ -493,7 +515,41 @@ class PendingTxs:
                 tracked.settled.set()
             self._under_way.clear()
             self._called_dead.clear()
+            self._resends.clear()
+            self._reports.clear()
             self._changed.notify_all()
+
+
+class Schedule:
+    """Moments of transactions under way, the earliest first; what settled meanwhile is left out.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, TrackedTx]] = []
+        self._numbers = itertools.count()
+
+    def put(self, moment: float, tracked: TrackedTx) -> None:
+        """Plan one; monotonic seconds."""
+        heapq.heappush(self._heap, (moment, next(self._numbers), tracked))
+
+    def next_at(self) -> float:
+        """The earliest moment; infinity without one."""
+        while self._heap and self._heap[0][2].result is not None:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def take_due(self, now: float) -> list[TrackedTx]:
+        """Those whose moment has come; they are planned no more."""
+        due = []
+        while self.next_at() <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+    def clear(self) -> None:
+        """Nothing is planned any more."""
+        self._heap.clear()
 
 
 def _remember(by_signature: OrderedDict[str, T], signature: str, value: T) -> None:

@@ -58,7 +58,6 @@ class TrackedTx:
         signature: base58.
         blockhash: base58.
         tx_b64: the signed bytes, which go into no text; None: only watched, or settled.
-        resend_at: monotonic seconds at which its bytes are sent again; None: never.
         result: what became of it; None while it is under way.
         settled: set with ``result``, and when its sender is closed.
 
@@ -75,13 +74,11 @@ class TrackedTx:
         "maybe_taken",
         "problems",
         "refused_by",
-        "resend_at",
         "result",
         "rule",
         "settled",
         "signature",
         "tx_b64",
-        "undecided_at",
         "view",
     )
     #: What its user holds, one for all who submit it.
@@ -93,7 +90,6 @@ class TrackedTx:
         #: None: it never expires.
         self.rule = rule
         self.tx_b64: str | None = None
-        self.resend_at: float | None = None
         #: Targets whose answer to a copy is awaited.
         self.in_flight: set[int] = set()
         self.refused_by: set[int] = set()
@@ -106,8 +102,6 @@ class TrackedTx:
         self.added_at = added_at
         #: When the first node called it dead; None: none does.
         self.dead_since: float | None = None
-        #: When it is reported as undecided.
-        self.undecided_at = added_at + UNDECIDED_AFTER_S
         self.result: TxResult | None = None
         self.settled = threading.Event()
 

@@ -251,8 +251,12 @@ class TxSender:
             never_expires=signed.never_expires,
             listener=listener,
         )
+        try:
+            if is_to_send:
+                self._send(tracked)
+        finally:
+            self._pending.wake()
         if is_to_send:
-            self._send(tracked)
             self._start()
             self._warn_of_small_tips(signed)
         return tracked.view
@@ -315,6 +319,7 @@ class TxSender:
         if not is_pubkey(blockhash):
             raise ConfigurationError("blockhash", "the base58 form of 32 bytes is needed")
         tracked, _ = self._pending.add(signature, blockhash, tx_b64=None, listener=listener)
+        self._pending.wake()
         self._start()
         return tracked.view
 
