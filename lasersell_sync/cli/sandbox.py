@@ -63,7 +63,7 @@ _MOST_LINES = 20
     type=click.Choice(["today", "classic"]),
     default="today",
     show_default=True,
-    help="Which instructions the trades of Pump.fun and PumpSwap are written in.",
+    help="Which instructions trades are written in: those of 2026, or those that the markets have always had.",
 )
 @click.option(
     "--transaction-format",

@@ -44,6 +44,8 @@ class AnchorVenue:
     slippage_code: int
     #: a purchase for an exact price brings too few tokens
     least_tokens_code: int
+    #: an instruction that cannot trade a cashback coin is asked to
+    cashback_code: int = Anchor.CONSTRAINT_SEEDS
 
     # -- what a subclass says
 
@@ -170,6 +172,8 @@ class AnchorVenue:
             raise self.moved(listing)
         user = invocation.accounts[form.user_index].pubkey
         check_anchor_accounts(invocation.accounts, form.accounts(listing, user))
+        if listing.cashback and not form.takes_cashback:
+            raise custom(self.cashback_code)
         if listing.halted:
             raise custom(self.halted_code)
         self.ask_fees(invocation, listing, numbers[0])

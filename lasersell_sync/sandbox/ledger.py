@@ -155,6 +155,11 @@ class Ledger:
         else:
             table[key] = value
 
+    def names(self, address: Pubkey) -> bool:
+        """Whether the instruction at work names an account; here there is none."""
+        del address
+        return False
+
     # -- lamports
 
     def lamports(self, address: Pubkey) -> int:

@@ -44,6 +44,8 @@ class Listing:
     #: its trades are written in today's forms, which of them by ``lot``; or else in the classic ones
     today: bool = False
     lot: int = 0
+    #: a pump coin whose creator fee goes to whoever trades it, once they claim it
+    cashback: bool = False
 
     @property
     def graduated(self) -> bool:

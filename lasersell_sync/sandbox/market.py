@@ -30,6 +30,8 @@ SUPPLY = 1_000_000_000 * 10**6
 TOKEN_DECIMALS = 6
 _CROWD_LAMPORTS = 10**9 * 10**9
 _CROWD_WRAPPED_LAMPORTS = 10**8 * 10**9
+#: where coins with cashback trade
+_PUMP = ("pump_fun", "pump_swap")
 _CROWD_USD1_UNITS = 10**9 * 10**6
 _CROWD_TRADERS = 24
 #: The way home after a story: at most this much a tick.
@@ -85,6 +87,10 @@ class Market:
         self._ledger.sync_native(wrapped)
         self._ledger.mint_tokens(token_address(self._crowd, USD1.mint), _CROWD_USD1_UNITS)
 
+    def _draws_cashback(self, symbol: str) -> bool:
+        """One pump coin of three."""
+        return hashlib.sha256(f"{self._seed}:cashback:{symbol}".encode()).digest()[0] % 3 == 0
+
     def _list(self, plan: TokenPlan) -> None:
         mint = seeded_keypair(self._seed, f"mint:{plan.symbol}").pubkey()
         creator = f"creator:{plan.symbol}" if plan.creator is None else f"wallet:{plan.creator}"
@@ -100,6 +106,7 @@ class Market:
             launched_on=plan.market_type if plan.market_type in CURVES else None,
             today=self._today,
             lot=hashlib.sha256(f"{self._seed}:form:{plan.symbol}".encode()).digest()[0],
+            cashback=self._today and plan.market_type in _PUMP and self._draws_cashback(plan.symbol),
         )
         self.listings[mint], self._plans[mint] = listing, plan
         self._ledger.create_mint(mint, decimals=TOKEN_DECIMALS)

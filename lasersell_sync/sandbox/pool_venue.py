@@ -75,7 +75,7 @@ class PoolVenue(AnchorVenue):
         base_vault, quote_vault = self.vaults(listing)
         try:
             ledger.move_tokens(quote, quote_vault, fill.raw_lamports + fill.lp_fee_lamports)
-            self.pay_fees(ledger, listing, quote, fill)
+            self.pay_fees(ledger, listing, trader, quote, fill)
         except InsufficientFunds as error:
             raise custom(1) from error  # the Token program's answer to the transfer inside
         ledger.move_tokens(base_vault, base, tokens)
@@ -95,8 +95,8 @@ class PoolVenue(AnchorVenue):
         except InsufficientFunds as error:
             raise custom(1) from error
         ledger.move_tokens(quote_vault, quote, fill.total_lamports)
-        self.pay_fees(ledger, listing, quote_vault, fill)
+        self.pay_fees(ledger, listing, trader, quote_vault, fill)
         return self.done(ledger, listing, "sell", trader, fill)
 
-    def pay_fees(self, ledger: Ledger, listing: Listing, payer: Pubkey, fill: Fill) -> None:
+    def pay_fees(self, ledger: Ledger, listing: Listing, trader: Pubkey, payer: Pubkey, fill: Fill) -> None:
         """Send on what does not stay in the pool; for a pool that keeps all its fees, nothing."""

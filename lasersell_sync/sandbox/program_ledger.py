@@ -26,6 +26,10 @@ class ProgramLedger(Ledger):
         self._signers = {meta.pubkey for meta in invocation.accounts if meta.is_signer}
         self._named = {meta.pubkey for meta in invocation.accounts}
 
+    def names(self, address: Pubkey) -> bool:
+        """Whether the instruction at work names an account."""
+        return address in self._named
+
     def move_tokens(self, source: Pubkey, target: Pubkey, amount: int) -> None:
         """As ``Ledger.move_tokens``. Raises ``InsufficientFunds``, ``ProgramError``."""
         account = self._tokens[source]

@@ -31,7 +31,12 @@ def get_fees(program: Pubkey, *, is_pump_pool: bool, market_cap_lamports: int, t
 
 
 def ask_pump_fees(invocation: Invocation, program: Pubkey, reserves: Reserves, tokens: int) -> None:
-    """Let a pump program that is at work ask what its trade of so many tokens costs. Raises ``ProgramError``."""
+    """Let a pump program that is at work ask what its trade of so many tokens costs. Raises ``ProgramError``.
+
+    The smaller instructions do not name the fee program: they read its configuration themselves.
+    """
+    if not any(meta.pubkey == PUMP_FEES_PROGRAM for meta in invocation.accounts):
+        return
     worth = reserves.lamports * tokens // reserves.tokens
     cap = market_cap_lamports(reserves, _SUPPLY)
     invocation.call(get_fees(program, is_pump_pool=True, market_cap_lamports=cap, trade_lamports=worth))

@@ -2,8 +2,9 @@
 
 Instruction data: 8 bytes discriminator, then two u64: tokens and the lamport limit. Account order as in the program's
 current IDL. Today's forms have two accounts behind the IDL's own, or spend an exact price, or are of the second
-generation, which names the accounts of the quote currency, though a coin paired with SOL still moves lamports.
-Fees: 1 %, of which a part goes to the token's creator. Graduates to PumpSwap.
+generation, which names the accounts of the quote currency, though a coin paired with SOL still moves lamports, or of
+the third, whose 17 accounts leave fees on the curve. Fees: 1 %, of which a part goes to the token's creator, or as
+cashback to the trader's volume account. Graduates to PumpSwap.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ BUY_ZERO_AMOUNT = 6020
 SELL_ZERO_AMOUNT = 6022
 NOT_ENOUGH_TOKENS_TO_SELL = 6023
 BUY_SLIPPAGE_BELOW_MIN_TOKENS_OUT = 6042
+CASHBACK_COIN_NOT_SUPPORTED = 6094
 #: The program cannot be halted for one token; this is its "not authorized".
 HALTED = 6000
 #: Behind the numbers of a purchase: whether its volume counts for rewards.
@@ -66,6 +68,7 @@ class PumpFun(CurveVenue):
     complete_code = BONDING_CURVE_COMPLETE
     least_tokens_code = BUY_SLIPPAGE_BELOW_MIN_TOKENS_OUT
     short_code = NOT_ENOUGH_TOKENS_TO_SELL
+    cashback_code = CASHBACK_COIN_NOT_SUPPORTED
 
     def pool(self, listing: Listing) -> Pubkey:
         """The bonding-curve account."""
@@ -104,17 +107,27 @@ class PumpFun(CurveVenue):
 
     def pay_buy(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
         """The price to the curve, the fees to the protocol and the token's creator."""
+        if ledger.names(self.pool(listing)) and not ledger.names(PUMP_FUN_FEE_RECIPIENT):
+            self.take_quote(ledger, listing, trader, fill.total_lamports)  # the third generation leaves fees there
+            return
         self.take_quote(ledger, listing, trader, fill.raw_lamports)
-        self._pay_fees(ledger, listing, trader, fill)
+        self._pay_fees(ledger, listing, trader, trader, fill)
 
     def pay_sale(self, ledger: Ledger, listing: Listing, trader: Pubkey, fill: Fill) -> None:
         """Everything out of the curve: proceeds to the trader, fees to the protocol and the token's creator."""
         self.give_quote(ledger, listing, trader, fill.total_lamports)
-        self._pay_fees(ledger, listing, self.pool(listing), fill)
+        if not ledger.names(self.pool(listing)) or ledger.names(PUMP_FUN_FEE_RECIPIENT):
+            self._pay_fees(ledger, listing, self.pool(listing), trader, fill)
 
-    def _pay_fees(self, ledger: Ledger, listing: Listing, payer: Pubkey, fill: Fill) -> None:
+    def _pay_fees(self, ledger: Ledger, listing: Listing, payer: Pubkey, trader: Pubkey, fill: Fill) -> None:
         ledger.move_lamports(payer, PUMP_FUN_FEE_RECIPIENT, fill.protocol_fee_lamports)
-        ledger.move_lamports(payer, self._creator_vault(listing), fill.creator_fee_lamports)
+        volume, creator = self._volume_account(trader), self._creator_vault(listing)
+        # A sale that does not name the volume account leaves its cashback to the creator.
+        fee_target = volume if listing.cashback and ledger.names(volume) else creator
+        ledger.move_lamports(payer, fee_target, fill.creator_fee_lamports)
+
+    def _volume_account(self, trader: Pubkey) -> Pubkey:
+        return self.derived(b"user_volume_accumulator", bytes(trader))
 
     def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
         """Its fees come from the fee program; and a wallet's first trade opens the account that counts its volume."""
@@ -124,7 +137,7 @@ class PumpFun(CurveVenue):
 
     def _open_volume_account(self, invocation: Invocation) -> None:
         payer = next(meta.pubkey for meta in invocation.accounts if meta.is_signer)
-        address, ledger = self.derived(b"user_volume_accumulator", bytes(payer)), invocation.ledger
+        address, ledger = self._volume_account(payer), invocation.ledger
         named = any(meta.pubkey == address for meta in invocation.accounts)
         if named and ledger.allocated(address) is None:
             rent_lamports = ledger.rent_lamports(_VOLUME_ACCOUNT_BYTES)
@@ -162,7 +175,7 @@ class PumpFun(CurveVenue):
             writable(self._creator_vault(listing)),
             *self._program_accounts(),
             writable(self.derived(b"global_volume_accumulator")),
-            writable(self.derived(b"user_volume_accumulator", bytes(user))),
+            writable(self._volume_account(user)),
             *self._fee_accounts(),
         ]
 
@@ -179,21 +192,24 @@ class PumpFun(CurveVenue):
     # -- today's forms
 
     def today_buys(self) -> Sequence[TradeForm]:
-        """With trailing accounts, and the second generation; for tokens, or for an exact price."""
+        """With trailing accounts, and the second and third generation; for tokens, or for an exact price."""
         buy, sol_in = Call("buy", tail=_TRACK_VOLUME), Call("buy_exact_sol_in", limit_first=True, tail=_TRACK_VOLUME)
-        quote_in = Call("buy_exact_quote_in_v2", limit_first=True)
+        quote_in, third = (Call(f"buy_exact_quote_in_v{number}", limit_first=True) for number in (2, 3))
         return (
             TradeForm(buy, 2, 6, self._buy_with_trailing),
             TradeForm(sol_in, 2, 6, self._buy_with_trailing, exact_quote=True),
             TradeForm(Call("buy_v2"), 1, 13, self._buy_v2_accounts),
             TradeForm(quote_in, 1, 13, self._buy_v2_accounts, exact_quote=True),
+            TradeForm(Call("buy_v3"), 1, 8, self._v3_accounts, takes_cashback=False),
+            TradeForm(third, 1, 8, self._v3_accounts, exact_quote=True, takes_cashback=False),
         )
 
     def today_sells(self) -> Sequence[TradeForm]:
-        """With trailing accounts, and the second generation."""
+        """With trailing accounts, and the second and third generation."""
         return (
             TradeForm(Call("sell"), 2, 6, self._sell_with_trailing),
             TradeForm(Call("sell_v2"), 1, 13, self._sell_v2_accounts),
+            TradeForm(Call("sell_v3"), 1, 8, self._v3_accounts, takes_cashback=False),
         )
 
     def _trailing(self, listing: Listing) -> list[AccountMeta]:
@@ -204,7 +220,8 @@ class PumpFun(CurveVenue):
         return [*self.buy_accounts(listing, user), *self._trailing(listing)]
 
     def _sell_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        return [*self.sell_accounts(listing, user), *self._trailing(listing)]
+        cashback = [writable(self._volume_account(user))] if listing.cashback else []
+        return [*self.sell_accounts(listing, user), *cashback, *self._trailing(listing)]
 
     def _buy_v2_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         return self._v2_accounts(listing, user, [readonly(self.derived(b"global_volume_accumulator"))])
@@ -214,7 +231,7 @@ class PumpFun(CurveVenue):
 
     def _v2_accounts(self, listing: Listing, user: Pubkey, volume: list[AccountMeta]) -> list[AccountMeta]:
         quote, curve, creator = listing.quote.mint, self.pool(listing), self._creator_vault(listing)
-        traded = self.derived(b"user_volume_accumulator", bytes(user))
+        traded = self._volume_account(user)
         sharing = derived_address(PUMP_FEES_PROGRAM, b"sharing-config", bytes(listing.mint))
         return [
             readonly(self.derived(b"global")),
@@ -240,6 +257,27 @@ class PumpFun(CurveVenue):
             writable(traded),
             writable(token_address(traded, quote)),
             *self._fee_accounts(),
+            readonly(SYSTEM_PROGRAM),
+            *self._program_accounts(),
+        ]
+
+    def _v3_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        quote, curve = listing.quote.mint, self.pool(listing)
+        return [
+            readonly(self.derived(b"global")),
+            readonly(listing.mint),
+            readonly(quote),
+            readonly(TOKEN_PROGRAM),
+            readonly(TOKEN_PROGRAM),
+            writable(curve),
+            writable(self.pool_token_account(listing)),
+            writable(token_address(curve, quote)),
+            signer(user),
+            writable(token_address(user, listing.mint)),
+            writable(token_address(user, quote)),
+            writable(self._volume_account(user)),
+            readonly(fee_config(PUMP_FUN_PROGRAM)),
+            writable(PUMP_BUYBACK_FEE_RECIPIENT),
             readonly(SYSTEM_PROGRAM),
             *self._program_accounts(),
         ]

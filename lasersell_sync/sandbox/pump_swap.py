@@ -2,7 +2,8 @@
 
 Instruction data: 8 bytes discriminator, then two u64: tokens and the wrapped-SOL limit. Account order as in the
 program's current IDL. The reserves are the balances of the pool's two token accounts. Fees: 0.30 %, of which the
-liquidity providers' part stays in the pool.
+liquidity providers' part stays in the pool; the creator's is cashback for the trader of a cashback coin. Simplified:
+the fees that the second generation leaves in the pool count as reserves.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lasersell_sync.sandbox.addresses import (
     TOKEN_PROGRAM,
 )
 from lasersell_sync.sandbox.anchor_venue import open_account
+from lasersell_sync.sandbox.instructions import create_token_account
 from lasersell_sync.sandbox.ledger import Ledger, token_address
 from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
 from lasersell_sync.sandbox.pool_venue import PoolVenue
@@ -36,6 +38,7 @@ TOO_LITTLE_POOL_TOKEN_LIQUIDITY = 6003
 EXCEEDED_SLIPPAGE = 6004
 DISABLED = 6013
 BUY_SLIPPAGE_BELOW_MIN_BASE_AMOUNT_OUT = 6040
+CASHBACK_COIN_NOT_SUPPORTED = 6079
 #: Behind the numbers of a purchase: whether its volume counts for rewards.
 _TRACK_VOLUME = b"\x01"
 
@@ -56,6 +59,7 @@ class PumpSwap(PoolVenue):
     zero_code = ZERO_BASE_AMOUNT
     slippage_code = EXCEEDED_SLIPPAGE
     least_tokens_code = BUY_SLIPPAGE_BELOW_MIN_BASE_AMOUNT_OUT
+    cashback_code = CASHBACK_COIN_NOT_SUPPORTED
     empty_code = TOO_LITTLE_POOL_TOKEN_LIQUIDITY
 
     def pool(self, listing: Listing) -> Pubkey:
@@ -88,17 +92,38 @@ class PumpSwap(PoolVenue):
         for owner in (PUMP_SWAP_FEE_RECIPIENT, self._creator_authority(listing)):
             open_account(ledger, owner, listing.quote.mint, payer=crowd)
 
-    def pay_fees(self, ledger: Ledger, listing: Listing, payer: Pubkey, fill: Fill) -> None:
-        """To the protocol and the token's creator."""
-        quote = listing.quote.mint
-        ledger.move_tokens(payer, token_address(PUMP_SWAP_FEE_RECIPIENT, quote), fill.protocol_fee_lamports)
-        ledger.move_tokens(payer, token_address(self._creator_authority(listing), quote), fill.creator_fee_lamports)
+    def pay_fees(self, ledger: Ledger, listing: Listing, trader: Pubkey, payer: Pubkey, fill: Fill) -> None:
+        """To the protocol, and to the token's creator or as cashback; a second-generation trade keeps both."""
+        quote, protocol = listing.quote.mint, token_address(PUMP_SWAP_FEE_RECIPIENT, listing.quote.mint)
+        pool_vault = self.vaults(listing)[1]
+        if ledger.names(pool_vault) and not ledger.names(protocol):
+            if payer != pool_vault:
+                ledger.move_tokens(payer, pool_vault, fill.protocol_fee_lamports + fill.creator_fee_lamports)
+            return
+        ledger.move_tokens(payer, protocol, fill.protocol_fee_lamports)
+        cashback, creator = (
+            self._cashback_account(trader, quote),
+            token_address(self._creator_authority(listing), quote),
+        )
+        takes_cashback = listing.cashback and ledger.names(cashback)
+        ledger.move_tokens(payer, cashback if takes_cashback else creator, fill.creator_fee_lamports)
+
+    def _volume_account(self, trader: Pubkey) -> Pubkey:
+        return self.derived(b"user_volume_accumulator", bytes(trader))
+
+    def _cashback_account(self, trader: Pubkey, quote: Pubkey) -> Pubkey:
+        return token_address(self._volume_account(trader), quote)
 
     def _creator_authority(self, listing: Listing) -> Pubkey:
         return self.derived(b"creator_vault", bytes(listing.creator))
 
     def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
-        """Its fees come from the fee program."""
+        """Its fees come from the fee program; a wallet's first trade of a cashback coin opens its cashback account."""
+        payer = next(meta.pubkey for meta in invocation.accounts if meta.is_signer)
+        cashback = self._cashback_account(payer, listing.quote.mint)
+        named = any(meta.pubkey == cashback for meta in invocation.accounts)
+        if listing.cashback and named and invocation.ledger.token_account(cashback) is None:
+            invocation.call(create_token_account(self._volume_account(payer), listing.quote.mint, payer))
         ask_pump_fees(invocation, PUMP_SWAP_PROGRAM, self.reserves(invocation.ledger, listing), tokens)
 
     # -- accounts
@@ -138,7 +163,7 @@ class PumpSwap(PoolVenue):
         return [
             *self._common_accounts(listing, user),
             writable(self.derived(b"global_volume_accumulator")),
-            writable(self.derived(b"user_volume_accumulator", bytes(user))),
+            writable(self._volume_account(user)),
             *self._fee_accounts(),
         ]
 
@@ -149,16 +174,22 @@ class PumpSwap(PoolVenue):
     # -- today's forms
 
     def today_buys(self) -> Sequence[TradeForm]:
-        """With trailing accounts; for tokens, or for an exact price."""
+        """With trailing accounts, and the second generation; for tokens, or for an exact price."""
         quote_in = Call("buy_exact_quote_in", limit_first=True, tail=_TRACK_VOLUME)
+        second = Call("buy_exact_quote_in_v2", limit_first=True)
         return (
             TradeForm(Call("buy", tail=_TRACK_VOLUME), 3, 1, self._buy_with_trailing),
             TradeForm(quote_in, 3, 1, self._buy_with_trailing, exact_quote=True),
+            TradeForm(Call("buy_v2"), 3, 1, self._v2_accounts, takes_cashback=False),
+            TradeForm(second, 3, 1, self._v2_accounts, exact_quote=True, takes_cashback=False),
         )
 
     def today_sells(self) -> Sequence[TradeForm]:
-        """With trailing accounts."""
-        return (TradeForm(Call("sell"), 3, 1, self._sell_with_trailing),)
+        """With trailing accounts, and the second generation."""
+        return (
+            TradeForm(Call("sell"), 3, 1, self._sell_with_trailing),
+            TradeForm(Call("sell_v2"), 3, 1, self._v2_accounts, takes_cashback=False),
+        )
 
     def _trailing(self, listing: Listing) -> list[AccountMeta]:
         quote = listing.quote.mint
@@ -169,7 +200,32 @@ class PumpSwap(PoolVenue):
         ]
 
     def _buy_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        return [*self.buy_accounts(listing, user), *self._trailing(listing)]
+        cashback = [writable(self._cashback_account(user, listing.quote.mint))] if listing.cashback else []
+        return [*self.buy_accounts(listing, user), *cashback, *self._trailing(listing)]
 
     def _sell_with_trailing(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        return [*self.sell_accounts(listing, user), *self._trailing(listing)]
+        cashback = [self._cashback_account(user, listing.quote.mint), self._volume_account(user)]
+        named = [writable(address) for address in cashback] if listing.cashback else []
+        return [*self.sell_accounts(listing, user), *named, *self._trailing(listing)]
+
+    def _v2_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        quote, (base_vault, quote_vault) = listing.quote.mint, self.vaults(listing)
+        return [
+            writable(self.pool(listing)),
+            signer(user),
+            readonly(self._global_config()),
+            readonly(listing.mint),
+            readonly(quote),
+            writable(token_address(user, listing.mint)),
+            writable(token_address(user, quote)),
+            writable(base_vault),
+            writable(quote_vault),
+            readonly(TOKEN_PROGRAM),
+            readonly(TOKEN_PROGRAM),
+            readonly(SYSTEM_PROGRAM),
+            writable(self._volume_account(user)),
+            readonly(fee_config(PUMP_SWAP_PROGRAM)),
+            writable(token_address(PUMP_BUYBACK_FEE_RECIPIENT, quote)),
+            readonly(self.derived(b"__event_authority")),
+            readonly(PUMP_SWAP_PROGRAM),
+        ]

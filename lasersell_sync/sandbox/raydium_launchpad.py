@@ -1,20 +1,24 @@
 """Raydium LaunchLab: a bonding curve with virtual reserves. Graduates to Raydium CPMM.
 
 Purchases are ``buy_exact_out`` (tokens, most that may go in), sales ``sell_exact_in`` (tokens, least that must come
-out), each followed by a share-fee rate of 0. Fifteen accounts, in the order of the program's IDL; the optional ones
-behind them are left out. Simplified: one platform, whose fee of 1 % and the protocol's 0.25 % wait in the vault.
+out), each followed by a share-fee rate of 0. Fifteen accounts, in the order of the program's IDL; today's forms have
+the three behind them that the program has asked for since its creator fees, and may spend an exact price
+(``buy_exact_in``). Simplified: one platform, whose fee of 1 % and the protocol's 0.25 % wait in the vault.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.addresses import RAYDIUM_LAUNCHPAD_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.addresses import RAYDIUM_LAUNCHPAD_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
 from lasersell_sync.sandbox.curve_venue import CurveVenue
 from lasersell_sync.sandbox.ledger import token_address
 from lasersell_sync.sandbox.listings import Call, Listing, readonly, signer, writable
 from lasersell_sync.sandbox.pools import FeeSchedule
+from lasersell_sync.sandbox.trade_forms import TradeForm
 
 NOT_APPROVED = 6000
 INVALID_INPUT = 6003
@@ -100,3 +104,23 @@ class RaydiumLaunchpad(CurveVenue):
     def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         """Of ``sell_exact_in``: the same."""
         return self.buy_accounts(listing, user)
+
+    # -- today's forms
+
+    def today_buys(self) -> Sequence[TradeForm]:
+        """With the accounts that fees go to; for tokens, or for an exact price."""
+        exact_in = Call("buy_exact_in", limit_first=True, tail=_NO_SHARE_FEE)
+        return (
+            TradeForm(self.buy_call, 9, 0, self._accounts_with_fees),
+            TradeForm(exact_in, 9, 0, self._accounts_with_fees, exact_quote=True),
+        )
+
+    def today_sells(self) -> Sequence[TradeForm]:
+        """With the accounts that fees go to."""
+        return (TradeForm(self.sell_call, 9, 0, self._accounts_with_fees),)
+
+    def _accounts_with_fees(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        vaults = (
+            self.derived(bytes(owner), bytes(listing.quote.mint)) for owner in (self._platform(), listing.creator)
+        )
+        return [*self.buy_accounts(listing, user), readonly(SYSTEM_PROGRAM), *map(writable, vaults)]

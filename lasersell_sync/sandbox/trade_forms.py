@@ -21,13 +21,16 @@ class TradeForm:
     accounts: Callable[[Listing, Pubkey], list[AccountMeta]]
     #: a purchase that names what to spend and the least tokens, in place of tokens and what they may cost
     exact_quote: bool = False
+    #: whether it trades coins whose creator fee is cashback
+    takes_cashback: bool = True
 
 
 def chosen_form(forms: Sequence[TradeForm], listing: Listing) -> TradeForm:
     """The form in which the service writes a listing's trades: the first, or one of the others for today's."""
-    if not listing.today or len(forms) == 1:
+    todays = [form for form in forms[1:] if form.takes_cashback or not listing.cashback]
+    if not listing.today or not todays:
         return forms[0]
-    return forms[1 + listing.lot % (len(forms) - 1)]
+    return todays[listing.lot % len(todays)]
 
 
 def matching_form(forms: Sequence[TradeForm], data: bytes) -> TradeForm | None:
