@@ -42,7 +42,7 @@ from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpe
 from lasersell_sync.quotes import quote_currency_of
 from lasersell_sync.trading.build_tx import ASSETS, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.guard.rules.price import PRICE
-from lasersell_sync.trading.guard.simulating import SIMULATION_FAILS
+from lasersell_sync.trading.guard.simulating import SIMULATION, SIMULATION_FAILS
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tracked_tx import Listener
@@ -567,6 +567,22 @@ class Position:
                 # The REST API builds 60 transactions a minute, for all exits; a price does not change sooner.
                 self._later(self._tools.policy.refresh_wait_s, again)
             return
+        if self._waits_for_a_node(sale, error):
+            if sale.unsimulated == 1:
+                self._list_refusal(sale, transaction, error)
+            again = partial(self._judge_again, sale, sale.enter(SaleState.WAITING), error)
+            if sale.signal is transaction:
+                self._later(growing_pause_s(sale.unsimulated - 1), again)
+            else:
+                self._put(again)  # a newer one came while the nodes were asked
+            return
+        self._list_refusal(sale, transaction, error)
+        self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+
+    def _list_refusal(
+        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
+    ) -> None:
+        """The user may decide, unless an earlier transaction may still land."""
         self._tools.journal.note(sale.record.id, "refused", str(error))
         if not sale.live:
             if isinstance(transaction, ExitSignalWithTx):
@@ -577,7 +593,25 @@ class Position:
             log.error("%s is refused: %s", sale.key, error)
             self._tools.gate.refusals.add(refusal)
             self._tools.report_refusal(refusal)
-        self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+
+    def _waits_for_a_node(self, sale: Sale, error: UnsafeTransactionError) -> bool:
+        """No node could simulate it: the nodes are asked again while its signal is young enough to be sent."""
+        tools, signal = self._tools, sale.signal
+        if sale.live or tools.is_dry_run or signal is None or tools.gate.guard is None or tools.gate.guard.wants_nodes:
+            return False
+        if {offence.rule for offence in error.offences} != {SIMULATION.name} or self._is_out_of_date(sale, signal):
+            return False
+        sale.unsimulated += 1
+        log.warning("%s waits in refused(), and its nodes are asked again: %s", sale.key, error)
+        return True
+
+    def _judge_again(self, sale: Sale, turn: int, error: UnsafeTransactionError) -> None:
+        if sale.turn != turn:
+            return
+        if sale.signal is None or self._is_out_of_date(sale, sale.signal):
+            self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+        else:
+            self._use_signal(sale, is_answer=sale.asked_bps is not None)
 
     def _asks_for_another_price(self, sale: Sale, error: UnsafeTransactionError) -> bool:
         """A price below the floor is not final: the next transaction may have another one."""
@@ -627,7 +661,7 @@ class Position:
     def _send(self, sale: Sale, signed: SignedTx) -> None:
         turn = sale.enter(SaleState.LIVE)
         sale.use_up_signal()
-        sale.low_prices = 0
+        sale.low_prices = sale.unsimulated = 0
         self._tools.gate.refusals.drop(sale.key)
         sale.live.add(signed.signature)
         sale.signatures.add(signed.signature)

@@ -69,6 +69,8 @@ class Sale:
         self.low_prices = 0
         #: Those of them that would have failed: each has the next one asked for with more slippage.
         self.failed_simulations = 0
+        #: Times in a row that no node could simulate its transaction.
+        self.unsimulated = 0
         #: What became of the latest dead one.
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.
