@@ -39,6 +39,9 @@ class _NoLink:
     def fileno(self) -> int:
         return 0
 
+    def kernel_verdict(self, *, unacknowledged_is_dead: bool) -> str | None:  # noqa: ARG002 - as a link's
+        return None
+
 
 def _feeder(texts: Sequence[bytes]) -> Callable[[], None]:
     """Brings the messages to a handler in one go, as the reader would."""
