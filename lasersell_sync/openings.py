@@ -58,6 +58,24 @@ def is_same_opening(
     return part_landed and announced.entry_quote_units < known.entry_quote_units
 
 
+class OwnSale:
+    """What is known of the sales of one opening.
+
+    Attributes:
+        signal: the latest exit signal.
+        received_ns: when it was received, by the monotonic clock.
+        has_landed: its sale has landed.
+        part_landed: a part of the opening has landed, by this signal or an earlier one.
+    """
+
+    __slots__ = ("has_landed", "part_landed", "received_ns", "signal")
+
+    def __init__(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+        self.signal = signal
+        self.received_ns = received_ns
+        self.has_landed = self.part_landed = False
+
+
 class OwnSales:
     """What the exit signals and balances of a session say about the sales of its positions.
 
@@ -68,43 +86,38 @@ class OwnSales:
 
     def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock_ns = clock_ns
-        #: The latest exit signal of each position, and when it was received. Plain tuples: a sale waits meanwhile.
-        #: Empty: no balance needs to be shown to ``balance``.
-        self.signals: dict[tuple[str, str], tuple[ExitSignalWithTx, int]] = {}
-        #: Where the sale of the latest signal has landed.
-        self._landed: set[tuple[str, str]] = set()
-        #: Where a part of this opening has landed, by the latest signal or an earlier one.
-        self._part_landed: set[tuple[str, str]] = set()
+        #: Of each position that an exit signal named. A caller on a hot path looks in here before it calls a method.
+        self.known: dict[tuple[str, str], OwnSale] = {}
 
     def signalled(self, key: tuple[str, str], message: ExitSignalWithTx, received_ns: int) -> None:
         """An exit signal came; it was received at ``received_ns`` by the monotonic clock."""
-        if key in self.signals:
-            self.balance(key, message.position_tokens)
-            self._landed.discard(key)
-        self.signals[key] = (message, received_ns)
+        sale = self.known.get(key)
+        if sale is None:
+            self.known[key] = OwnSale(message, received_ns)
+            return
+        self.balance(key, message.position_tokens)
+        sale.signal, sale.received_ns, sale.has_landed = message, received_ns, False
 
     def balance(self, key: tuple[str, str], tokens: int) -> None:
         """A balance came: fewer tokens than at the latest signal say that its sale has landed."""
-        signal, _ = self.signals.get(key, (None, 0))
-        if signal is not None and tokens < signal.position_tokens:
-            self._landed.add(key)
-            if _is_part(signal) and tokens > 0:
-                self._part_landed.add(key)
+        sale = self.known.get(key)
+        if sale is not None and tokens < sale.signal.position_tokens:
+            sale.has_landed = True
+            if _is_part(sale.signal) and tokens > 0:
+                sale.part_landed = True
 
     def forget(self, key: tuple[str, str]) -> None:
         """The position was closed, or opened again."""
-        if self.signals.pop(key, None) is not None:
-            self._landed.discard(key)
-            self._part_landed.discard(key)
+        self.known.pop(key, None)
 
     def of(self, key: tuple[str, str], tokens: int) -> tuple[bool, bool]:
         """(whether a part of this opening has landed, whether an exit of it is under way), by a balance of now."""
-        signal, signalled_ns = self.signals.get(key, (None, 0))
-        if signal is None:
+        sale = self.known.get(key)
+        if sale is None:
             return False, False
-        is_young = self._clock_ns() - signalled_ns < EXIT_UNDER_WAY_S * 1e9
-        part_lands_now = _is_part(signal) and 0 < tokens < signal.position_tokens
-        return key in self._part_landed or part_lands_now, is_young and key not in self._landed
+        is_young = self._clock_ns() - sale.received_ns < EXIT_UNDER_WAY_S * 1e9
+        part_lands_now = _is_part(sale.signal) and 0 < tokens < sale.signal.position_tokens
+        return sale.part_landed or part_lands_now, is_young and not sale.has_landed
 
 
 def _is_part(signal: ExitSignalWithTx) -> bool:

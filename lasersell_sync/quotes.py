@@ -40,9 +40,9 @@ def quote_currency_of(context: MarketContext | None) -> str | None:
     """``SOL``, ``USD1``, ``USDC`` or ``USDT``; None where the market's context does not say."""
     if context is None:
         return None
-    for place in (context.meteora_dbc, context.raydium_launchpad, context.raydium_cpmm):
-        if place is not None:
-            return QUOTE_MINTS.get(place.quote_mint)
+    place = context.meteora_dbc or context.raydium_launchpad or context.raydium_cpmm
+    if place is not None:
+        return QUOTE_MINTS.get(place.quote_mint)
     return "SOL" if context.market_type in _SOL_MARKETS else None
 
 

@@ -179,7 +179,8 @@ class DeadlineClock:
         """Tell the thread that something changed; start it when there is a first deadline to wait for."""
         if self._thread is None and self._timeout_s > 0 and self._started_at and not self._stopped:
             self._start_thread()
-        self._changed.notify_all()
+        if self._thread is not None:
+            self._changed.notify_all()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run, name="lasersell-deadlines", daemon=True)

@@ -98,13 +98,17 @@ class PositionTracker:
 
     def opened(self, message: PositionOpened) -> PositionHandle:
         """Take in an announcement; the position's handle from now on."""
-        handle, is_known = self.table.announced_again(message), True
-        if handle is None:
-            announced = self.table.opened(message)
-            handle, is_known = announced.handle, announced.known is not None
-            self._take_in(announced)
+        announced = self.table.opened(message)
+        self._take_in(announced)
         if self._resync is not None:
-            self._resync.announced(handle.key, is_known=is_known)
+            self._resync.announced(announced.handle.key, is_known=announced.known is not None)
+        return announced.handle
+
+    def announced_again(self, message: PositionOpened) -> PositionHandle | None:
+        """As ``opened``, for a position that is known just so; None: it is not."""
+        handle = self.table.announced_again(message)
+        if handle is not None and self._resync is not None:
+            self._resync.announced(handle.key, is_known=True)
         return handle
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:

@@ -212,6 +212,8 @@ class SessionState(LaneSink[StreamEvent]):
         self.memory.add(event, low=True)
         self.router.low(kind, event, slot)
 
+    # What the router hands over most often is delivered without a call of ``_deliver``.
+
     # ── what a message means ─────────────────────────────────────────────────────────────────────────────────────
 
     def _on_frequent(self, message: PnlUpdate | LiquiditySnapshot | TradeTick, received_ns: int) -> None:
@@ -233,18 +235,27 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _on_balance(self, message: BalanceUpdate, received_ns: int) -> None:
         handle = self.table.balance(message)
-        if handle is not None and self._sales.signals:
-            self._sales.balance((handle.wallet_pubkey, handle.token_account), message.tokens)
-        self._deliver(message, handle, received_ns)
+        if self.taps.hearer is None:
+            self.router.deliver(message.type, message, handle, received_ns)
+        else:
+            self._deliver(message, handle, received_ns)
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
         # Once its deadline is cancelled, no request for an earlier opening comes any more: what came is dropped here.
-        handle = self._tracker.opened(message)
-        self._writer.observe_opened(message)
-        self._deliver(message, handle, received_ns)
+        handle = self._tracker.announced_again(message)
+        if handle is None:
+            handle = self._tracker.opened(message)
+            self._writer.observe(message)
+        else:
+            self._writer.observe_opened(message, is_same_opening=True)
+        if self.taps.hearer is None:
+            self.router.deliver(message.type, message, handle, received_ns)
+        else:
+            self._deliver(message, handle, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
-        self._deliver(message, self._tracker.opened(message), received_ns)
+        handle = self._tracker.announced_again(message) or self._tracker.opened(message)
+        self._deliver(message, handle, received_ns)
 
     def _on_closed(self, message: PositionClosed, received_ns: int) -> None:
         self._deliver(message, self._tracker.closed(message), received_ns)
@@ -271,11 +282,12 @@ class SessionState(LaneSink[StreamEvent]):
             self._deliver(message, handle, received_ns)
         # The sale does not wait for this.
         if handle is not None and not message.watched:
-            key, sales = (handle.wallet_pubkey, handle.token_account), self._sales
-            if key in sales.signals:
-                sales.signalled(key, message, received_ns)
+            key = (handle.wallet_pubkey, handle.token_account)
+            sale = self._sales.known.get(key)
+            if sale is None or message.position_tokens < sale.signal.position_tokens:
+                self._sales.signalled(key, message, received_ns)
             else:
-                sales.signals[key] = (message, received_ns)
+                sale.signal, sale.received_ns, sale.has_landed = message, received_ns, False
 
     def unreadable(self, payload: bytes) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

@@ -35,14 +35,19 @@ _values_of = operator.attrgetter(*_FIELDS)
 _make_handle = Maker(PositionHandle, _FIELDS)
 
 
-def _handle_of(message: PositionOpened, opened_at_ms: int | None) -> PositionHandle:
-    """The handle that a ``position_opened`` announces; the values are in the order of the handle's fields."""
+def _handle_of(
+    message: PositionOpened, opened_at_ms: int | None, named: PositionHandle | PositionOpened
+) -> PositionHandle:
+    """The handle that a ``position_opened`` announces; the values are in the order of the handle's fields.
+
+    Its names are the objects of ``named``, an earlier handle of the position if there is one: their hashes are known.
+    """
     context = message.market_context
     handle: PositionHandle = _make_handle(
         message.position_id,
-        message.token_account,
-        message.wallet_pubkey,
-        message.mint,
+        named.token_account,
+        named.wallet_pubkey,
+        named.mint,
         message.token_program,
         message.tokens,
         message.entry_quote_units,
@@ -147,7 +152,7 @@ class PositionTable:
         known = before if before is not None and self._is_same_opening(before, message) else None
         replaced = before if known is None else None
         moment = known.opened_at_ms if known is not None and message.opened_at_ms is None else message.opened_at_ms
-        handle = _handle_of(message, moment)
+        handle = _handle_of(message, moment, message if known is None else known)
         keeps_id = known is not None and known.position_id == position_id and self.has_id(key)
         with self._lock:
             if replaced is not None:
@@ -179,9 +184,9 @@ class PositionTable:
             or known.mint != message.mint
         ):
             return None
-        handle = _handle_of(message, message.opened_at_ms)
-        position_id = handle.position_id
-        self._by_key[message.wallet_pubkey, message.token_account] = handle
+        handle = _handle_of(message, message.opened_at_ms, known)
+        position_id = message.position_id
+        self._by_key[known.wallet_pubkey, known.token_account] = handle
         self._by_id[position_id] = self.fresh[position_id] = handle
         return handle
 
@@ -211,7 +216,10 @@ class PositionTable:
         return self.heard_of(self._meant(owner, message))
 
     def balance(self, message: BalanceUpdate) -> PositionHandle | None:
-        """The position whose balance this is, with the new balance; None when it is of no (single) position."""
+        """The position whose balance this is, with the new balance; None when it is of no (single) position.
+
+        The balance may say that a sale has landed.
+        """
         key: _Key | None
         if message.token_account is not None:
             key = (message.wallet_pubkey, message.token_account)
@@ -219,7 +227,12 @@ class PositionTable:
             keys = self._keys_by_mint.get((message.wallet_pubkey, message.mint), set())
             key = next(iter(keys)) if len(keys) == 1 else None
         handle = None if key is None else self._by_key.get(key)
-        if handle is not None and (handle.tokens != message.tokens or handle.stale):
+        if key is None or handle is None:
+            return None
+        sale = self._sales.known.get(key)
+        if sale is not None and message.tokens < sale.signal.position_tokens:
+            self._sales.balance(key, message.tokens)
+        if handle.tokens != message.tokens or handle.stale:
             return self._replace(handle, _updated(handle, tokens=message.tokens, stale=False))
         return handle
 

@@ -305,10 +305,10 @@ class DesiredState:
             self._answered(message)
         return []
 
-    def learns_from(self, message: PositionOpened) -> bool:
+    def learns_from(self, message: PositionOpened, *, is_same_opening: bool = False) -> bool:
         """False when ``observe`` would change nothing: the position is known just so, and nothing waits for it."""
         return (
-            self._positions.differs(message)
+            self._positions.differs(message, is_same_opening=is_same_opening)
             or bool(self._pending or self._held_back)
             or (bool(self._overrides) and (message.wallet_pubkey, message.token_account) in self._overrides)
         )

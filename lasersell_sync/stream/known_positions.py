@@ -76,10 +76,18 @@ class KnownPositions:
             del self._key_of_account[key[1]]
         return key
 
-    def differs(self, message: PositionOpened) -> bool:
-        """False when ``announced`` would change nothing."""
-        key = (message.wallet_pubkey, message.token_account)
-        return self._present.get(message.position_id) != key or self._openings.get(key) != (
+    def differs(self, message: PositionOpened, *, is_same_opening: bool = False) -> bool:
+        """False when ``announced`` would change nothing.
+
+        Args:
+            message: the announcement.
+            is_same_opening: the caller knows that the announcement before it said the same about the opening.
+        """
+        key = self._present.get(message.position_id)
+        if key is None or key[1] != message.token_account or key[0] != message.wallet_pubkey:
+            return True
+        # Asked for by the older key, whose hashes are known.
+        return not is_same_opening and self._openings.get(key) != (
             message.entry_quote_units,
             message.opened_at_ms,
             message.mint,

@@ -248,9 +248,14 @@ class FrameWriter:
         for command, reason in dropped:
             self.on_dropped(command, reason)
 
-    def observe_opened(self, message: PositionOpened) -> None:
-        """As ``observe``; without the lock when it is no news. Only the reader makes news of positions."""
-        if self._lock.locked() or self._desired.learns_from(message):
+    def observe_opened(self, message: PositionOpened, *, is_same_opening: bool = False) -> None:
+        """As ``observe``; without the lock when it is no news. Only the reader makes news of positions.
+
+        Args:
+            message: the announcement.
+            is_same_opening: as for ``KnownPositions.differs``.
+        """
+        if self._lock.locked() or self._desired.learns_from(message, is_same_opening=is_same_opening):
             self.observe(message)
 
     def observe_exit(self, message: ExitSignalWithTx) -> None:
@@ -282,7 +287,7 @@ class FrameWriter:
 
     def note_balance(self, message: BalanceUpdate) -> None:
         """As ``note_sale``."""
-        if message.token_account is not None and self._desired.sales.signals:
+        if message.token_account is not None and self._desired.sales.known:
             self._desired.sales.balance((message.wallet_pubkey, message.token_account), message.tokens)
 
     @property

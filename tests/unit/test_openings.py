@@ -69,7 +69,7 @@ def test_own_sales_signalled_exit_is_under_way_until_it_lands_or_its_time_is_ove
     assert sales.of(KEY, 6) == (sell_tokens == 4, False)
     sales.forget(KEY)
     assert sales.of(KEY, 6) == (False, False)
-    assert not sales.signals
+    assert not sales.known
 
 
 def test_own_sales_part_that_landed_stays_landed_through_the_next_signal() -> None:
