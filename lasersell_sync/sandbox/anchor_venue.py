@@ -105,6 +105,11 @@ class AnchorVenue:
     def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
         """What a program asks another one before it trades; most ask nothing."""
 
+    def cashback_owner(self, listing: Listing, user: Pubkey) -> Pubkey | None:
+        """Whose account of the quote currency takes a user's cashback; None: there is none to open."""
+        del listing, user
+        return None
+
     # -- instructions
 
     @property

@@ -44,10 +44,10 @@ def create_account(payer: Pubkey, address: Pubkey, lamports: int, *, space: int,
     return Instruction(SYSTEM_PROGRAM, data, [signer(payer), signer(address)])
 
 
-def create_token_account(owner: Pubkey, mint: Pubkey, payer: Pubkey | None = None) -> Instruction:
-    """Create the owner's associated token account unless it exists; the owner pays, unless a payer is given."""
+def create_token_account(owner: Pubkey, mint: Pubkey) -> Instruction:
+    """Create the owner's associated token account unless it exists; the owner pays its rent."""
     accounts = [
-        signer(owner if payer is None else payer),
+        signer(owner),
         writable(token_address(owner, mint)),
         readonly(owner),
         readonly(mint),

@@ -110,6 +110,9 @@ class Venue(Protocol):
     def reserves(self, ledger: Ledger, listing: Listing) -> Reserves:
         """What the price is computed from."""
 
+    def cashback_owner(self, listing: Listing, user: Pubkey) -> Pubkey | None:
+        """Whose account of the quote currency takes a user's cashback; None: there is none to open."""
+
     def buys_exact_quote(self, listing: Listing) -> bool:
         """Whether a purchase names what to spend and the least tokens that it must bring."""
 

@@ -87,6 +87,12 @@ class Market:
         self._ledger.sync_native(wrapped)
         self._ledger.mint_tokens(token_address(self._crowd, USD1.mint), _CROWD_USD1_UNITS)
 
+    def open_cashback(self, listing: Listing, user: Pubkey) -> None:
+        """Open the account that a user's cashback goes to, as the service does before it builds a trade."""
+        owner = self.venue(listing).cashback_owner(listing, user)
+        if owner is not None:
+            open_account(self._ledger, owner, listing.quote.mint, payer=self._crowd)
+
     def _draws_cashback(self, symbol: str) -> bool:
         """One pump coin of three."""
         return hashlib.sha256(f"{self._seed}:cashback:{symbol}".encode()).digest()[0] % 3 == 0

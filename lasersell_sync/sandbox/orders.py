@@ -106,6 +106,7 @@ class OrderDesk:
         Raises ``OrderRejected`` if the budget buys nothing.
         """
         venue = self._market.venue(listing)
+        self._market.open_cashback(listing, user)
         market_lamports = budget_lamports
         if self._routed is not None:
             market_lamports = routing_fee.budget_without(budget_lamports, listing.quote)
@@ -138,6 +139,7 @@ class OrderDesk:
     ) -> UnsignedTransaction:
         """Sell ``tokens``; slippage lowers what they may bring when it lands."""
         venue = self._market.venue(listing)
+        self._market.open_cashback(listing, user)
         net_lamports = sell_fill(self._market.reserves(listing), venue.fees, tokens).total_lamports
         limit_lamports = net_lamports * (BPS - slippage_bps) // BPS
         instructions = venue.sell_instructions(listing, user, tokens, limit_lamports)

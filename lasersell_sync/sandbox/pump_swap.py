@@ -24,7 +24,6 @@ from lasersell_sync.sandbox.addresses import (
     TOKEN_PROGRAM,
 )
 from lasersell_sync.sandbox.anchor_venue import open_account
-from lasersell_sync.sandbox.instructions import create_token_account
 from lasersell_sync.sandbox.ledger import Ledger, token_address
 from lasersell_sync.sandbox.listings import Call, Listing, derived_address, readonly, signer, writable
 from lasersell_sync.sandbox.pool_venue import PoolVenue
@@ -105,11 +104,15 @@ class PumpSwap(PoolVenue):
             self._cashback_account(trader, quote),
             token_address(self._creator_authority(listing), quote),
         )
-        takes_cashback = listing.cashback and ledger.names(cashback)
+        takes_cashback = listing.cashback and ledger.names(cashback) and ledger.token_account(cashback) is not None
         ledger.move_tokens(payer, cashback if takes_cashback else creator, fill.creator_fee_lamports)
 
     def _volume_account(self, trader: Pubkey) -> Pubkey:
         return self.derived(b"user_volume_accumulator", bytes(trader))
+
+    def cashback_owner(self, listing: Listing, user: Pubkey) -> Pubkey | None:
+        """The trader's volume account."""
+        return self._volume_account(user) if listing.cashback else None
 
     def _cashback_account(self, trader: Pubkey, quote: Pubkey) -> Pubkey:
         return token_address(self._volume_account(trader), quote)
@@ -118,12 +121,7 @@ class PumpSwap(PoolVenue):
         return self.derived(b"creator_vault", bytes(listing.creator))
 
     def ask_fees(self, invocation: Invocation, listing: Listing, tokens: int) -> None:
-        """Its fees come from the fee program; a wallet's first trade of a cashback coin opens its cashback account."""
-        payer = next(meta.pubkey for meta in invocation.accounts if meta.is_signer)
-        cashback = self._cashback_account(payer, listing.quote.mint)
-        named = any(meta.pubkey == cashback for meta in invocation.accounts)
-        if listing.cashback and named and invocation.ledger.token_account(cashback) is None:
-            invocation.call(create_token_account(self._volume_account(payer), listing.quote.mint, payer))
+        """Its fees come from the fee program."""
         ask_pump_fees(invocation, PUMP_SWAP_PROGRAM, self.reserves(invocation.ledger, listing), tokens)
 
     # -- accounts

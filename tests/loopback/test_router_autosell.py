@@ -97,6 +97,16 @@ def test_autosell_direct_trades_of_every_market_in_each_format_are_sold(
     sell_everything(None, mode, MARKETS, tmp_path, **settings)
 
 
+@pytest.mark.parametrize("seed", [13, 14, 18])
+@pytest.mark.parametrize("shape", [None, 2, 5, 6])
+def test_autosell_of_cashback_coins_is_sold(seed: int, shape: int | None, tmp_path: Path):
+    """Seeds whose PumpSwap coin pays its creator fee to the trader: through the Router and directly."""
+    market = ("pump_swap", "SOL")
+    with sandbox_with(None, seed=seed) as sandbox:
+        assert any(listing.cashback for listing in sandbox._exchange.listings if listing.market_type == market[0])
+    sell_everything(shape, "rpc", [market], tmp_path, seed=seed)
+
+
 def test_router_autosell_theft_waits_in_refused_and_is_sold_when_it_is_over(tmp_path: Path):
     """Nothing is signed for a compromised Router; a later signal for the same exit is sold."""
     with sandbox_with(0) as sandbox:
