@@ -289,6 +289,9 @@ class AutoSeller:
         self._stop_hearing()
         budget = TimeBudget(timeout)
         stuck = self._lines.close(budget.remaining_s())
+        # What is signed is written down and sent; after that, nothing is sent for the first time.
+        self._journal.wait_written(budget.remaining_s())
+        self._barrier.pause(budget.remaining_s())
         self._questions.close()
         if self._gate.guard is not None:
             self._gate.guard.close()
@@ -606,7 +609,11 @@ class AutoSeller:
         if account is None:
             self._lines.put((signal.wallet_pubkey, ""), partial(self._refuse_nameless, signal))
             return
-        self._in_line((signal.wallet_pubkey, account), lambda position: position.signalled(signal, event.received_ns))
+        self._in_line(
+            (signal.wallet_pubkey, account),
+            lambda position: position.signalled(signal, event.received_ns),
+            is_urgent=True,
+        )
 
     def _hear_opened(self, message: PositionOpened, _event: StreamEvent) -> None:
         if not message.watched and message.wallet_pubkey in self._tools.signers:
@@ -635,7 +642,7 @@ class AutoSeller:
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _in_line(self, line: PositionId, task: Callable[[Position], None]) -> None:
+    def _in_line(self, line: PositionId, task: Callable[[Position], None], *, is_urgent: bool = False) -> None:
         left = _TRIES
 
         def run() -> None:
@@ -657,7 +664,7 @@ class AutoSeller:
                 with self._lock:
                     self._positions.pop(line, None)
 
-        self._lines.put(line, run)
+        self._lines.put(line, run, is_urgent=is_urgent)
 
     def _at(self, line: PositionId) -> Position:
         with self._lock:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from lasersell_sync.messages import ExitSignalWithTx
 
-__all__ = ["LEG", "WHOLE", "ExitKey", "part_of"]
+__all__ = ["LEG", "WHOLE", "ExitKey", "part_of", "tokens_of"]
 
 #: The part of a position that an exit without a ladder level sells.
 WHOLE: Final = "whole"
@@ -56,3 +56,8 @@ def part_of(signal: ExitSignalWithTx) -> str:
         # No level to tell repeats by: the trigger does. A mirrored sale of a share comes like this.
         return f"part {signal.triggered_at_ms}"
     return WHOLE
+
+
+def tokens_of(signal: ExitSignalWithTx) -> int:
+    """How many tokens a signal's transaction sells, in atomic units."""
+    return signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens

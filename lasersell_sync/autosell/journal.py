@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from lasersell_sync._log import logger
-from lasersell_sync.autosell.exits import WHOLE, ExitKey
+from lasersell_sync.autosell.departure import Departure
+from lasersell_sync.autosell.exits import WHOLE, ExitKey, tokens_of
 from lasersell_sync.autosell.journal_file import IN_MEMORY, TORN_REMEDY, JournalFile, connect, explain
-from lasersell_sync.autosell.journal_writer import JournalWriter, Work
+from lasersell_sync.autosell.journal_writer import JournalWriter, Then, Work
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.locks import CallsUnderWay
 from lasersell_sync.openings import Opening, is_same_opening
@@ -29,7 +30,9 @@ from lasersell_sync.trading.outcome import SellOutcome
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Attempt", "BuyRecord", "ExitRecord", "Journal", "Spending", "Step"]
+    from lasersell_sync.messages import ExitSignalWithTx
+
+__all__ = ["TO_BE", "Attempt", "BuyRecord", "ExitRecord", "Journal", "Spending", "Step"]
 
 log = logger("autosell.journal")
 
@@ -85,6 +88,12 @@ _EXIT_COLUMNS = (
 
 #: Added by versions that take up an exit only where nobody else has touched its tokens.
 _SLOT_COLUMN: Final = "ALTER TABLE exits ADD COLUMN slot INTEGER"
+_INSERT_EXIT = (
+    "INSERT INTO exits (wallet, token_account, mint, part, generation, position_id, reason, tokens, state,"
+    " outcome, detail, is_reported, began_ms, changed_ms, slot)"
+    " VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?,?)"
+)
+
 #: Added by versions that count what is spent; a file without it is a journal, too.
 _SPENDING_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS spending (at_ms INTEGER NOT NULL, buys_lamports TEXT NOT NULL,"
@@ -96,6 +105,8 @@ RECEIVED: Final = "received"  # a signal came; of this try nothing was signed
 SIGNED: Final = "signed"  # a signature was made, and its transaction may be live
 ASKING: Final = "asking"  # a fresh transaction was asked for
 FINISHED: Final = "finished"
+#: The number of an exit that is not written down yet.
+TO_BE: Final = 0
 #: An exit that ended so is never begun anew.
 _NOT_AGAIN: Final = (SellOutcome.CONFIRMED, SellOutcome.UNKNOWN)
 
@@ -156,6 +167,15 @@ class ExitRecord:
     def is_finished(self) -> bool:
         """True when nothing is left to do for it."""
         return self.state == FINISHED
+
+    @classmethod
+    def to_be(cls, key: ExitKey, signal: ExitSignalWithTx) -> ExitRecord:
+        """Of an exit that is not written down yet."""
+        now_ms = _now_ms()
+        return cls(
+            id=TO_BE, key=key, position_id=signal.position_id, reason=signal.reason, tokens=tokens_of(signal),
+            state=RECEIVED, outcome=None, detail="", is_reported=False, began_ms=now_ms, changed_ms=now_ms,
+        )  # fmt: skip
 
 
 @attrs.frozen(kw_only=True)
@@ -279,6 +299,10 @@ class Journal:
                 self._file.close()
                 self._file = None
 
+    def wait_written(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing waits to be written, and what follows was called; False when the time is over."""
+        return self._writer.wait_idle(timeout_s)
+
     def __enter__(self) -> Self:
         return self
 
@@ -393,13 +417,10 @@ class Journal:
                 return known
             now_ms = _now_ms()
             db.execute(
-                "INSERT INTO exits (wallet, token_account, mint, part, generation, position_id, reason, tokens, state,"
-                " outcome, detail, is_reported, began_ms, changed_ms, slot)"
-                " VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?,?)"
-                " ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET position_id ="
-                " excluded.position_id, reason = excluded.reason, tokens = excluded.tokens, state = excluded.state,"
-                " outcome = NULL, detail = '', is_reported = 0, began_ms = excluded.began_ms, changed_ms ="
-                " excluded.changed_ms, slot = excluded.slot",
+                f"{_INSERT_EXIT} ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET"
+                " position_id = excluded.position_id, reason = excluded.reason, tokens = excluded.tokens,"
+                " state = excluded.state, outcome = NULL, detail = '', is_reported = 0, began_ms = excluded.began_ms,"
+                " changed_ms = excluded.changed_ms, slot = excluded.slot",
                 (*key, str(position_id), reason, str(tokens), RECEIVED, now_ms, now_ms, _fitting(slot)),
             )
             record = self._find(db, key)
@@ -409,28 +430,70 @@ class Journal:
 
         return self._write(write, durable=False)
 
-    def signed(self, exit_id: int, *, signature: str, blockhash: str) -> bool:
+    def begun(self, record: ExitRecord, departure: Departure, *, blockhash: str, then: Then[ExitRecord]) -> None:
+        """Write down a new exit and its first signature as one, and call ``then``; returns at once.
+
+        ``then`` runs right after the COMMIT, on the thread that made it, maybe before this returns. It gets the exit's
+        record; the error; or neither, and nothing is written: the transaction is held back, the journal knows it or
+        this exit already, or the position is sold as a whole.
+        """
+
+        def write(db: sqlite3.Connection) -> ExitRecord | None:
+            if departure.is_held_back or (not record.key.is_whole and self._is_sold_as_a_whole(db, record.key)):
+                return None
+            if _exit_of(db, departure.signature) is not None:
+                return None
+            values = (str(record.position_id), record.reason, str(record.tokens), SIGNED, record.began_ms, _now_ms())
+            cursor = db.execute(f"{_INSERT_EXIT} ON CONFLICT DO NOTHING", (*record.key, *values, _fitting(record.slot)))
+            if not cursor.rowcount:
+                return None
+            assert cursor.lastrowid is not None
+            _add_step(db, cursor.lastrowid, "received", f"{record.reason}, {record.tokens} tokens")
+            _add_attempt(db, cursor.lastrowid, departure.signature, blockhash)
+            return attrs.evolve(record, id=cursor.lastrowid, state=SIGNED)
+
+        self._put(write, then)
+
+    def _is_sold_as_a_whole(self, db: sqlite3.Connection, key: ExitKey) -> bool:
+        known = self._find(db, key._replace(part=WHOLE))
+        return known is not None and known.outcome is SellOutcome.CONFIRMED
+
+    def signed(self, exit_id: int, *, signature: str, blockhash: str, then: Then[bool] | None = None) -> bool | None:
         """A transaction of this exit was signed and is about to be sent.
+
+        Args:
+            exit_id: of the exit.
+            signature: base58.
+            blockhash: base58.
+            then: as for ``begun``: it gets what this returns otherwise, and this returns at once.
 
         Returns:
             False when it is a transaction of another exit: nothing was written, and it is not to be sent.
         """
 
         def write(db: sqlite3.Connection) -> bool:
-            # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
-            known = db.execute("SELECT exit_id FROM attempts WHERE signature = ?", (signature,)).fetchone()
-            if known is not None and known[0] != exit_id:
+            if _exit_of(db, signature) not in {None, exit_id}:
                 return False
-            db.execute(
-                "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
-                " ON CONFLICT (signature) DO NOTHING",
-                (signature, exit_id, blockhash, _now_ms()),
-            )
+            _add_attempt(db, exit_id, signature, blockhash)
             _set_state(db, exit_id, SIGNED)
-            _add_step(db, exit_id, "signed", signature)
             return True
 
-        return self._write(write, durable=True)
+        if then is None:
+            return self._write(write, durable=True)
+        self._put(write, then)
+        return None
+
+    def unsent(self, signature: str) -> None:
+        """Forget a signature whose transaction was never sent, and never will be."""
+
+        def write(db: sqlite3.Connection) -> None:
+            exit_id = _exit_of(db, signature)
+            if exit_id is not None:
+                db.execute("DELETE FROM attempts WHERE signature = ?", (signature,))
+                _set_state(db, exit_id, RECEIVED)
+                _add_step(db, exit_id, "held back", signature)
+
+        self._write(write, durable=False)
 
     def settled(self, exit_id: int, signature: str, outcome: SellOutcome, *, slot: int | None, detail: str) -> None:
         """It is proven what became of a transaction; on the disk with the next write that must be."""
@@ -617,6 +680,22 @@ class Journal:
         with self._calls_under_way, self._errors():
             return self._writer.run(work, durable=durable)
 
+    def _put(self, work: Work[T], then: Then[T]) -> None:
+        """Durably, before everything that is not put; ``then`` gets the result or the error."""
+
+        def explained(result: T | None, error: Exception | None) -> None:
+            try:
+                with self._errors():
+                    if error is not None:
+                        raise error
+            except Exception as explanation:  # noqa: BLE001 - it is handed over
+                error = explanation
+            then(result, error)
+
+        self._guard.check()
+        with self._calls_under_way:
+            self._writer.put(work, explained)
+
     def _for_writing(self) -> sqlite3.Connection:
         """The connection, once its file is known to be in its place. The lock is held."""
         db = self._open()
@@ -729,6 +808,21 @@ def _set_state(db: sqlite3.Connection, exit_id: int, state: str) -> None:
 
 def _add_step(db: sqlite3.Connection, exit_id: int, step: str, detail: str) -> None:
     db.execute("INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (?,?,?,?)", (exit_id, _now_ms(), step, detail))
+
+
+def _exit_of(db: sqlite3.Connection, signature: str) -> int | None:
+    row = db.execute("SELECT exit_id FROM attempts WHERE signature = ?", (signature,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _add_attempt(db: sqlite3.Connection, exit_id: int, signature: str, blockhash: str) -> None:
+    # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
+    db.execute(
+        "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
+        " ON CONFLICT (signature) DO NOTHING",
+        (signature, exit_id, blockhash, _now_ms()),
+    )
+    _add_step(db, exit_id, "signed", signature)
 
 
 def _records(db: sqlite3.Connection, where: str, *values: object) -> list[ExitRecord]:

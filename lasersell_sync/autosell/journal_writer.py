@@ -53,6 +53,18 @@ class _Item(Generic[T]):
         #: Set when it is committed or has failed; nobody waits where there is a ``then``.
         self.done = None if then is not None else threading.Event()
 
+    def write(self, db: sqlite3.Connection) -> None:
+        """Within a transaction: one that fails is rolled back alone."""
+        db.execute("SAVEPOINT item")
+        try:
+            self.result = self.work(db)
+        except Exception as error:
+            if not db.in_transaction:
+                raise  # the whole transaction is gone: a full disk
+            db.execute("ROLLBACK TO item")
+            self.error = error
+        db.execute("RELEASE item")
+
     def finish(self) -> None:
         """Let go whoever waits."""
         if self.done is not None:
@@ -98,6 +110,8 @@ class JournalWriter:
         self._written_at = 0.0
         #: Threads that wait until nobody is at work.
         self._idlers = 0
+        #: Threads that have committed, and call what follows.
+        self._finishing = 0
 
     def run(self, work: Work[T], *, durable: bool) -> T:
         """Write, and wait until it is committed; ``durable``: until it is on the disk, with all written before.
@@ -121,11 +135,13 @@ class JournalWriter:
         self._put(_Item(work, durable=True, then=then), self._urgent)
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
-        """Wait until nothing waits and nothing is written; False when the time is over."""
+        """Wait until all is written and what follows was called; False when the time is over."""
         with self._state:
             self._idlers += 1
             try:
-                return self._state.wait_for(lambda: not (self._is_at_work or self._urgent or self._others), timeout_s)
+                return self._state.wait_for(
+                    lambda: not (self._is_at_work or self._urgent or self._others or self._finishing), timeout_s
+                )
             finally:
                 self._idlers -= 1
 
@@ -215,11 +231,16 @@ class JournalWriter:
         finally:
             with self._state:
                 self._is_at_work = False
+                self._finishing += 1
                 # The writer's thread need not be woken by a write that leaves it nothing to do.
                 if self._urgent or self._others or self._idlers or self._uncopied_items == len(batch):
                     self._state.notify_all()
             for item in batch:
                 item.finish()
+            with self._state:
+                self._finishing -= 1
+                if self._idlers:
+                    self._state.notify_all()
 
     def _write_all(self, batch: list[_Item[Any]]) -> None:
         try:
@@ -252,7 +273,7 @@ class JournalWriter:
             self._has_begun = True
             try:
                 for item in batch:
-                    self._work(db, item)
+                    item.write(db)
                 db.execute("COMMIT")
             except BaseException:
                 # A full disk makes SQLite take the transaction back by itself.
@@ -264,18 +285,6 @@ class JournalWriter:
             self._written_at = time.monotonic()
             if self._copies_log and self._uncopied_items >= _LONGEST_LOG_ITEMS:
                 self._copy_log(db)
-
-    @staticmethod
-    def _work(db: sqlite3.Connection, item: _Item[Any]) -> None:
-        db.execute("SAVEPOINT item")
-        try:
-            item.result = item.work(db)
-        except Exception as error:
-            if not db.in_transaction:
-                raise  # the whole transaction is gone: a full disk
-            db.execute("ROLLBACK TO item")
-            item.error = error
-        db.execute("RELEASE item")
 
     def _set_sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full is not self._is_full_sync:

@@ -66,6 +66,8 @@ class Lines:
         self._lock = signal_safe_lock()
         self._changed = threading.Condition(self._lock)
         self._lines: dict[Hashable, _Line] = {}
+        #: Lines with a task that is urgent come first.
+        self._urgent: deque[tuple[Hashable, _Line]] = deque()
         self._ready: deque[tuple[Hashable, _Line]] = deque()
         #: (monotonic time, order of arrival, key, task, or None for the first task of that line, once more)
         self._later: list[tuple[float, int, Hashable, Task | None]] = []
@@ -107,11 +109,17 @@ class Lines:
         else:
             self._all_started = True
 
-    def put(self, key: Hashable, task: Task) -> None:
-        """Run ``task`` behind what waits for this key; nothing happens after ``close``."""
+    def put(self, key: Hashable, task: Task, *, is_urgent: bool = False) -> None:
+        """Run ``task`` behind what waits for this key; nothing happens after ``close``.
+
+        Args:
+            key: of its line.
+            task: to run.
+            is_urgent: if nothing waits for this key, it comes before the lines without an urgent task.
+        """
         with self._lock:
             self._start_missing()
-            self._append(key, task)
+            self._append(key, task, self._urgent if is_urgent else self._ready)
 
     def put_later(self, key: Hashable, delay_s: float, task: Task) -> None:
         """As ``put``, in so many seconds."""
@@ -137,7 +145,7 @@ class Lines:
 
     # ── the workers ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _append(self, key: Hashable, task: Task) -> None:
+    def _append(self, key: Hashable, task: Task, ready: deque[tuple[Hashable, _Line]]) -> None:
         if self._ended:
             return
         line = self._lines.get(key)
@@ -146,7 +154,7 @@ class Lines:
             return
         line = self._lines[key] = _Line()
         line.tasks.append(task)
-        self._ready.append((key, line))
+        ready.append((key, line))
         self._changed.notify()
 
     def _work(self) -> None:
@@ -186,9 +194,9 @@ class Lines:
                 if task is None:
                     self._ready.append((key, self._lines[key]))
                 else:
-                    self._append(key, task)
-            if self._ready:
-                return self._ready.popleft()
+                    self._append(key, task, self._ready)
+            if self._urgent or self._ready:
+                return (self._urgent or self._ready).popleft()
             self._changed.wait(self._later[0][0] - now if self._later else None)
         return None
 

@@ -22,7 +22,8 @@ import attrs
 
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.announced import Announced
-from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of
+from lasersell_sync.autosell.departure import Departure
+from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of, tokens_of
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.lines import growing_pause_s
 from lasersell_sync.autosell.refusals import Refusal
@@ -47,6 +48,7 @@ from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tracked_tx import Listener
 from lasersell_sync.trading.tx import SignedTx
+from lasersell_sync.user_code import as_exception
 
 __all__ = ["Position", "PositionId"]
 
@@ -91,6 +93,8 @@ class Position:
         #: The exit that has its turn; the others wait in ``_waiting``, oldest first.
         self._current: Sale | None = None
         self._waiting: dict[ExitKey, Sale] = {}
+        #: Exits that the journal has, as far as this process knows.
+        self._known: set[ExitKey] = set()
         #: Hashes of transactions that were looked at: a signal with one of them says nothing new.
         self._seen: dict[int, None] = {}
         #: When the latest sale was confirmed, by ``time.monotonic_ns()``: older transactions say a wrong amount.
@@ -188,8 +192,10 @@ class Position:
     def _finish_all(self, detail: str, *, below: int | None = None) -> None:
         """Every exit of which no transaction can land any more; with ``below``, of earlier generations than this."""
         for sale in self.live_sales:
-            if not sale.live and (below is None or sale.key.generation < below):
-                self._finish(sale, sale.outcome_if_given_up(), detail)
+            if below is None or sale.key.generation < below:
+                self._take_back(sale)
+                if not sale.live:
+                    self._finish(sale, sale.outcome_if_given_up(), detail)
 
     def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         """The server wants an exit."""
@@ -206,12 +212,22 @@ class Position:
         if self._announced.let_go(signal):
             self._follow_signal(signal, received_ns)
 
-    def _follow_signal(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+    def _follow_signal(self, signal: ExitSignalWithTx, received_ns: int, *, may_be_new: bool = True) -> None:
+        """Begin the exit, or offer its signal to the one that is under way.
+
+        Args:
+            signal: the signal.
+            received_ns: when it came, by ``time.monotonic_ns()``.
+            may_be_new: False: the journal knows this exit.
+        """
         transaction = hash(signal.unsigned_tx_b64)
         if transaction in self._seen:
             return
         self._judge_early(signal)
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
+        if may_be_new and self._sell_at_once(key, signal, received_ns):
+            self._remember(transaction)
+            return
         sale = self._sale_of(key) or self._begin(key, signal, received_ns)
         if sale is not None and not sale.is_for(signal):
             log.warning("%s is signalled again for another amount, which is not followed", key)
@@ -266,7 +282,7 @@ class Position:
         if not key.is_whole and self._is_sold(key._replace(part=WHOLE)):
             log.info("%s is signalled, and the position was sold as a whole", key)
             return None
-        tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
+        tokens = tokens_of(signal)
         record = self._received(key, signal, tokens)
         if record.is_finished:
             if self._tools.is_dry_run:
@@ -286,12 +302,12 @@ class Position:
             log.info("%s is signalled again and was sold: nothing is done", key)
             return
         self._generation = self._tools.journal.next_generation(key)
-        tokens = signal.position_tokens if signal.sell_tokens is None else signal.sell_tokens
-        record = self._received(key._replace(generation=self._generation), signal, tokens)
+        record = self._received(key._replace(generation=self._generation), signal, tokens_of(signal))
         self._line_up(Sale(record)).offer(signal, received_ns)
         self._next_turn()
 
     def _received(self, key: ExitKey, signal: ExitSignalWithTx, tokens: int) -> ExitRecord:
+        self._known.add(key)
         return self._tools.journal.received(key, position_id=signal.position_id, reason=signal.reason, tokens=tokens)
 
     def _is_sold(self, key: ExitKey) -> bool:
@@ -328,6 +344,8 @@ class Position:
 
     def _take_up(self) -> None:
         """Go on by the journal and the chain; of what was believed here stays what no record holds."""
+        for sale in self.live_sales:
+            self._take_back(sale)
         before = {sale.key: sale for sale in self.live_sales}
         if self._current is not None:
             # It may be what the error came of. Another transaction is asked for.
@@ -507,9 +525,9 @@ class Position:
             # It came while the nodes were asked, and is not to be refused unseen.
             self._put(partial(self._follow_anew, newer, sale.came_ns))
 
-    def _follow_anew(self, signal: ExitSignalWithTx, received_ns: int) -> None:
+    def _follow_anew(self, signal: ExitSignalWithTx, received_ns: int, *, may_be_new: bool = True) -> None:
         self._seen.pop(hash(signal.unsigned_tx_b64), None)
-        self._follow_signal(signal, received_ns)
+        self._follow_signal(signal, received_ns, may_be_new=may_be_new)
 
     def _decide(
         self,
@@ -548,11 +566,8 @@ class Position:
             sale.enter(SaleState.WAITING)
             sale.use_up_signal()
             self._later(_TRY_AGAIN_S, self._take_turn)
-        elif tools.journal.signed(sale.record.id, signature=signed.signature, blockhash=signed.blockhash):
-            self._send(sale, signed)
         else:
-            repeated = "its signal repeats the transaction of an earlier exit: nothing was sent"
-            self._give_up(sale, sale.outcome_if_given_up(), repeated)
+            self._send(sale, signed)
 
     def _refuse(
         self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
@@ -658,20 +673,149 @@ class Position:
         else:
             self._finish(sale, outcome, detail, error=error)
 
+    # ── from the signature to the first byte ─────────────────────────────────────────────────────────────────────
+
+    def _sell_at_once(self, key: ExitKey, signal: ExitSignalWithTx, received_ns: int) -> bool:
+        """Sign the first transaction of a new exit, and write exit and signature down as one; False: it cannot be.
+
+        What is unclear, refused or known goes the longer way, which writes the exit down first.
+        """
+        early, tools = self._early, self._tools
+        if self.live_sales or key in self._known or tools.is_dry_run:
+            return False
+        if early is None or not early.is_of(signal) or not early.case.is_ready:
+            return False
+        sale = Sale(ExitRecord.to_be(key, signal))
+        sale.offer(signal, received_ns)
+        if self._is_out_of_date(sale, signal):
+            return False
+        with tools.barrier.act() as may_sign:
+            if not may_sign:
+                return False
+            try:
+                signed = tools.sign(early.case, signal)
+            except (UnsafeTransactionError, TxSubmitError, ConfigurationError):
+                return False  # said when the exit is written down
+            assert signed is not None  # in a dry run alone
+            self._early = None
+            self._known.add(key)
+            self._current = sale
+            self._send(sale, signed)
+        return True
+
     def _send(self, sale: Sale, signed: SignedTx) -> None:
-        turn = sale.enter(SaleState.LIVE)
-        sale.use_up_signal()
-        sale.low_prices = sale.unsimulated = 0
+        """Write a signature down, and send its transaction as soon as it is on the disk."""
+        departure = Departure(signed.signature)
+        sale.departs(departure)
         self._tools.gate.refusals.drop(sale.key)
-        sale.live.add(signed.signature)
-        sale.signatures.add(signed.signature)
         if not sale.key.is_whole:
             sale.witnesses[signed.signature] = self._tools.stream.watch_tokens(*self.id)
-        self._tools.sender.submit_for(signed, self._listener(sale, signed.signature))
-        self._errors = 0
+        send = partial(self._tools.sender.submit_for, signed, self._listener(sale, signed.signature))
+        then = partial(self._written_down, sale, departure, send, self._life)
+        try:
+            self._write_down(sale, departure, signed.blockhash, then)
+        except Exception as error:  # noqa: BLE001 - whether it left is decided in the line
+            then(error)
         policy = self._tools.policy
         if policy.overlap_full_exit and sale.key.is_whole:
-            self._later(policy.overlap_after_s, partial(self._overlap, sale, turn))
+            self._later(policy.overlap_after_s, partial(self._overlap, sale, sale.turn))
+
+    def _write_down(
+        self, sale: Sale, departure: Departure, blockhash: str, then: Callable[[Exception | None], None]
+    ) -> None:
+        journal = self._tools.journal
+        if sale.is_recorded:
+            signed = partial(self._attempt_written, sale, departure, then)
+            journal.signed(sale.record.id, signature=departure.signature, blockhash=blockhash, then=signed)
+        else:
+            begun = partial(self._exit_written, sale, departure, then)
+            journal.begun(sale.record, departure, blockhash=blockhash, then=begun)
+
+    def _exit_written(
+        self,
+        sale: Sale,
+        departure: Departure,
+        then: Callable[[Exception | None], None],
+        record: ExitRecord | None,
+        error: Exception | None,
+    ) -> None:
+        """On the thread that commits. Without a record or an error it is known, or was held back meanwhile."""
+        if record is not None:
+            sale.record = record
+        elif error is None:
+            self._put(partial(self._is_known, sale, departure))
+            return
+        then(error)
+
+    def _attempt_written(
+        self,
+        sale: Sale,
+        departure: Departure,
+        then: Callable[[Exception | None], None],
+        is_its_own: bool | None,  # noqa: FBT001 - the journal's answer
+        error: Exception | None,
+    ) -> None:
+        """On the thread that commits. A transaction of another exit is not sent."""
+        if is_its_own is False:
+            self._put(partial(self._is_repeated, sale, departure))
+        else:
+            then(error)
+
+    def _written_down(
+        self, sale: Sale, departure: Departure, send: Callable[[], object], life: int, error: Exception | None
+    ) -> None:
+        """On the thread that commits, right after the COMMIT: a last look, then the first copy."""
+        problem = error
+        if error is None:
+            with self._tools.barrier.act() as may_send:
+                try:
+                    if may_send:
+                        departure.leave(send)
+                        return
+                except BaseException as raised:  # noqa: BLE001 - it belongs to the position, not to the journal
+                    problem = as_exception(raised)
+        # Not sent: the position's line takes it back, or finds out by the journal and the chain.
+        self._put(partial(self._not_sent, sale, departure, [] if problem is None else [problem]), life=life)
+
+    def _not_sent(self, sale: Sale, departure: Departure, problems: list[Exception]) -> None:
+        """Its record failed, sending failed, or the seller is paused."""
+        if problems:
+            raise problems.pop()
+        if sale.departure is departure:
+            self._take_back(sale)
+        self._take_turn()
+
+    def _is_known(self, sale: Sale, departure: Departure) -> None:
+        """The journal had the exit before: it goes the longer way."""
+        if sale.departure is departure and departure.hold_back():
+            sale.stays(departure)
+            self._current = None
+            assert sale.signal is not None  # it was signed
+            self._follow_anew(sale.signal, sale.came_ns, may_be_new=False)
+
+    def _is_repeated(self, sale: Sale, departure: Departure) -> None:
+        """The transaction belongs to an earlier exit of this position."""
+        if sale.departure is departure and departure.hold_back():
+            sale.stays(departure)
+            sale.use_up_signal()
+            repeated = "its signal repeats the transaction of an earlier exit: nothing was sent"
+            self._give_up(sale, sale.outcome_if_given_up(), repeated)
+
+    def _take_back(self, sale: Sale) -> None:
+        """Forget a signature whose transaction was not sent and never will be; the exit is written down after that.
+
+        Nothing happens when it has left.
+        """
+        departure = sale.departure
+        if departure is None or not departure.hold_back():
+            return
+        self._tools.journal.unsent(departure.signature)
+        if not sale.is_recorded:
+            record = sale.record
+            sale.record = self._tools.journal.received(
+                sale.key, position_id=record.position_id, reason=record.reason, tokens=record.tokens, slot=record.slot
+            )
+        sale.stays(departure)
 
     def _listener(self, sale: Sale, signature: str) -> Listener:
         """For the sender, which calls them on threads of its own."""
@@ -708,6 +852,7 @@ class Position:
             sale.record.id, result.signature, result.outcome, slot=result.slot, detail=result.detail
         )
         sale.live.discard(result.signature)
+        self._errors = 0
         if sale.is_finished:
             return
         if result.outcome is SellOutcome.CONFIRMED:

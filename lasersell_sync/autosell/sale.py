@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from lasersell_sync.autosell.departure import Departure
 from lasersell_sync.autosell.exits import ExitKey
-from lasersell_sync.autosell.journal import ExitRecord
+from lasersell_sync.autosell.journal import TO_BE, ExitRecord
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.tools import TokenWitness
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext
@@ -81,8 +82,12 @@ class Sale:
         self.market_context: MarketContext | None = None
         #: Profit of the whole position by the newest signal, and the tokens of that position; None: no signal came.
         self.valued: tuple[int, int] | None = None
+        #: Of the newest transaction.
+        self.departure: Departure | None = None
         self._signal: ExitSignalWithTx | None = None
         self._received_ns = 0
+        #: The signal of the newest transaction, until it is known to have left.
+        self._leaving: ExitSignalWithTx | None = None
         if before is not None:
             self._take_over(before)
 
@@ -103,6 +108,29 @@ class Sale:
         self.state = state
         self.turn += 1
         return self.turn
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the journal has it."""
+        return self.record.id != TO_BE
+
+    def departs(self, departure: Departure) -> None:
+        """A transaction is signed: it may land as soon as its record is on the disk."""
+        self.enter(SaleState.LIVE)
+        self._leaving, self._signal = self._signal, None
+        self.low_prices = self.unsimulated = 0
+        self.departure = departure
+        self.live.add(departure.signature)
+        self.signatures.add(departure.signature)
+
+    def stays(self, departure: Departure) -> None:
+        """The transaction was held back, and its signature is forgotten."""
+        self.departure = None
+        self.live.discard(departure.signature)
+        self.signatures.discard(departure.signature)
+        self.witnesses.pop(departure.signature, None)
+        self._signal = self._signal or self._leaving
+        self.enter(SaleState.LIVE if self.live else SaleState.WAITING)
 
     def is_for(self, signal: ExitSignalWithTx) -> bool:
         """Whether a signal's transaction sells what this exit is to sell: of a part so many tokens, and no others."""

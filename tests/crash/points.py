@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.autosell.journal_writer import JournalWriter, _Item
 from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.stream.sender import StreamSender
 from lasersell_sync.trading.exit_api import ExitApiClient
@@ -25,10 +26,10 @@ from lasersell_sync.trading.signer import Signer
 #: In the order in which an exit meets them; some have several places.
 PLACES: dict[str, tuple[str, ...]] = {
     "received": ("before the journal hears of it",),
-    "journalled": ("it is written down",),
+    "journalled": ("it is written, maybe in the middle of a batch",),
     "guarded": ("the guard let it pass",),
     "signed": ("it is signed",),
-    "signature journalled": ("its signature is written down",),
+    "signature journalled": ("its signature is on the disk, and nothing of its batch is sent",),
     "before send": ("before the first byte",),
     "after write": ("the request is written, its answer not read",),
     "after answer": ("the node has answered",),
@@ -84,10 +85,18 @@ def arm(killer: Killer) -> None:
     def is_copy(*args: Any, **_: Any) -> bool:
         return isinstance(args[1], Copy)
 
+    def leads_to_sale(item: _Item[Any], *_: Any) -> bool:
+        return item.then is not None
+
+    def has_signatures(_writer: JournalWriter, batch: list[_Item[Any]]) -> bool:
+        return any(map(leads_to_sale, batch))
+
     around(Journal, "received", lambda: killer.at("received"), lambda: killer.at("journalled"))
+    around(Journal, "begun", lambda: killer.at("received"), None)
+    around(_Item, "write", None, lambda: killer.at("journalled"), when=leads_to_sale)
     around(SigningGate, "decide", None, lambda: killer.at("guarded"))
     around(Signer, "sign_checked", None, lambda: killer.at("signed"))
-    around(Journal, "signed", None, lambda: killer.at("signature journalled"))
+    around(JournalWriter, "_write", None, lambda: killer.at("signature journalled"), when=has_signatures)
     around(SendLane, "wire_of", lambda: killer.at("before send"), None)
     around(SendConnection, "begin", None, lambda: killer.at("after write"), when=is_copy)
     around(SendLane, "take_outcome", lambda: killer.at("after answer"), None)

@@ -17,6 +17,7 @@ from solders.keypair import Keypair
 import lasersell_sync as ls
 from lasersell_sync.autosell import lines as lines_module
 from lasersell_sync.autosell.engine import AutoSeller
+from lasersell_sync.autosell.position import Position
 from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.session import start_watch
@@ -303,14 +304,14 @@ def test_a_journal_that_refuses_is_told_and_waited_for(stage: Stage, monkeypatch
     seller.on_problem(problems.put)
     refusing = threading.Event()
     refusing.set()
-    real = seller._journal.signed
+    real = seller._journal.begun
 
-    def signed(*args: Any, **kwargs: Any) -> None:
+    def begun(*args: Any, **kwargs: Any) -> None:
         if refusing.is_set():
             raise JournalError("full", "sales.journal", "no room")
         real(*args, **kwargs)
 
-    monkeypatch.setattr(seller._journal, "signed", signed)
+    monkeypatch.setattr(seller._journal, "begun", begun)
     with seller:
         stage.say(signal())
         error = problems.get(timeout=PATIENCE_S)
@@ -330,14 +331,14 @@ def test_an_error_that_nobody_thought_of_is_told_and_the_exit_is_sold(
     seller = stage.seller()
     seller.on_problem(problems.put)
     left = [RuntimeError(f"cannot read {canary} of 7")]
-    real = seller._journal.signed
+    real = seller._journal.begun
 
-    def signed(*args: Any, **kwargs: Any) -> None:
+    def begun(*args: Any, **kwargs: Any) -> None:
         if left:
             raise left.pop()
         real(*args, **kwargs)
 
-    monkeypatch.setattr(seller._journal, "signed", signed)
+    monkeypatch.setattr(seller._journal, "begun", begun)
     with seller:
         stage.say(announced(), signal())
         assert str(problems.get(timeout=PATIENCE_S)) == f"cannot read {canary} of 7"
@@ -361,15 +362,15 @@ def test_a_word_that_always_ends_in_an_error_does_not_hold_up_the_next(
     problems: queue.Queue[Exception] = queue.Queue()
     seller = stage.seller()
     seller.on_problem(problems.put)
-    real = seller._journal.received
+    real = Position.signalled
 
-    def received(key: Any, **kwargs: Any) -> Any:
-        if kwargs["reason"] == "poison":
+    def signalled(self: Position, signal: ls.ExitSignalWithTx, received_ns: int) -> None:
+        if signal.reason == "poison":
             raise RuntimeError("a bug")
-        return real(key, **kwargs)
+        real(self, signal, received_ns)
 
     monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.01)
-    monkeypatch.setattr(seller._journal, "received", received)
+    monkeypatch.setattr(Position, "signalled", signalled)
     with seller:
         stage.say(announced(), signal(reason="poison"), signal())
         stage.wait_for_sent(1)
