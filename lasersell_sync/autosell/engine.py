@@ -741,7 +741,8 @@ def _addresses(field: str, values: Iterable[str]) -> frozenset[bytes]:
 def _require_parts(session: object, sender: object, guard: object, policy: object, exit_api: object) -> None:
     """Each argument is what it should be: a mistake must not wait for the first exit signal."""
     _require("session", session, isinstance(session, StreamSession), "StreamSession.connect(client, configure)")
-    _require("sender", sender, _has(sender, "submit", "track", "proven_amounts"), "TxSender(SendTargetRpc(url))")
+    can_send = _has(sender, "submit_for", "track_for", "proven_amounts")
+    _require("sender", sender, can_send, "TxSender(SendTargetRpc(url))")
     _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
     _require("policy", policy, policy is None or isinstance(policy, SellPolicy), "SellPolicy(...)")
     _require("exit_api", exit_api, exit_api is None or _has(exit_api, "build_sell_tx"), "ExitApiClient(api_key)")

@@ -87,7 +87,7 @@ INNER_LAYERS = {
         ["tx_sender"],
     ],
     "autosell": [
-        ["exits", "policy", "lines", "pause_barrier"],
+        ["exits", "policy", "lines", "pause_barrier", "departure"],
         ["journal_file", "journal_writer", "questions"],
         ["journal", "refusals", "reports"],
         ["budgets"],
