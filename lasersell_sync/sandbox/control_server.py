@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request, Response
 from lasersell_sync.sandbox.faults import Faults
 from lasersell_sync.sandbox.http_server import Application, json_response
 from lasersell_sync.sandbox.json_fields import U32_MAX, BadField, Fields, decode_object
-from lasersell_sync.sandbox.node_lies import OddItem
+from lasersell_sync.sandbox.node_lies import OddItem, SimulationLie
 
 if TYPE_CHECKING:
     from lasersell_sync.sandbox.sandbox import Sandbox
@@ -152,6 +152,7 @@ def _node(faults: Faults, fields: Fields) -> None:
         # An unknown kind is the faults' own complaint.
         odd_item=cast("OddItem | None", fields.optional_text("odd_item")),
         absurd_numbers=fields.flag("absurd_numbers", default=False),
+        simulation=cast("SimulationLie | None", fields.optional_text("simulation")),
         hangs=fields.flag("hangs", default=False),
     )
 

@@ -19,7 +19,7 @@ from lasersell_sync.sandbox.chain import Chain, Fate
 from lasersell_sync.sandbox.exchange import Exchange
 from lasersell_sync.sandbox.http_server import Application, DisturbedResponse
 from lasersell_sync.sandbox.link import LinkConditions
-from lasersell_sync.sandbox.node_lies import TRUTHFUL, NodeLies, OddItem
+from lasersell_sync.sandbox.node_lies import TRUTHFUL, NodeLies, OddItem, SimulationLie
 from lasersell_sync.sandbox.router_thefts import ROUTER_THEFTS
 from lasersell_sync.sandbox.sessions import Frame
 from lasersell_sync.sandbox.stream_server import StreamServer, framed
@@ -286,6 +286,7 @@ class Faults:
         no_history: bool = False,
         odd_item: OddItem | None = None,
         absurd_numbers: bool = False,
+        simulation: SimulationLie | None = None,
         hangs: bool = False,
     ) -> None:
         """Let a JSON-RPC node lie, until changed or cleared; without a lie it tells the truth again.
@@ -301,6 +302,8 @@ class Faults:
             odd_item: The middle one of a batch of statuses, accounts or signatures is nonsense: ``text``, ``number``,
                 ``list``, ``empty``, ``null``, ``missing`` or ``wrong_types``.
             absurd_numbers: Slots, heights and lamports lie beyond 2^63.
+            simulation: ``fails``: every simulated transaction fails in its last instruction; ``harmless``: it succeeds,
+                calls nobody and changes nothing.
             hangs: Requests are neither obeyed nor answered. Those of before stay unanswered when it ends.
         """
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(self._lies):
@@ -313,6 +316,7 @@ class Faults:
             no_history,
             odd_item,
             absurd_numbers,
+            simulation,
             hangs,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 OddItem = Literal["text", "number", "list", "empty", "null", "missing", "wrong_types"]
+SimulationLie = Literal["fails", "harmless"]
 _ODD_ITEMS: dict[OddItem, object] = {"text": "processed", "number": 5, "list": [], "empty": {}, "null": None}
 #: The JSON-RPC error of a node that keeps no transaction history.
 NO_HISTORY = (-32011, "Transaction history is not available from this node")
@@ -28,6 +29,8 @@ class NodeLies:
             right: ``text``, ``number``, ``list``, ``empty`` (an object without fields), ``null``, ``missing`` (the list
             is one short), ``wrong_types`` (every field is a list around its value).
         absurd_numbers: Its slots, heights and lamports lie beyond 2^63.
+        simulation: ``fails``: every simulated transaction fails in its last instruction; ``harmless``: it succeeds and
+            changes nothing.
         hangs: It takes requests and never answers them, nor does it obey them.
     """
 
@@ -38,6 +41,7 @@ class NodeLies:
     no_history: bool = False
     odd_item: OddItem | None = None
     absurd_numbers: bool = False
+    simulation: SimulationLie | None = None
     hangs: bool = False
 
     def __post_init__(self) -> None:
@@ -48,8 +52,9 @@ class NodeLies:
         for name in ("no_history", "absurd_numbers", "hangs"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")  # noqa: TRY004
-        if self.odd_item is not None and self.odd_item not in get_args(OddItem):
-            raise ValueError(f"odd_item must be one of {', '.join(get_args(OddItem))}, or None, not {self.odd_item!r}")
+        for name, kinds in (("odd_item", get_args(OddItem)), ("simulation", get_args(SimulationLie))):
+            if getattr(self, name) not in (None, *kinds):
+                raise ValueError(f"{name} must be one of {', '.join(kinds)}, or None, not {getattr(self, name)!r}")
 
     def named(self) -> dict[str, object]:
         """The lies by name, without those that are not told; ready for JSON."""

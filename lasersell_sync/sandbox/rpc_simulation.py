@@ -9,6 +9,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox import base58
 from lasersell_sync.sandbox.account_views import AccountViews
 from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain import Chain
 from lasersell_sync.sandbox.execution import InnerCall
 from lasersell_sync.sandbox.parsed_instructions import parsed_call
 from lasersell_sync.sandbox.rpc_node import RpcNode
@@ -39,9 +40,15 @@ class SimulationMethods:
             raise invalid_params("sigVerify may not be used with replaceRecentBlockhash")
         self._node.commitment(config)
         watched, encoding = watched_accounts(config)
-        simulation = self._node.ask_chain(
-            lambda chain: chain.simulate(transaction, verify=verify, any_blockhash=replaces, watched=watched)
-        )
+        lie = self._node.lies().simulation
+
+        def simulated(chain: Chain) -> Simulation:
+            true = chain.simulate(transaction, verify=verify, any_blockhash=replaces, watched=watched)
+            if lie == "fails":
+                return true.failing(len(transaction.instructions) - 1)
+            return true if lie is None else true.harmless([chain.account(address) for address in watched or ()])
+
+        simulation = self._node.ask_chain(simulated)
         answer = self._answer(transaction, simulation, inner=flag(config, "innerInstructions"))
         if watched is not None:
             most = len(simulation.loaded.metas) if simulation.loaded is not None else len(transaction.keys)

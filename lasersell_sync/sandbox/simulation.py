@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from solders.pubkey import Pubkey
 
@@ -12,6 +12,9 @@ from lasersell_sync.sandbox.execution import LoadedAccounts, Processor, Run, Tra
 from lasersell_sync.sandbox.ledger import Ledger, TokenAccount
 from lasersell_sync.sandbox.programs import Programs
 from lasersell_sync.sandbox.transactions import Transaction
+
+#: the error number of a failure that a node makes up
+_LIED_CODE = 6001
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,14 @@ class Simulation:
     accounts: tuple[AccountInfo | None, ...] = ()
     #: bytes of data of all its accounts
     loaded_bytes: int = 0
+
+    def failing(self, instruction: int) -> Simulation:
+        """The same as a lying node shows it: an instruction fails with an error of its program."""
+        return replace(self, err={"InstructionError": [instruction, {"Custom": _LIED_CODE}]}, accounts=())
+
+    def harmless(self, accounts: Sequence[AccountInfo | None]) -> Simulation:
+        """The same as a lying node shows it: it succeeds, calls nobody, and every account stays as it is now."""
+        return replace(self, err=None, run=Run(self.run.limit_units), after=self.before, accounts=tuple(accounts))
 
 
 class Simulator:

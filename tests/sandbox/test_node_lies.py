@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox import Sandbox
+from lasersell_sync.sandbox.transactions import read_transaction
 from tests.sandbox.players import PATIENCE_S, Trader, signed
 
 NEWEST = {"commitment": "processed"}
@@ -156,6 +158,34 @@ def test_node_old_accounts_are_those_of_then(pair: Trader, lie: str, honest: boo
     assert look(1) == moments[-1]
 
 
+def test_node_simulation_lies_show_a_failure_or_nothing_at_all(pair: Trader) -> None:
+    """Of a purchase: beside the true answer a failure of its last instruction, or a success that changes nothing."""
+    mint = pair.sandbox.mints[0]
+    text = pair.post("/v1/buy", pair.buy_body(mint)).json()["tx"]
+    watched = {"encoding": "base64", "addresses": [pair.pubkey]}
+    config = {"encoding": "base64", "innerInstructions": True, "accounts": watched, "commitment": "processed"}
+
+    def simulate(node: int) -> Any:
+        return pair.ask_node(node, "simulateTransaction", text, config)["result"]["value"]
+
+    true = simulate(0)
+    assert true["err"] is None
+    assert true["innerInstructions"]
+    assert true["preBalances"] != true["postBalances"]
+    pair.sandbox.faults.node(1, simulation="harmless")
+    told = simulate(1)
+    assert (told["err"], told["innerInstructions"], told["preBalances"]) == (None, [], told["postBalances"])
+    assert told["accounts"][0]["lamports"] == pair.sandbox.balance_lamports(pair.pubkey)
+    assert told["accounts"][0]["lamports"] != true["accounts"][0]["lamports"]
+    pair.sandbox.faults.node(1, simulation="fails")
+    told = simulate(1)
+    last = len(read_transaction(base64.b64decode(text)).instructions) - 1
+    assert (told["err"], told["accounts"]) == ({"InstructionError": [last, {"Custom": 6001}]}, [None])
+    assert simulate(0) == true
+    pair.sandbox.faults.clear()
+    assert simulate(1) == true
+
+
 def test_node_that_hangs_answers_nobody_and_obeys_nothing(pair: Trader) -> None:
     """Its connections stay open and silent, its neighbour answers, a transaction is not taken; cleared, it answers."""
     pair.sandbox.faults.node(1, hangs=True)
@@ -225,6 +255,7 @@ def test_node_faults_are_cleared_and_ordered_over_http(pair: Trader) -> None:
         {"odd_item": "x"},
         {"number": 1},
         {"hangs": "yes"},
+        {"simulation": "works"},
         {"no_history": 1},
     ],
 )
