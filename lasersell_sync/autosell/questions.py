@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from lasersell_sync._log import logger
 from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
+from lasersell_sync.processes import NO_THREAD
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS
 from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.user_code import as_exception
 
 __all__ = ["Balances", "BuildAnswer", "ExitApi", "Questions"]
 
@@ -59,6 +62,7 @@ class Questions:
         # Guards the questions that wait.
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[AmountProof, Callable[[int | None], None]]] = {}
+        self._is_closed = False
         self._asker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="lasersell-autosell-balances")
         self._builders = concurrent.futures.ThreadPoolExecutor(_BUILDERS, thread_name_prefix="lasersell-autosell-rest")
 
@@ -71,40 +75,66 @@ class Questions:
             is_first = not self._waiting
             self._waiting[token_account] = (proof, then)
         if is_first:
-            self._begin(self._asker, self._ask_for_balances)
+            self._begin(self._asker, self._ask_for_balances, self._ask_nobody)
 
     def build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
         """Have a sale built."""
-        self._begin(self._builders, lambda: self._build(request, then))
+        turns = itertools.count()  # one of the two answers; counting is one step
+
+        def answer(built: BuildTxResponse | None, problem: Exception | None) -> None:
+            if next(turns) == 0:
+                then(built, problem)
+
+        self._begin(self._builders, lambda: self._build(request, answer), partial(answer, None))
 
     def close(self) -> None:
         """Ask nothing more; what is under way ends by itself. Idempotent."""
+        self._is_closed = True
         for pool in (self._asker, self._builders):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    @staticmethod
-    def _begin(pool: concurrent.futures.ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        # Closed: nobody waits for the answer any more.
-        with contextlib.suppress(RuntimeError):
+    def _begin(
+        self,
+        pool: concurrent.futures.ThreadPoolExecutor,
+        work: Callable[[], None],
+        refuse: Callable[[Exception], None],
+    ) -> None:
+        """Hand over ``work``; where no thread can be started, ``refuse`` is called, and maybe ``work`` later."""
+        try:
             pool.submit(work)
+        except (RuntimeError, MemoryError) as error:
+            # Closed: nobody waits for the answer any more.
+            if not self._is_closed:
+                refuse(ConcurrencyError(f"{NO_THREAD}: {error or 'out of memory'}"))
+
+    def _take_waiting(self) -> dict[str, tuple[AmountProof, Callable[[int | None], None]]]:
+        with self._lock:
+            accounts = list(self._waiting)[:MAX_ACCOUNTS]
+            return {account: self._waiting.pop(account) for account in accounts}
+
+    def _ask_nobody(self, problem: Exception) -> None:
+        """Nothing is proven now; whoever wants to know asks again."""
+        log.warning("balances cannot be asked for now: %s", problem)
+        while taken := self._take_waiting():
+            for _, then in taken.values():
+                then(None)
 
     def _ask_for_balances(self) -> None:
         """One question for all that wait, up to ``MAX_ACCOUNTS`` of them."""
-        with self._lock:
-            accounts = list(self._waiting)[:MAX_ACCOUNTS]
-            asked = {account: self._waiting.pop(account) for account in accounts}
-            is_more = bool(self._waiting)
+        asked = self._take_waiting()
+        if not asked:
+            return
         amounts: dict[str, int] = {}
         try:
             amounts = self._balances.proven_amounts({account: proof for account, (proof, _) in asked.items()})
         except (TxSubmitError, ConcurrencyError) as error:
             log.warning("the balances of %d token accounts cannot be asked for: %s", len(asked), error)
-        except Exception:
+        except BaseException:
             log.exception("asking for the balances of %d token accounts failed", len(asked))
         for account, (_, then) in asked.items():
             then(amounts.get(account))
-        if is_more:
-            self._begin(self._asker, self._ask_for_balances)
+        if self._waiting:
+            self._begin(self._asker, self._ask_for_balances, self._ask_nobody)
 
     def _build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
         assert self._exit_api is not None
@@ -114,6 +144,6 @@ class Questions:
             if may_ask:
                 try:
                     built = self._exit_api.build_sell_tx(request)
-                except Exception as error:  # noqa: BLE001 - it is handed over
-                    problem = error
+                except BaseException as error:  # noqa: BLE001 - it is handed over, whatever a REST client of the user's raises
+                    problem = as_exception(error)
         then(built, problem)

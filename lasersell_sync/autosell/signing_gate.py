@@ -12,11 +12,13 @@ from lasersell_sync._log import logger
 from lasersell_sync.autosell.budgets import HourlyBudgets
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.refusals import Permission, Refusal, Refusals
-from lasersell_sync.exceptions import BrokenRule, ConfigurationError, UnsafeTransactionError
+from lasersell_sync.exceptions import BrokenRule, ConcurrencyError, ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
+from lasersell_sync.processes import NO_THREAD
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import CheckedTransaction, SigningGuard, TradeContext
 from lasersell_sync.trading.guard.signing_guard import Judgement, broken_rule
+from lasersell_sync.user_code import as_exception
 
 __all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "Case", "SigningGate"]
 
@@ -156,7 +158,10 @@ class SigningGate:
         judge = partial(guard.judge, transaction, wallet=wallet, request=request, context=context)
         judgement = judge(reads_tables=False)
         if guard.lacks_tables(judgement):
-            guard.run_aside(partial(self._judge_aside, case, guard, judge))
+            try:
+                guard.run_aside(partial(self._judge_aside, case, guard, judge))
+            except (RuntimeError, MemoryError) as error:
+                case.fail(ConcurrencyError(f"{NO_THREAD}: {error or 'out of memory'}"))
         else:
             self._simulate(case, guard, judgement)
         return case
@@ -164,8 +169,8 @@ class SigningGate:
     def _judge_aside(self, case: Case, guard: SigningGuard, judge: Callable[[], Judgement]) -> None:
         try:
             self._simulate(case, guard, judge())
-        except Exception as error:  # noqa: BLE001 - for whoever decides
-            case.fail(error)
+        except BaseException as error:  # noqa: BLE001 - for whoever decides; a Rust panic is none of Exception
+            case.fail(as_exception(error))
 
     def _simulate(self, case: Case, guard: SigningGuard, judgement: Judgement) -> None:
         # What the user allows, or report mode signs, is simulated all the same.

@@ -233,8 +233,7 @@ class FakeStream:
 class FakeQuestions(Questions):
     """Asks at once, on the calling thread."""
 
-    @staticmethod
-    def _begin(pool: object, work: Callable[[], None]) -> None:
+    def _begin(self, pool: object, work: Callable[[], None], refuse: object) -> None:
         work()
 
 

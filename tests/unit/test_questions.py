@@ -146,3 +146,54 @@ def test_close_drops_what_waits(questions: Questions) -> None:
     questions.close()
     questions.balance("one", AmountProof(), lambda _: pytest.fail("asked after close"))
     questions.build(REQUEST, lambda *_: pytest.fail("asked after close"))
+
+
+class PanicException(BaseException):
+    """What solders raises when its Rust code panics; the real class cannot be raised by hand."""
+
+
+@pytest.mark.parametrize("kind", [PanicException, SystemExit, MemoryError])
+def test_sender_and_rest_client_that_raise_anything_leave_no_question_without_an_answer(
+    questions: Questions, nodes: Nodes, api: Api, kind: type[BaseException]
+) -> None:
+    """An exit that waits for an answer would wait for ever."""
+    nodes.error, api.error = kind("why"), kind("why")  # type: ignore[assignment]
+    balances: list[int | None] = []
+    ends: list[tuple[BuildTxResponse | None, Exception | None]] = []
+    questions.balance("one", AmountProof(), balances.append)
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: balances and ends)
+    assert balances == [None]
+    assert ends[0][0] is None
+    assert "why" in str(ends[0][1])
+    nodes.error = api.error = None
+    questions.balance("one", AmountProof(), balances.append)
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: len(balances) == len(ends) == 2)
+    assert balances[1] == 3
+    assert ends[1] == (BuildTxResponse("AA=="), None)
+
+
+def test_questions_without_a_thread_are_answered_at_once_and_asked_when_there_is_one(
+    questions: Questions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever gets "not proven" asks again; nothing waits for a thread that never started."""
+    balances: list[int | None] = []
+    ends: list[tuple[BuildTxResponse | None, Exception | None]] = []
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as shortage:
+        shortage.setattr(threading.Thread, "start", refuse)
+        questions.balance("one", AmountProof(), balances.append)
+        questions.balance("two", AmountProof(), balances.append)
+        questions.build(REQUEST, lambda *end: ends.append(end))
+    assert balances == [None, None]
+    assert "no thread" in str(ends[0][1])
+    assert any("balances cannot be asked for now" in record.getMessage() for record in caplog.records)
+    questions.balance("one", AmountProof(), balances.append)
+    questions.build(REQUEST, lambda *end: ends.append(end))
+    until(lambda: len(balances) == 3 and len(ends) == 2)
+    assert balances[2] == 3
+    assert ends[1] == (BuildTxResponse("AA=="), None)

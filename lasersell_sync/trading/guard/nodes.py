@@ -14,6 +14,7 @@ from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_targets import SendTargetRpc
+from lasersell_sync.user_code import passes_through
 
 __all__ = ["GuardNodes", "NodeAnswer"]
 
@@ -77,7 +78,12 @@ class GuardNodes:
             answers.put(_answer(number, self._nodes[number], question, budget))
 
         for number in range(len(self._nodes)):
-            threading.Thread(target=ask, args=(number,), name=f"lasersell-guard-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=ask, args=(number,), name=f"lasersell-guard-{number}", daemon=True).start()
+            except (RuntimeError, MemoryError) as error:
+                problem = f"no thread to ask with: {error or 'out of memory'}"
+                error_of_ours = TxSubmitError("request_send", problem, target=self._nodes[number].label)
+                answers.put(NodeAnswer(number, None, error_of_ours))
         silent = set(range(len(self._nodes)))
         while silent:
             try:
@@ -100,6 +106,8 @@ def _answer(
         return NodeAnswer(number, None, error)
     except ConcurrencyError as error:  # somebody closed the process's connections meanwhile
         return NodeAnswer(number, None, TxSubmitError("request_send", error.problem, target=node.label))
-    except Exception as error:  # noqa: BLE001 - an answer that nobody thought of is no answer, and must not hang a sale
+    except BaseException as error:  # an answer that nobody thought of is no answer, and must not hang a sale
+        if passes_through(error):
+            raise
         problem = f"the answer could not be read ({type(error).__name__})"
         return NodeAnswer(number, None, TxSubmitError("decode_response", problem, target=node.label))

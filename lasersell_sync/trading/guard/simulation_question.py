@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -117,10 +118,11 @@ class SimulationQuestion:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(self._sample(peer, budget))
-                except Exception as error:  # noqa: BLE001 - for whoever waits
+                except BaseException as error:  # noqa: BLE001 - for whoever waits
                     future.set_exception(error)
 
-        peer.submit(job)
+        with contextlib.suppress(RuntimeError, MemoryError):  # no thread now: ``_end_sample`` takes it over
+            peer.submit(job)
         return future
 
     def _end_sample(self, future: Future[Sample], peer: Peer, budget: TimeBudget) -> Sample:

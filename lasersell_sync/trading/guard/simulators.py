@@ -22,6 +22,7 @@ from lasersell_sync.trading._json_rpc import client_for
 from lasersell_sync.trading.guard.verdicts import Finding, SimulationVerdict, Verdicts, agreed
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.send_targets import SendTargetRpc
+from lasersell_sync.user_code import passes_through
 
 __all__ = ["Asking", "Peer", "Question", "Simulators"]
 
@@ -76,7 +77,11 @@ class Peer:
         self._rents: dict[int, int] = {}
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run ``job`` on one of the node's threads."""
+        """Run ``job`` on one of the node's threads.
+
+        Raises:
+            RuntimeError, MemoryError: it has none, and the system has none to spare; the job is forgotten.
+        """
         with self._changed:
             if self._pid != os.getpid():  # a forked child has none of its parent's threads
                 self._pid, self._threads, self._idle = os.getpid(), 0, 0
@@ -88,7 +93,15 @@ class Peer:
                 self._changed.notify()
                 return
             self._threads += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            with self._changed:
+                self._threads -= 1
+                if not self._threads and job in self._jobs:
+                    self._jobs.remove(job)
+                    raise
+            # One of the others does it when it is free.
 
     def close(self) -> None:
         """Ends the threads that are idle; the next question starts new ones."""
@@ -108,7 +121,7 @@ class Peer:
                 job = self._jobs.popleft()
             try:
                 job()
-            except Exception:
+            except BaseException:
                 log.exception("asking %s failed", self.label)
 
     def rent_lamports(self, size: int, budget: TimeBudget) -> int:
@@ -217,8 +230,12 @@ class Asking:
         """Blocks until it is decided, at most until its time limit."""
         with self._changed:
             while self.verdicts is None:
-                self._changed.wait()
-            return self.verdicts
+                self._changed.wait(max(0.0, self.ends_at - time.monotonic()))
+                if self.verdicts is None and time.monotonic() >= self.ends_at:
+                    break
+        self.look()  # the clock may have had no thread
+        assert self.verdicts is not None
+        return self.verdicts
 
     def _undecided_until(self) -> float | None:
         """When the answers so far decide at the latest; None: now."""
@@ -298,7 +315,11 @@ class Simulators:
             peer.answered(number, in_time=time.monotonic() < asking.ends_at)
             asking.answered(place, finding)
 
-        peer.submit(job)
+        try:
+            peer.submit(job)
+        except (RuntimeError, MemoryError) as error:
+            log.warning("%s is not asked: %s", peer.label, error or "out of memory")
+            asking.answered(place, Finding(peer.label, SimulationVerdict.CANNOT, f"it was not asked: {error}"))
 
 
 def _put_to(peer: Peer, question: Question, budget: TimeBudget) -> Finding:
@@ -306,7 +327,9 @@ def _put_to(peer: Peer, question: Question, budget: TimeBudget) -> Finding:
         return question(peer, budget)
     except (TxSubmitError, LaserSellError) as error:
         return Finding(peer.label, SimulationVerdict.CANNOT, str(error))
-    except Exception as error:  # noqa: BLE001 - an answer that nobody thought of is no answer, and must not hang a sale
+    except BaseException as error:  # an answer that nobody thought of is no answer, and must not hang a sale
+        if passes_through(error):
+            raise
         log.warning("the answer of %s could not be read: %s", peer.label, type(error).__name__)
         return Finding(peer.label, SimulationVerdict.CANNOT, f"the answer could not be read ({type(error).__name__})")
 
@@ -340,7 +363,13 @@ class _Clock:
                 self._changed.notify()
                 return
             self._runs = True
-        threading.Thread(target=self._run, name="lasersell-simulate-clock", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="lasersell-simulate-clock", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            # The nodes' own time limits end what is being asked; the next question tries again.
+            log.warning("nobody watches the time of simulations now: %s", error or "out of memory")
+            with self._changed:
+                self._runs = False
 
     def close(self) -> None:
         """Ends the thread if it is idle."""
@@ -361,7 +390,11 @@ class _Clock:
                     self._changed.wait(left_s)
                     continue
                 heapq.heappop(self._watched)
-            again_at = asking.look()
+            try:
+                again_at = asking.look()
+            except BaseException:
+                log.exception("what follows a simulation failed")
+                continue
             if again_at is not None:
                 with self._changed:
                     # Answers come meanwhile, and may shorten the wait for the others.
