@@ -29,6 +29,7 @@ from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.sale import report_of
 from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGate
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
+from lasersell_sync.autosell.warm_up import warm_up
 from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.locks import CallsUnderWay, signal_safe_lock, under_way
@@ -222,6 +223,9 @@ class AutoSeller:
     def start(self) -> Self:
         """Take up what an earlier process left unfinished, then follow the session; returns at once.
 
+        A thread in the background opens connections and rehearses a signature, so that the first sale takes no longer
+        than later ones. A dry run does without it.
+
         Raises:
             ConcurrencyError: it was started before, or closed.
             ForkedProcessError: in a forked child.
@@ -245,6 +249,8 @@ class AutoSeller:
             raise
         self._take_up()
         self._stop_hearing = self._session.tap(self._hear)
+        if isinstance(self._sender, TxSender) and not self._tools.is_dry_run:
+            warm_up(self._sender, self._tools.signers.values(), self._gate.guard)
         return self
 
     def _warn_of_the_send_mode(self) -> None:

@@ -217,6 +217,11 @@ class Signer:
             raise UnsafeTransactionError(*NO_BLOCKHASH)
         return self._signed(checked)
 
+    def rehearse(self, checked: CheckedTransaction) -> None:
+        """Sign a transaction and forget it: the first signature of a process takes longer than later ones."""
+        raw, layout = checked
+        signed_tx(raw, layout, self._sign_message(layout.message(raw)))
+
     def _signed(self, checked: CheckedTransaction) -> SignedTx:
         raw, layout = checked
         return signed_tx(raw, layout, self._sign_message(layout.message(raw)))

@@ -22,6 +22,7 @@ from solders.keypair import Keypair
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
 from lasersell_sync.sandbox.transactions import Transaction, read_transaction
+from lasersell_sync.trading.tx import SignedTx
 from tests.crash.rounds import Round
 from tests.crash.template import Template
 from tests.crash.world import World
@@ -80,9 +81,10 @@ def signed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     real = ls.Signer._signed
 
-    def sign(*args: Any, **kwargs: Any) -> str:
-        made.append(real(*args, **kwargs))
-        return made[-1]
+    def sign(*args: Any, **kwargs: Any) -> SignedTx:
+        one = real(*args, **kwargs)
+        made.append(one.tx_b64)
+        return one
 
     monkeypatch.setattr(ls.Signer, "_signed", sign)
     return made

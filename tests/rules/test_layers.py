@@ -94,7 +94,7 @@ INNER_LAYERS = {
         ["signing_gate"],
         ["tools", "legs", "held_tokens"],
         ["announced", "sale"],
-        ["position", "mirror"],
+        ["position", "mirror", "warm_up"],
         ["engine"],
     ],
     "session": [
