@@ -106,11 +106,12 @@ class Ledger:
     def _note(self, changes: Iterable[tuple[dict[Any, Any], Pubkey, Any]]) -> None:
         if self._past is None:
             return
+        slot = self._past.slot()
         for table, key, before in changes:
             if table is self._lamports:
-                self._past.note("lamports", key, before)
+                self._past.note("lamports", key, before, slot)
             elif table is self._tokens:
-                self._past.note("tokens", key, before)
+                self._past.note("tokens", key, before, slot)
 
     # -- transactions
 

@@ -30,17 +30,20 @@ class LedgerPast:
     """
 
     def __init__(self, slot: Callable[[], int]) -> None:
-        self._slot = slot
+        #: the current slot
+        self.slot = slot
         #: (slot of the change, value before it), oldest first; one for each slot in which an account changed
         self._changes: dict[tuple[Table, Pubkey], deque[tuple[int, object]]] = {}
         #: the same changes in their order, to forget the oldest
         self._order: deque[tuple[int, tuple[Table, Pubkey]]] = deque()
 
-    def note(self, table: Table, address: Pubkey, before: object) -> None:
-        """Remember the value that an account has had until now."""
-        slot, name = self._slot(), (table, address)
-        known = self._changes.setdefault(name, deque())
-        if known and known[-1][0] == slot:
+    def note(self, table: Table, address: Pubkey, before: object, slot: int) -> None:
+        """Remember the value that an account has had until it changed in a slot, the current one."""
+        name = (table, address)
+        known = self._changes.get(name)
+        if known is None:
+            known = self._changes[name] = deque()
+        elif known[-1][0] == slot:
             return
         known.append((slot, before))
         self._order.append((slot, name))
