@@ -74,7 +74,7 @@ INNER_LAYERS = {
         ["guard.rules", "guard.simulation", "guard.wallet_funds"],
         ["guard.verdicts", "guard.money", "guard.instruction_sketch"],
         ["guard.report", "guard.costs", "guard.simulators", "guard.simulation_rules"],
-        ["guard.simulation_question"],
+        ["guard.rents", "guard.simulation_question"],
         ["guard.simulating"],
         ["guard.signing_guard"],
         ["guard"],

@@ -141,6 +141,9 @@ class SolanaNode:
     def _getRecentPerformanceSamples(self, _params: list[Any]) -> object:
         raise RpcFailure(-32601, "not kept here")
 
+    def _getMinimumBalanceForRentExemption(self, params: list[Any]) -> int:
+        return (params[0] + 128) * 6_960
+
     def _getSignatureStatuses(self, params: list[Any]) -> object:
         assert params[1] in ({"searchTransactionHistory": True}, {"searchTransactionHistory": False})
         assert 0 < len(params[0]) <= 256

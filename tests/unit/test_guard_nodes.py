@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from solders.address_lookup_table_account import AddressLookupTableAccount
@@ -24,6 +26,7 @@ from lasersell_sync.trading.tx_sender import TxSender
 from tests.support.http_server import Answer
 from tests.support.market_transactions import Desk, Draft, desk, draft, stranger
 from tests.support.solana_node import RpcFailure, SolanaNode
+from tests.support.waiting import PATIENCE_S, until
 
 TABLE_PROGRAM = "AddressLookupTab1e1111111111111111111111111"
 TABLE = stranger(50)
@@ -290,3 +293,32 @@ def test_lookup_tables_many_are_kept_and_the_oldest_make_room(nodes: list[Solana
         table = Pubkey.from_bytes(bytes([9]) + number.to_bytes(31, "big"))
         guard.check(parts.b64([AddressLookupTableAccount(table, listed)]), wallet=trader.address)
     assert len(guard._tables.known) == 256
+
+
+def test_rent_of_a_new_token_account_is_what_the_nodes_say_and_no_sale_waits_for_them():
+    """Before the first answer it is what rents were once; where nobody can be asked, for ever."""
+    trader = desk("raydium_cpmm")  # whose sale creates an account for wrapped SOL
+    signal, _ = trader.signals("rpc")
+    limits: dict[str, Any] = {"max_rent_lamports": 1_000_000}
+    with SolanaNode() as node, contextlib.closing(SigningGuard(rpc=node.url, **limits)) as guard:
+        is_asked = threading.Event()
+
+        def rent(params: list[Any]) -> int:
+            assert params == [165]
+            node.let_go.wait()
+            is_asked.set()
+            return 890_880
+
+        node.say["getMinimumBalanceForRentExemption"] = rent
+        with pytest.raises(UnsafeTransactionError, match="2039280 lamports go to own accounts"):
+            guard.check(signal, wallet=trader.address)
+        node.let_go.set()
+        assert is_asked.wait(PATIENCE_S)
+        until(lambda: guard.explain(signal).accepted)
+        assert guard.check(signal, wallet=trader.address)
+        assert node.count("getMinimumBalanceForRentExemption") == 1  # and kept
+        loaded = SigningGuard(**limits)
+        loaded.load()
+        with contextlib.closing(loaded.with_rpc(node.url)) as asking:
+            until(lambda: asking.explain(signal).accepted)
+    assert SigningGuard(**limits).explain(signal).broken == ("lamports",)

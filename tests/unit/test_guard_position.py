@@ -206,7 +206,8 @@ def test_price_of_a_requested_sale_is_compared_with_the_slippage_of_the_request(
     known = TradeContext(position_tokens=TOKENS, proceeds_units=1_000_000)
     half = draft(sold.trader.sell(tokens=TOKENS // 2))
     part = sold._replace(parts=half)
-    for units, is_right in ((475_000, True), (474_999, False)):
+    # One unit of the part's share may be lost to rounding.
+    for units, is_right in ((474_999, True), (474_998, False)):
         tx_b64 = part.for_at_least(units)
         if is_right:
             SigningGuard().check(tx_b64, wallet=sold.trader.address, request=request, context=known)

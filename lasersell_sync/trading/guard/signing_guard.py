@@ -26,6 +26,7 @@ from lasersell_sync.trading.guard.nodes import GuardNodes
 from lasersell_sync.trading.guard.options import GuardOptions, OpaqueMode, opaque_mode
 from lasersell_sync.trading.guard.programs import KnownPrograms, known_programs, with_services
 from lasersell_sync.trading.guard.programs import allow as with_allowed
+from lasersell_sync.trading.guard.rents import OLD_TOKEN_ACCOUNT_RENT_LAMPORTS
 from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule, rules_for
 from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
@@ -221,7 +222,12 @@ class SigningGuard:
             never_sell=frozenset(require_address("never_sell", text) for text in options.never_sell),
             co_signers=frozenset(require_address("co_signers", text) for text in options.co_signers),
             opaque=options.opaque,
+            token_account_rent=self._token_account_rent,
         )
+
+    @property
+    def _token_account_rent(self) -> Callable[[], int]:
+        return _old_rent if self._simulating is None else self._simulating.token_account_rent
 
     def load(self) -> None:
         """Reads the lists of programs now, and not at the first check: a wrong layout file is reported at once.
@@ -254,6 +260,8 @@ class SigningGuard:
             if options.rpc
             else None
         )
+        if "_limits" in self.__dict__:  # a copy of another guard's, with other nodes
+            self.__dict__["_limits"] = attrs.evolve(self._limits, token_account_rent=self._token_account_rent)
 
     def add_lookup_table(self, address: str, addresses: Iterable[str]) -> None:
         """Make a look-up table known, as you fetched it. Without this and without ``rpc``, what uses it is refused.
@@ -392,6 +400,7 @@ class SigningGuard:
         """
         address = require_address("wallet", wallet)
         if self._simulating is not None:
+            self._simulating.token_account_rent()  # asked now, it is known before the first sale
             self._simulating.learn_funds(address, self._limits, then)
 
     def close(self) -> None:
@@ -492,6 +501,11 @@ class SigningGuard:
             decoded = decode(raw, layout, parsed, limits.programs, limits.known, self._tables.known)
             decoded.table_problems = problems
         return raw, layout, decoded
+
+
+def _old_rent() -> int:
+    """Nobody can be asked."""
+    return OLD_TOKEN_ACCOUNT_RENT_LAMPORTS
 
 
 def _is_to_simulate(decoded: Decoded, limits: Limits) -> bool:

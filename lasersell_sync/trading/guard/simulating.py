@@ -12,6 +12,7 @@ from lasersell_sync.timeouts import TimeBudget
 from lasersell_sync.trading.guard.addresses import to_text, token_account
 from lasersell_sync.trading.guard.decoded import Decoded
 from lasersell_sync.trading.guard.expected import SELL, Expected
+from lasersell_sync.trading.guard.rents import TokenAccountRent
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
 from lasersell_sync.trading.guard.simulation import AccountState
 from lasersell_sync.trading.guard.simulation_question import SimulationQuestion
@@ -72,6 +73,7 @@ class Simulating:
         self._simulators = Simulators(targets, timeout_s)
         self._max_unsimulated_lamports = max_unsimulated_lamports
         self._funds = WalletFunds()
+        self._rent = TokenAccountRent(self._simulators.peers)
 
     def run_aside(self, work: Callable[[], None]) -> None:
         """Run what blocks on a thread of the first node."""
@@ -132,6 +134,10 @@ class Simulating:
         problem += f", and the wallet holds {held} lamports ({limit} at most)"
         remedy = "name another node in SigningGuard(rpc=[...]), or raise max_unsimulated_lamports"
         return [(SIMULATION, Offence(problem, None, remedy, amount=known))]
+
+    def token_account_rent(self) -> int:
+        """Lamports that a token account must hold, as the nodes said last; does not block."""
+        return self._rent.lamports
 
     # ── what wallets hold ──
 

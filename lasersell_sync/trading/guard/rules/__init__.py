@@ -16,7 +16,7 @@ from typing import Final
 from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
 from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH
 from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
-from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES, TOKEN_ACCOUNT_RENT_LAMPORTS
+from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES
 from lasersell_sync.trading.guard.rules.opaque import OPAQUE_RULES
 from lasersell_sync.trading.guard.rules.partner import PARTNER_RULES
 from lasersell_sync.trading.guard.rules.price import PRICE_RULES
@@ -26,7 +26,7 @@ from lasersell_sync.trading.guard.rules.signers import SIGNER_RULES
 from lasersell_sync.trading.guard.rules.tokens import TOKEN_RULES
 from lasersell_sync.trading.guard.rules.trade import TRADE_RULES
 
-__all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "Limits", "Offence", "Rule", "rules_for"]
+__all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "Limits", "Offence", "Rule", "rules_for"]
 
 #: Found by ``wire_tx.parse``, before there is anything that a rule could look at.
 ENCODING: Final = ("encoding", "the bytes are exactly one transaction, in its one spelling, and fit into a packet")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from lasersell_sync.trading.guard.decoded import CREATE_WITH_SEED, Decoded, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import BUY, Expected
@@ -11,10 +10,7 @@ from lasersell_sync.trading.guard.rules.accounts import is_own
 from lasersell_sync.trading.guard.rules.partner import is_partner
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
-__all__ = ["LAMPORT_RULES", "TOKEN_ACCOUNT_RENT_LAMPORTS", "lamports_by_destination"]
-
-#: A classic token account, exempt from rent; comes back when it is closed.
-TOKEN_ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
+__all__ = ["LAMPORT_RULES", "lamports_by_destination"]
 
 
 @rule(
@@ -41,7 +37,9 @@ def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    sums["own"] += TOKEN_ACCOUNT_RENT_LAMPORTS * len(tx.by_kind.get("associated_token.create", ()))
+    creations = len(tx.by_kind.get("associated_token.create", ()))
+    if creations:
+        sums["own"] += limits.token_account_rent() * creations
     if tx.opaque:
         sums["own"] -= _opaque_budget(trade, limits)
     if tx.spending:

@@ -20,7 +20,8 @@ class Limits:
     """What a ``SigningGuard`` was told, in the form that the rules use; its constructor explains the fields.
 
     ``max_buy`` is by currency, ``max_lamports`` by kind of destination (``tip``, ``partner``, ``own``).
-    ``known.currencies`` has USDC where the user allows it.
+    ``known.currencies`` has USDC where the user allows it. ``token_account_rent`` says what a token account must hold, in
+    lamports, and does not block.
     """
 
     known: KnownPrograms
@@ -36,6 +37,7 @@ class Limits:
     never_sell: frozenset[bytes]
     co_signers: frozenset[bytes]
     opaque: OpaqueMode
+    token_account_rent: Callable[[], int]
 
 
 class Offence(NamedTuple):
