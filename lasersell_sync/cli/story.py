@@ -5,6 +5,7 @@ Nothing here knows what the screen looks like: ``play`` tells a ``Screen`` what 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from typing import Protocol, cast
@@ -18,20 +19,22 @@ from lasersell_sync import (
     ExitApiClientOptions,
     ExitSignalWithTx,
     PositionHandle,
+    PositionOpened,
     SendTargetRpc,
+    Signer,
+    SigningGuard,
     SlippageBand,
     StrategyConfig,
     StreamClient,
     StreamConfigure,
     StreamEvent,
     StreamSession,
+    TradeContext,
     __version__,
     backend,
     close_rpc_connections,
     confirm_signature,
-    prove_ownership,
     send_transaction_b64_to,
-    sign_unsigned_tx_b64,
 )
 from lasersell_sync.cli.ledger import Ledger
 from lasersell_sync.cli.wording import percent, shortened, signed_sol, sol, whole_tokens
@@ -47,6 +50,7 @@ SLIPPAGE_BPS = 2_000
 CONFIRM_POLL_S = 0.05
 # A demo on a busy machine may take longer than a trade on a good one.
 PATIENT = ExitApiClientOptions(connect_timeout_s=2.0, attempt_timeout_s=10.0)
+SIMULATION_TIMEOUT_S = 10.0
 
 
 class DemoError(Exception):
@@ -87,7 +91,7 @@ class ExitTimes:
     """Milliseconds since the exit signal's bytes were read from the socket.
 
     Attributes:
-        signed_ms: the transaction was signed.
+        signed_ms: the guard let the transaction pass, with a node's simulation, and it was signed.
         submitted_ms: the RPC node had accepted it.
         landed_ms: the RPC node reported it as confirmed; includes the sandbox's own landing time.
     """
@@ -164,8 +168,10 @@ class _Trade:
         self._screen = screen
         self._budget = budget
         self._timeout_s = timeout_s
-        self._keypair = Keypair()
-        self._wallet = str(self._keypair.pubkey())
+        self._signer = Signer.from_keypair(Keypair())
+        self._wallet = self._signer.wallet
+        #: The order caps what it costs to buy; the exchange's node simulates what its Router does.
+        self._guard = SigningGuard(rpc=sandbox.rpc_url, simulation_timeout_s=SIMULATION_TIMEOUT_S)
         self._token: MintInfo = sandbox.mint_info[sandbox.mints[0]]
         self._client = StreamClient(sandbox.api_key).with_endpoint(sandbox.stream_url)
         self._api = ExitApiClient(sandbox.api_key, PATIENT).with_base_url(sandbox.api_url)
@@ -175,15 +181,15 @@ class _Trade:
         self._at_signal = ""
 
     def run(self) -> DemoResult:
-        with self._api:
+        with self._api, contextlib.closing(self._guard):
             self._register()
             before = self._ledger.balance_lamports(self._wallet)
             # The stream sees a position by watching its tokens arrive: connect first, buy second.
             with self._connect() as session:
                 buy_signature = self._buy()
-                handle = self._opened(session)
+                handle, opened = self._opened(session)
                 signal, received_ns = self._watch(session)
-                exit_signature, times = self._sell(signal, received_ns)
+                exit_signature, times = self._sell(signal, received_ns, opened)
                 self._closed(session, exit_signature)
                 stats = session.stats()
         after = self._ledger.balance_lamports(self._wallet)
@@ -213,7 +219,7 @@ class _Trade:
     # ── before ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _register(self) -> None:
-        self._api.register_wallet(prove_ownership(self._keypair))
+        self._api.register_wallet(self._signer.prove_ownership())
         self._screen.step(
             "Wallet",
             f"throwaway keypair {shortened(self._wallet)}; its owner proved it with a signature, and it is registered. "
@@ -231,7 +237,7 @@ class _Trade:
 
     def _buy(self) -> str:
         order = BuildBuyTxRequest(self._token.mint, self._wallet, SLIPPAGE_BPS, amount_in_total=SPENT_LAMPORTS)
-        signed = sign_unsigned_tx_b64(self._api.build_buy_tx(order).tx, self._keypair)
+        signed = self._signer.sign(self._api.build_buy_tx(order), request=order, guard=self._guard)
         signature = send_transaction_b64_to(self._rpc, signed)
         landed = confirm_signature(
             self._rpc, signature, timeout_s=self._remaining_s("the purchase"), poll_interval_s=CONFIRM_POLL_S
@@ -239,12 +245,13 @@ class _Trade:
         self._screen.step(
             "Buy",
             f"{sol(SPENT_LAMPORTS)} for {self._token.symbol} ({self._token.name}, {self._token.market_type}): "
-            f"built by the REST API, signed here, landed in slot {landed.slot}",
+            f"built by the REST API, checked by the guard and signed here, landed in slot {landed.slot}",
         )
         return signature
 
-    def _opened(self, session: StreamSession) -> PositionHandle:
-        handle = self._next(session, "position_opened").handle
+    def _opened(self, session: StreamSession) -> tuple[PositionHandle, PositionOpened]:
+        event = self._next(session, "position_opened")
+        handle = event.handle
         assert handle is not None, "every position_opened has a handle"
         flush_ms = session.limits.pnl_flush_ms if session.limits is not None else 0
         self._screen.step(
@@ -252,7 +259,7 @@ class _Trade:
             f"{whole_tokens(handle.tokens, handle.token_decimals)} {self._token.symbol} have arrived. The server "
             f"watches them now and tells profit and loss every {flush_ms} ms",
         )
-        return handle
+        return handle, cast("PositionOpened", event.message)
 
     # ── the exit ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -265,9 +272,9 @@ class _Trade:
         self._at_signal = f"{signal.reason} at {signed_sol(signal.profit_units)} ({return_pct})"
         return signal, event.received_ns
 
-    def _sell(self, signal: ExitSignalWithTx, received_ns: int) -> tuple[str, ExitTimes]:
+    def _sell(self, signal: ExitSignalWithTx, received_ns: int, opened: PositionOpened) -> tuple[str, ExitTimes]:
         # Nothing is shown before the sale is confirmed: a terminal's time has no part in what is measured.
-        signed = sign_unsigned_tx_b64(signal.unsigned_tx_b64, self._keypair)
+        signed = self._signer.sign(signal, guard=self._guard, context=TradeContext(announcement=opened))
         signed_ms = _since_ms(received_ns)
         signature = send_transaction_b64_to(self._rpc, signed)
         submitted_ms = _since_ms(received_ns)
@@ -276,7 +283,7 @@ class _Trade:
         )
         times = ExitTimes(signed_ms=signed_ms, submitted_ms=submitted_ms, landed_ms=_since_ms(received_ns))
         self._screen.step("Exit signal", f"{self._at_signal}. The server sent an unsigned sale with it")
-        self._screen.step("Sale", f"signed here, submitted, landed in slot {landed.slot}")
+        self._screen.step("Sale", f"checked by the guard, signed here, submitted, landed in slot {landed.slot}")
         return signature, times
 
     def _closed(self, session: StreamSession, exit_signature: str) -> None:
