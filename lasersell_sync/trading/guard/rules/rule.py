@@ -20,8 +20,8 @@ class Limits:
     """What a ``SigningGuard`` was told, in the form that the rules use; its constructor explains the fields.
 
     ``max_buy`` is by currency, ``max_lamports`` by kind of destination (``tip``, ``partner``, ``own``).
-    ``known.currencies`` has USDC where the user allows it. ``token_account_rent`` says what a token account must hold, in
-    lamports, and does not block.
+    ``known.currencies`` has USDC where the user allows it. ``token_account_rent`` says what a token account must hold,
+    in lamports, and does not block.
     """
 
     known: KnownPrograms
