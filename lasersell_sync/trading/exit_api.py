@@ -32,6 +32,7 @@ from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 from lasersell_sync.trading.account import Account
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.history import HistoryPage, history_pages
+from lasersell_sync.trading.request_shares import LOOK_UPS, REQUESTS, RequestShares, shares_of
 from lasersell_sync.trading.tx import WalletProof
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ __all__ = [
     "ExitApiClientOptions",
 ]
 
+log = _log.logger("trading")
+
 EXIT_API_BASE_URL: Final = "https://api.lasersell.io"
 LOCAL_EXIT_API_BASE_URL: Final = "http://localhost:8080"
 
@@ -60,6 +63,7 @@ _WALLETS = "/v1/wallets"
 _ACCOUNT = "/v1/account"
 _HEALTH = "/healthz"
 _UNAUTHORIZED = 401
+_TOO_MANY = 429
 #: A health check tells what is now.
 _ONCE = RetryPolicy(max_attempts=1)
 
@@ -162,6 +166,7 @@ class ExitApiClient:
         #: Guards ``_pool`` and ``_closed``.
         self._lock = signal_safe_lock()
         self._pool: HttpPool | None = None
+        self._shares: RequestShares | None = None
         self._closed = False
 
     # ── making one ──
@@ -320,7 +325,8 @@ class ExitApiClient:
         """The tier of this API key and what it allows.
 
         Raises:
-            ExitApiError: as ``build_sell_tx``; ``parse`` when a field is missing or of another kind.
+            ExitApiError: as ``build_sell_tx``; ``parse`` when a field is missing or of another kind; 429 as for
+                ``history``.
             ConcurrencyError: the client is closed.
         """
         answer, snippet = self._ask("GET", _ACCOUNT)
@@ -343,11 +349,14 @@ class ExitApiClient:
         Args:
             mint: base58; None for every token.
             wallet: base58; None for every wallet.
-            page_size: trades in one request, 1 to 200. The service allows 60 requests a minute.
+            page_size: trades in one request, 1 to 200. The service allows 60 requests a minute; ``history`` and
+                ``account`` take 15 of them at the most, counted for this key in this process. A page beyond that waits
+                for up to ``retry_policy.max_retry_after_s``, or raises.
 
         Raises:
             ConfigurationError: a value out of range; raised by this call.
-            ExitApiError: as ``build_sell_tx``, raised by the iteration; ``parse`` when the answer is no history.
+            ExitApiError: as ``build_sell_tx``, raised by the iteration; ``parse`` when the answer is no history;
+                ``http_status`` 429 with ``retry_after_s`` when the share of a minute is used up: nothing was sent.
             ConcurrencyError: the client is closed.
 
         Threads: any; one iterator belongs to one thread at a time.
@@ -435,7 +444,7 @@ class ExitApiClient:
 
     def _drop_pool(self) -> None:
         with self._lock:
-            pool, self._pool = self._pool, None
+            pool, self._pool, self._shares = self._pool, None, None
         if pool is not None:
             pool.close()
 
@@ -460,7 +469,10 @@ class ExitApiClient:
         if with_key and self._api_key is not None:
             headers["x-api-key"] = self._api_key
 
+        shares = self._shares_at(endpoint)
+
         def attempt() -> tuple[dict[str, Any], str]:
+            self._take_share(shares, is_look_up=with_key and method == "GET")
             try:
                 answer = pool.request(
                     method, _path(endpoint, path), headers=headers, body=body, is_expected=_is_of_the_api
@@ -471,6 +483,25 @@ class ExitApiClient:
 
         once_indexed, policy = self._options.not_indexed_policy, retry_policy or self._options.retry_policy
         return once_indexed.call(lambda: policy.call(attempt, _is_passing), _is_not_indexed)
+
+    def _shares_at(self, endpoint: Endpoint) -> RequestShares:
+        with self._lock:
+            if self._shares is None:
+                self._shares = shares_of(endpoint.origin, self._api_key)
+            return self._shares
+
+    @staticmethod
+    def _take_share(shares: RequestShares, *, is_look_up: bool) -> None:
+        """Count a request. Raises ExitApiError for a look-up that is over its share; the retry policy may wait."""
+        if not is_look_up:
+            shares.count()
+        elif wait_s := shares.wait_for_look_up_s():
+            problem = (
+                f"not sent: history and account have {LOOK_UPS} of the key's {REQUESTS} requests a minute, so that "
+                f"sales can be built. Ask again in {wait_s:.0f} s, or for larger pages"
+            )
+            log.warning("%s", problem)
+            raise ExitApiError("http_status", problem, status=_TOO_MANY, retry_after_s=wait_s)
 
     def _failed(self, failure: HttpFailure) -> ExitApiError:
         kind = {"redirect": "http_status", "oversize": "parse"}.get(failure.stage, "transport")

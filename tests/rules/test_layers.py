@@ -52,7 +52,7 @@ INNER_LAYERS = {
         ["_endpoint", "_http_answer", "wire_tx_v1", "outcome", "slot_time", "token_accounts"],
         ["wire_tx", "expiry"],
         ["_http_framing"],
-        ["_http", "account", "build_tx", "history", "send_targets", "tx"],
+        ["_http", "account", "build_tx", "history", "request_shares", "send_targets", "tx"],
         ["_json_rpc"],
         ["exit_api", "rpc_node"],
         ["guard.addresses", "guard.context", "guard.swap_layout", "key_file"],
