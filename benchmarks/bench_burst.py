@@ -46,7 +46,8 @@ OURS: Final = "ours"
 BEFORE: Final = "ours, the commit before"
 PATIENCE_S: Final = 20.0
 _HERE: Final = Path(__file__).parent
-_SETTLE_S: Final = 1.0
+#: Longer than the second after which an idle journal copies its log.
+_SETTLE_S: Final = 2.0
 _PAUSE_S: Final = 0.3
 _SINGLES: Final = 12
 _SLOW_SYNC_US: Final = 10_000
