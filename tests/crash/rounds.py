@@ -50,6 +50,8 @@ _SKIP_AFTER_S = 0.6
 LEVELS = ((10.0, 30.0), (20.0, 40.0), (30.0, 30.0))
 #: One round of so many is a burst: so many wallets want to be sold at once.
 _BURST_EVERY, BURST = 15, 40
+#: An exit that was refused is signalled again after so long.
+_REPEATS_AFTER_S = 0.5
 #: A position that nobody wants sold is left to the seller for so long, from its session on.
 _TEMPTATION_S = 0.7
 
@@ -132,7 +134,9 @@ class Round:
         self._diary_read = 0
         self._said: list[dict[str, Any]] = []
         self._lives = 0
-        self._last_skip_at = 0.0
+        self._last_skip_at = self._repeated_at = 0.0
+        #: A session is there, and its exits are not signalled yet.
+        self._is_wanting = False
         self._has_lost_a_session = False
         self._raised: set[str] = set()
         #: When the whole positions are wanted as well.
@@ -254,8 +258,12 @@ class Round:
                     else:
                         self._has_lost_a_session = True
                     known_session = newest
+                    self._is_wanting = True
+                if self._is_wanting and self._may_want_exits():
+                    self._is_wanting = False
                     self._want_exits()
                 self._want_all_sold()
+                self._repeat_what_was_refused()
                 self._world.let_lies_end()
                 if self._has_links and not is_other_name_tried and self._is_ready():
                     is_other_name_tried = True
@@ -330,6 +338,30 @@ class Round:
                 return
             raise RoundFailed("wrong", self._story("two processes could have had the journal, by two names"))
 
+    def _may_want_exits(self) -> bool:
+        """A seller that dies before it has written an opening down needs a server that announces it again."""
+        if self._world.policies.reannounce:
+            return True
+        return all(self._entries("opened", place) for place in self._held)
+
+    def _repeat_what_was_refused(self) -> None:
+        """On a busy machine the guard's nodes may not answer in time: the server signals such an exit again."""
+        if time.monotonic() - self._repeated_at < _REPEATS_AFTER_S:
+            return
+        self._repeated_at = time.monotonic()
+        for place in self._held:
+            told = [one for one in self._entries("told", place) if one["part"] == "whole"]
+            if told and told[-1]["outcome"] == "rejected" and told[-1]["life"] == self._lives:
+                self._events["exit refused, reported and signalled again"] += 1
+                self._force_exit_of(place)
+
+    def _force_exit_of(self, place: Place) -> None:
+        for position in self._sandbox.positions():
+            if (position.wallet_pubkey, position.mint) == place and position.close_reason is None:
+                # It may be closed in this moment.
+                with contextlib.suppress(ValueError):
+                    self._sandbox.force_exit(position.position_id, "stop_loss")
+
     def _want_exits(self) -> None:
         """A session is there: the server wants everything sold, or the price takes a few rungs."""
         if self._kind != "whole":
@@ -359,10 +391,7 @@ class Round:
                 continue
             is_written = self._has_journalled(place, "whole", since_life=rebuy.life + 1 if rebuy else 0)
             if not is_written or self._chance.random() < 0.3:
-                try:
-                    self._sandbox.force_exit(position.position_id, "stop_loss")
-                except ValueError:
-                    continue  # it was closed in this moment
+                self._force_exit_of(place)
 
     def _let_slots_pass(self) -> None:
         """Blockhashes die quickly here, and that they are dead is found out quickly."""
@@ -523,7 +552,13 @@ class Round:
             extra = parts - levels
             is_right = sum(sold) == held and extra.total() <= 1
         else:
-            is_right = parts == levels and held - left == sum(sold)
+            # What the guard could not judge, or nodes contradicted, was reported.
+            unsold = [
+                one["tokens"] for one in self._entries("told", place) if one["outcome"] in {"rejected", "unknown"}
+            ]
+            is_right = (
+                not parts - levels and held - left == sum(sold) and not levels - parts - collections.Counter(unsold)
+            )
         if not is_right:
             kind = "doubles" if sum(sold) > sum(due.values()) or len(sold) > len(due) else "forgotten"
             raise RoundFailed(kind, self._story(f"{place} sold {sold} of {held}; due were {due}"))

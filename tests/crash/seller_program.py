@@ -129,6 +129,14 @@ def _tell_what_is_journalled(diary: Diary) -> None:
         return record
 
     Journal.received = received  # type: ignore[method-assign]
+    really_opened = Journal.opened
+
+    def opened(journal: Journal, wallet: str, token_account: str, mint: str, *more: Any) -> int:
+        generation = really_opened(journal, wallet, token_account, mint, *more)
+        diary.write("opened", wallet=wallet, mint=mint)
+        return generation
+
+    Journal.opened = opened  # type: ignore[method-assign]
 
 
 def _connect(plan: dict[str, Any], configure: ls.StreamConfigure) -> ls.StreamSession:

@@ -90,7 +90,7 @@ class World:
 
         def counted(number: int) -> NodeLies:
             lies = look(number)
-            self.events["answer that was a lie"] += lies is not TRUTHFUL
+            self.events["answer that was a lie"] += lies != TRUTHFUL
             return lies
 
         self.sandbox.faults.node_lies = counted  # type: ignore[method-assign]
