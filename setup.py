@@ -8,7 +8,9 @@
 """
 
 import os
+import re
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -57,4 +59,12 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=extensions())
+def readme() -> str:
+    """README.md with absolute links: on PyPI, relative ones lead nowhere."""
+    here = Path(__file__).parent
+    source = re.search(r'^Source = "(.*)"$', (here / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert source is not None, "pyproject.toml has no [project.urls] Source"
+    return re.sub(r"\]\((?!https?://|#)", f"]({source[1]}/blob/main/", (here / "README.md").read_text("utf-8"))
+
+
+setup(ext_modules=extensions(), long_description=readme(), long_description_content_type="text/markdown")
