@@ -42,6 +42,9 @@ class CallbackExecutor:
         #: What runs now, and since when; monotonic seconds.
         self._running: tuple[str, float] | None = None
         self._warned_at = 0.0
+        #: Callbacks that raised, so far, and the latest of them.
+        self.errors = 0
+        self.last_error = ""
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
@@ -54,6 +57,14 @@ class CallbackExecutor:
     def waiting(self) -> int:
         """Calls that have not begun."""
         return len(self._waiting)
+
+    def slow(self) -> tuple[str, float] | None:
+        """The callback that has run for too long while others wait, and for how many seconds; None: none has."""
+        running = self._running
+        if running is None or not self._waiting:
+            return None
+        running_s = time.monotonic() - running[1]
+        return (running[0], running_s) if running_s >= _SLOW_AFTER_S else None
 
     def is_current(self) -> bool:
         """True on its own thread, in a callback."""
@@ -113,8 +124,10 @@ class CallbackExecutor:
             function, what = call
             try:
                 function()
-            except BaseException:  # noqa: BLE001 - it is logged
+            except BaseException as error:  # noqa: BLE001 - it is logged
                 # On a thread of ours nothing that user code raises is meant for anybody else.
+                self.errors += 1
+                self.last_error = f"{what}: {type(error).__name__}"
                 self._log.exception("%s failed", what)
 
     def _next(self) -> Call | None:

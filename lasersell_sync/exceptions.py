@@ -399,8 +399,9 @@ class TxSubmitError(LaserSellError):
 
     Attributes:
         kind: ``decode_unsigned_tx deserialize_unsigned_tx sign_tx serialize_tx request_send response_read http_status
-            decode_response rpc_error missing_result confirm_timeout tx_failed``, and ``late_landing``: it landed after
-            the nodes had called it dead.
+            decode_response rpc_error missing_result confirm_timeout tx_failed``; ``late_landing``: it landed after the
+            nodes had called it dead; ``late_answer``: it was asked for, and came after its position was closed or
+            opened again.
         detail: what happened, in words.
         target: ``rpc``, ``helius sender`` or ``astralane`` when one was involved.
         status: the HTTP status, when there was an answer.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
@@ -27,16 +28,25 @@ from lasersell_sync.autosell.questions import ExitApi, Questions
 from lasersell_sync.autosell.refusals import Refusal, Refusals
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.sale import report_of
+from lasersell_sync.autosell.seller_health import seller_concerns
 from lasersell_sync.autosell.signing_gate import ENFORCE, GUARD_MODES, SigningGate
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.autosell.warm_up import warm_up
 from lasersell_sync.callback_executor import Call, CallbackExecutor
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, JournalError
 from lasersell_sync.locks import CallsUnderWay, signal_safe_lock, under_way
-from lasersell_sync.messages import ExitSignalWithTx, MarketContext, MirrorBuySignal, PositionClosed, PositionOpened
+from lasersell_sync.messages import (
+    BalanceUpdate,
+    ExitSignalWithTx,
+    MarketContext,
+    MirrorBuySignal,
+    PositionClosed,
+    PositionOpened,
+)
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import ProcessGuard, refuse_late_patching
 from lasersell_sync.quotes import quote_currency_of
+from lasersell_sync.session.concerns import Concern
 from lasersell_sync.session.events import StreamEvent
 from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.lifecycle import ConnectionState
@@ -170,6 +180,9 @@ class AutoSeller:
         self._calls_under_way = CallsUnderWay()
         self._is_started = False
         self._is_closed = False
+        #: What the session remembered when the seller was started was heard.
+        self._is_caught_up = False
+        self._started_ns = 0
         self._positions: dict[PositionId, Position] = {}
         #: Of legs that are being sold; cancelled when nobody will set them any more.
         self._leg_ends: set[Future[SellReport]] = set()
@@ -180,6 +193,7 @@ class AutoSeller:
         self._barrier = PauseBarrier()
         self._questions = Questions(sender, exit_api, self._barrier)
         self._stop_hearing: Callable[[], None] = _nothing
+        self._stop_reporting: Callable[[], None] = _nothing
         self._lines = Lines(workers, self._troubled)
         self._callbacks = CallbackExecutor("lasersell-autosell-calls", log)
         budgets = HourlyBudgets(limits, self._journal)
@@ -189,8 +203,9 @@ class AutoSeller:
         #: Wallets of which it was said that they hold much.
         self._warned_of: set[str] = set()
         self._gate = SigningGate(self._with_nodes(guard), guard_mode, Refusals(), budgets, self._report_refusal)
+        self._stream = _Stream(session)
         self._tools = Tools(
-            stream=_Stream(session),
+            stream=self._stream,
             sender=sender,
             journal=self._journal,
             signers=by_wallet,
@@ -214,6 +229,7 @@ class AutoSeller:
             ExitSignalWithTx: self._hear_exit,
             PositionOpened: self._hear_opened,
             PositionClosed: self._hear_closed,
+            BalanceUpdate: self._hear_balance,
             MirrorBuySignal: self._hear_buy,
         }
 
@@ -247,11 +263,33 @@ class AutoSeller:
             with self._lock:
                 self._is_started = False
             raise
+        self._stop_reporting = self._session.report_health(self._concerns)
+        self._started_ns = time.monotonic_ns()
         self._take_up()
-        self._stop_hearing = self._session.tap(self._hear)
+        self._stop_hearing = self._session.tap(self._hear, caught_up=self._caught_up)
         if isinstance(self._sender, TxSender) and not self._tools.is_dry_run:
             warm_up(self._sender, self._tools.signers.values(), self._gate.guard)
         return self
+
+    def _concerns(self) -> list[Concern]:
+        """For ``session.health()``."""
+        with self._lock:
+            positions = list(self._positions.values())
+        return seller_concerns(
+            is_paused=self.is_paused,
+            take_ups=[take_up for position in positions if (take_up := position.take_up) is not None],
+            undecided=self._sender.undecided() if isinstance(self._sender, TxSender) else (),
+            held_back_purchases=self._tools.under_way.waiting(),
+            callbacks=self._callbacks,
+        )
+
+    def _caught_up(self) -> None:
+        """On the reader: exits of before may go on, for whatever ended them since was heard."""
+        with self._lock:
+            self._is_caught_up = True
+            positions = list(self._positions.items())
+        for line, position in positions:
+            self._lines.put(line, partial(position.do, position.caught_up))
 
     def _warn_of_the_send_mode(self) -> None:
         if isinstance(self._sender, TxSender):
@@ -266,7 +304,9 @@ class AutoSeller:
         unfinished = Counter(_line_of(record.key) for record in self._journal.unfinished())
         for line, count in unfinished.items():
             log.info("token account %s: %d unfinished exits are taken up", line[1], count)
-            self._lines.put(line, self._at(line).restore)
+            position = self._at(line)
+            position.expect_restore()
+            self._lines.put(line, position.restore)
         for buy in self._journal.buys(to_do=True):
             self._lines.put(self._mirror.line_of(buy.wallet, buy.mint), partial(self._mirror.restore, buy))
 
@@ -293,6 +333,7 @@ class AutoSeller:
             self._is_closed = True
         self._not_waited_for()
         self._stop_hearing()
+        self._stop_reporting()
         budget = TimeBudget(timeout)
         stuck = self._lines.close(budget.remaining_s())
         # What is signed is written down and sent; after that, nothing is sent for the first time.
@@ -615,15 +656,23 @@ class AutoSeller:
         if account is None:
             self._lines.put((signal.wallet_pubkey, ""), partial(self._refuse_nameless, signal))
             return
+        received_ns = event.received_ns
+        is_remembered = received_ns < self._started_ns
         self._in_line(
             (signal.wallet_pubkey, account),
-            lambda position: position.signalled(signal, event.received_ns),
+            lambda position: position.signalled(signal, received_ns, is_remembered=is_remembered),
             is_urgent=True,
         )
+
+    def _hear_balance(self, message: BalanceUpdate, event: StreamEvent) -> None:
+        account = message.token_account or (None if event.handle is None else event.handle.token_account)
+        if account is not None and message.wallet_pubkey in self._tools.signers:
+            self._stream.saw((message.wallet_pubkey, account), message.slot)
 
     def _hear_opened(self, message: PositionOpened, _event: StreamEvent) -> None:
         if not message.watched and message.wallet_pubkey in self._tools.signers:
             self._token_accounts.add(message.token_account)
+            self._stream.saw((message.wallet_pubkey, message.token_account), message.slot)
             self._in_line(
                 (message.wallet_pubkey, message.token_account),
                 lambda position: position.opened(
@@ -676,7 +725,8 @@ class AutoSeller:
         with self._lock:
             position = self._positions.get(line)
             if position is None:
-                position = self._positions[line] = Position(*line, self._tools)
+                position = Position(*line, self._tools, is_catching_up=not self._is_caught_up)
+                self._positions[line] = position
             return position
 
     def _refuse_nameless(self, signal: ExitSignalWithTx) -> None:
@@ -695,6 +745,20 @@ class _Stream:
     def __init__(self, session: StreamSession) -> None:
         self._session = session
         self._connection = session.connection
+        #: The newest slot at which the server has seen each account. Written by the reader.
+        self._seen: dict[PositionId, int] = {}
+
+    def saw(self, account: PositionId, slot: int) -> None:
+        """The server has seen a token account at this slot."""
+        self._seen[account] = max(slot, self._seen.get(account, 0))
+
+    def seen_slot(self, wallet: str, token_account: str) -> int | None:
+        return self._seen.get((wallet, token_account))
+
+    def holds(self, wallet: str, token_account: str, amounts: Container[int]) -> bool:
+        handle = self._session.position(wallet, token_account)
+        is_new = handle is not None and not handle.stale and self._session.status is ConnectionState.LIVE
+        return handle is not None and is_new and handle.tokens in amounts
 
     def announcement(self, wallet: str, token_account: str) -> PositionOpened | None:
         handle = self._session.position(wallet, token_account)
@@ -747,8 +811,12 @@ def _addresses(field: str, values: Iterable[str]) -> frozenset[bytes]:
 def _require_parts(session: object, sender: object, guard: object, policy: object, exit_api: object) -> None:
     """Each argument is what it should be: a mistake must not wait for the first exit signal."""
     _require("session", session, isinstance(session, StreamSession), "StreamSession.connect(client, configure)")
-    can_send = _has(sender, "submit_for", "track_for", "proven_amounts")
-    _require("sender", sender, can_send, "TxSender(SendTargetRpc(url))")
+    _require(
+        "sender",
+        sender,
+        _has(sender, "submit_for", "track_for", "proven_amounts", "account_history", "ask_blockhash"),
+        "TxSender(SendTargetRpc(url))",
+    )
     _require("guard", guard, guard is None or isinstance(guard, SigningGuard), "SigningGuard(...)")
     _require("policy", policy, policy is None or isinstance(policy, SellPolicy), "SellPolicy(...)")
     _require("exit_api", exit_api, exit_api is None or _has(exit_api, "build_sell_tx"), "ExitApiClient(api_key)")

@@ -53,6 +53,12 @@ class MirrorDesk:
             self._follow_by_the_journal(unsure)
             del self._unsure[signal.unsigned_tx_b64]
             return
+        line = self.line_of(signal.user_wallet, signal.mint)
+        again = partial(tools.lines.put, line, partial(self.signalled, signal, received_ns))
+        if tools.under_way.hold_back(signal.user_wallet, signal.mint, again):
+            # What is bought now could be sold by an exit that was meant for other tokens.
+            log.warning("a purchase of %s waits until no exit of this token can land any more", signal.mint)
+            return
         age_s = (time.monotonic_ns() - received_ns) / 1e9
         if tools.barrier.is_paused:
             self._refuse(signal, "the seller is paused")
@@ -72,7 +78,7 @@ class MirrorDesk:
         if case.is_ready:
             self._buy(signal, case)
         else:
-            line, task = self.line_of(signal.user_wallet, signal.mint), partial(self._buy_after_all, signal, case)
+            task = partial(self._buy_after_all, signal, case)
             case.when_ready(lambda: tools.lines.put(line, task))
 
     def _buy_after_all(self, signal: MirrorBuySignal, case: Case) -> None:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import attrs
 
 from lasersell_sync._log import logger
+from lasersell_sync.autosell.ages import Age, age_of
 from lasersell_sync.autosell.announced import Announced
 from lasersell_sync.autosell.departure import Departure
 from lasersell_sync.autosell.exits import LEG, WHOLE, ExitKey, part_of, tokens_of
@@ -30,6 +31,7 @@ from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.signing_gate import Case
+from lasersell_sync.autosell.take_up import TakeUp
 from lasersell_sync.autosell.tools import Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
@@ -41,13 +43,15 @@ from lasersell_sync.exceptions import (
 )
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpened
 from lasersell_sync.quotes import quote_currency_of
+from lasersell_sync.trading.account_history import Finding, Verdict
+from lasersell_sync.trading.blockhash_question import BLOCKHASH_WITHIN_S
 from lasersell_sync.trading.build_tx import ASSETS, BuildSellTxRequest, BuildTxResponse, SellOutput
 from lasersell_sync.trading.guard.rules.price import PRICE
 from lasersell_sync.trading.guard.simulating import SIMULATION, SIMULATION_FAILS
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.trading.tracked_tx import Listener
-from lasersell_sync.trading.tx import SignedTx
+from lasersell_sync.trading.tx import SignedTx, blockhash_of
 from lasersell_sync.user_code import as_exception
 
 __all__ = ["Position", "PositionId"]
@@ -61,6 +65,12 @@ PositionId = tuple[str, str]
 _TRY_AGAIN_S = 1.0
 #: What the guard was shown longer ago is shown to it again.
 _EARLY_S = 2.0
+#: What the server is asked for is answered within so long, or never.
+_ANSWERED_WITHIN_S = 60.0
+#: Reasons of exits that somebody asked for (PROTOCOL.md §4).
+_REQUESTED = frozenset({"manual", "manual_sell", "sell_now", "timeout", "deadline", "deadline_timeout"})
+#: The balance after a sale is asked for so often.
+_LOOKS_AT_THE_REST = 60
 #: Transactions remembered to tell a repeated signal by.
 _REMEMBERED_TRANSACTIONS = 1024
 
@@ -75,7 +85,7 @@ class Position:
     outside go through ``do``.
     """
 
-    def __init__(self, wallet: str, token_account: str, tools: Tools) -> None:
+    def __init__(self, wallet: str, token_account: str, tools: Tools, *, is_catching_up: bool = False) -> None:
         self.id: PositionId = (wallet, token_account)
         self._tools = tools
         self._generation: int | None = None
@@ -95,6 +105,15 @@ class Position:
         self._waiting: dict[ExitKey, Sale] = {}
         #: Exits that the journal has, as far as this process knows.
         self._known: set[ExitKey] = set()
+        #: Exits that get no further transaction, while one of theirs may land.
+        self._followed: dict[ExitKey, Sale] = {}
+        #: What the session remembers is being repeated: nothing is begun before a later close or opening was heard.
+        self._is_catching_up = is_catching_up
+        #: An earlier process left exits unfinished, which are not loaded yet.
+        self._is_restart = False
+        self._take_up: TakeUp | None = None
+        #: A question for a transaction whose exit has ended since.
+        self._unanswered: _Unanswered | None = None
         #: Hashes of transactions that were looked at: a signal with one of them says nothing new.
         self._seen: dict[int, None] = {}
         #: When the latest sale was confirmed, by ``time.monotonic_ns()``: older transactions say a wrong amount.
@@ -127,7 +146,7 @@ class Position:
     def clear_up(self) -> None:
         """Take up again by the journal what an error left in doubt; raises as ``do``."""
         if self._is_in_doubt:
-            self._take_up()
+            self._reload()
 
     def _put(self, task: Callable[[], None], *, life: int | None = None) -> None:
         """Into the line; with ``life``, on behalf of that one."""
@@ -143,12 +162,18 @@ class Position:
     @property
     def is_idle(self) -> bool:
         """True when there is nothing to remember that the journal does not know."""
-        return self._is_closed and self._current is None and not self._waiting and not self._is_in_doubt
+        return self._is_closed and not self.live_sales and not self._is_in_doubt and self._unanswered is None
 
     @property
     def live_sales(self) -> list[Sale]:
         """Exits that are not finished."""
-        return [*([] if self._current is None else [self._current]), *self._waiting.values()]
+        current = [] if self._current is None else [self._current]
+        return [*current, *self._waiting.values(), *self._followed.values()]
+
+    @property
+    def take_up(self) -> TakeUp | None:
+        """What an earlier process left, and waits for a proof; None: nothing does."""
+        return self._take_up
 
     def unknown(self, sale: Sale) -> SellReport:
         """What to tell of an exit when the seller closes."""
@@ -173,6 +198,8 @@ class Position:
         # Its close was missed, or came before: nothing is left to sell of an earlier opening.
         self._ended_below = self._generation
         self._finish_all("the position was closed, and opened again", below=self._generation)
+        if self._take_up is not None:
+            self._take_up.announced()
         self._entry_quote_units = entry_quote_units
         self._quote_currency = quote_currency
         self._tools.gate.refusals.drop_position(*self.id, below=self._generation)
@@ -192,15 +219,27 @@ class Position:
     def _finish_all(self, detail: str, *, below: int | None = None) -> None:
         """Every exit of which no transaction can land any more; with ``below``, of earlier generations than this."""
         for sale in self.live_sales:
-            if below is None or sale.key.generation < below:
-                self._take_back(sale)
-                if not sale.live:
-                    self._finish(sale, sale.outcome_if_given_up(), detail)
+            if below is not None and sale.key.generation >= below:
+                continue
+            if sale.key.is_whole and sale.state in {SaleState.ASKING, SaleState.JUDGING} and sale.unanswered:
+                until_s = time.monotonic() + _ANSWERED_WITHIN_S
+                self._unanswered = _Unanswered(sale.key, sale.triggered_at_ms, sale.unanswered, until_s)
+            self._take_back(sale)
+            if sale.live:
+                self._retire(sale)
+            else:
+                self._finish(sale, sale.outcome_if_given_up(), detail)
 
-    def signalled(self, signal: ExitSignalWithTx, received_ns: int) -> None:
-        """The server wants an exit."""
+    def signalled(self, signal: ExitSignalWithTx, received_ns: int, *, is_remembered: bool = False) -> None:
+        """The server wants an exit.
+
+        Args:
+            signal: its signal.
+            received_ns: when it came, by ``time.monotonic_ns()``.
+            is_remembered: it came before this seller was started.
+        """
         if not self._announced.must_wait(signal):
-            self._follow_signal(signal, received_ns)
+            self._follow_signal(signal, received_ns, is_remembered=is_remembered)
             return
         grace_s = self._tools.terms.announcement_grace_s
         log.warning("an exit of %s waits %g s for the announcement of its position", self.id[1], grace_s)
@@ -212,16 +251,23 @@ class Position:
         if self._announced.let_go(signal):
             self._follow_signal(signal, received_ns)
 
-    def _follow_signal(self, signal: ExitSignalWithTx, received_ns: int, *, may_be_new: bool = True) -> None:
+    def _follow_signal(
+        self, signal: ExitSignalWithTx, received_ns: int, *, may_be_new: bool = True, is_remembered: bool = False
+    ) -> None:
         """Begin the exit, or offer its signal to the one that is under way.
 
         Args:
             signal: the signal.
             received_ns: when it came, by ``time.monotonic_ns()``.
             may_be_new: False: the journal knows this exit.
+            is_remembered: it came before this seller was started.
         """
         transaction = hash(signal.unsigned_tx_b64)
         if transaction in self._seen:
+            return
+        if self._answers_an_ended_question(signal):
+            self._drop_answer(signal)
+            self._remember(transaction)
             return
         self._judge_early(signal)
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
@@ -231,14 +277,54 @@ class Position:
         sale = self._sale_of(key) or self._begin(key, signal, received_ns)
         if sale is not None and not sale.is_for(signal):
             log.warning("%s is signalled again for another amount, which is not followed", key)
+        elif sale is not None and is_remembered and not sale.key.is_whole and self._is_too_late(received_ns):
+            # Whoever sold for this session before may have sold it, with a journal of his own.
+            self._give_up(
+                sale, sale.outcome_if_given_up(), "it was signalled before this seller was started: it is not sold"
+            )
         elif sale is not None:
             sale.offer(signal, received_ns)
+            self._is_signalled_anew(sale)
             if sale is self._current and sale.state is SaleState.ASKING:
                 self._use_signal(sale, is_answer=True)
             else:
                 self._next_turn()
         # Last: a task that the journal refuses is run again from its beginning.
         self._remember(transaction)
+
+    def _is_too_late(self, received_ns: int) -> bool:
+        return time.monotonic_ns() - received_ns > self._tools.policy.max_signal_age_s * 1e9
+
+    def _is_signalled_anew(self, sale: Sale) -> None:
+        """What an earlier process left is wanted by the server now: that is its opening."""
+        if sale.is_unproven:
+            sale.is_unproven = False
+            self._end_take_up()
+
+    def _answers_an_ended_question(self, signal: ExitSignalWithTx) -> bool:
+        """Whether a question that was asked for an opening is answered after its end."""
+        asked = self._unanswered
+        if asked is None or part_of(signal) != WHOLE:
+            return False
+        if time.monotonic() > asked.until_s:
+            self._unanswered = None
+            return False
+        if not self._is_closed and asked.key.generation == self._present_generation():
+            return False
+        if self._sale_of(asked.key._replace(generation=self._present_generation())) is not None:
+            return False  # this opening is to be sold, too
+        return signal.reason in _REQUESTED or signal.triggered_at_ms == asked.triggered_at_ms
+
+    def _drop_answer(self, signal: ExitSignalWithTx) -> None:
+        asked = self._unanswered
+        assert asked is not None
+        left = asked.questions - 1
+        self._unanswered = asked._replace(questions=left) if left else None
+        problem = (
+            f"{asked.key}: the transaction that was asked for came after the position was closed or opened again, and "
+            f"is not signed (reason {signal.reason!r}). To sell the position of now, call session.request_exit_signal()"
+        )
+        self._tools.report_problem(TxSubmitError("late_answer", problem))
 
     def _remember(self, transaction: int) -> None:
         self._seen[transaction] = None
@@ -254,7 +340,7 @@ class Position:
     def _sale_of(self, key: ExitKey) -> Sale | None:
         if self._current is not None and self._current.key == key:
             return self._current
-        return self._waiting.get(key)
+        return self._waiting.get(key) or self._followed.get(key)
 
     def sell_leg(
         self,
@@ -271,7 +357,8 @@ class Position:
         key = ExitKey(*self.id, mint, LEG + part, self._present_generation())
         if self._tools.journal.find(key) is not None:
             return  # an error in this task came after it was written down: it is taken up, and ends, by that
-        record = self._tools.journal.received(key, position_id=position_id, reason="leg", tokens=tokens)
+        slot = self._tools.stream.seen_slot(*self.id)
+        record = self._tools.journal.received(key, position_id=position_id, reason="leg", tokens=tokens, slot=slot)
         self._line_up(Sale(record, slippage_bps=slippage_bps, pays=pays, on_end=on_end))
         self._next_turn()
 
@@ -308,7 +395,10 @@ class Position:
 
     def _received(self, key: ExitKey, signal: ExitSignalWithTx, tokens: int) -> ExitRecord:
         self._known.add(key)
-        return self._tools.journal.received(key, position_id=signal.position_id, reason=signal.reason, tokens=tokens)
+        return self._tools.journal.received(
+            key, position_id=signal.position_id, reason=signal.reason, tokens=tokens,
+            slot=self._tools.stream.seen_slot(*self.id),
+        )  # fmt: skip
 
     def _is_sold(self, key: ExitKey) -> bool:
         record = self._tools.journal.find(key)
@@ -329,20 +419,72 @@ class Position:
         self._put(self._take_turn)
 
     def _take_turn(self) -> None:
-        if self._current is None and self._waiting:
-            self._current = self._waiting.pop(next(iter(self._waiting)))
+        if self._is_catching_up:
+            return
+        following = self._next_in_turn()
+        if following is not None:
+            self._let_overtake(following)
+        if self._current is None and following is not None:
+            self._current = self._waiting.pop(following.key)
         sale = self._current
-        if sale is not None and sale.state is SaleState.WAITING:
+        if sale is not None and sale.state is SaleState.WAITING and not sale.is_unproven:
             self._use_signal(sale)
+
+    def _next_in_turn(self) -> Sale | None:
+        """The exit of the whole position, else the one that waits longest."""
+        ready = [sale for sale in self._waiting.values() if not sale.is_unproven]
+        return next((sale for sale in ready if sale.key.is_whole), ready[0] if ready else None)
+
+    def _let_overtake(self, following: Sale) -> None:
+        """Take the turn from a part for the whole position, and from whatever belongs to an earlier opening."""
+        current = self._current
+        if current is not None:
+            is_over = current.key.generation < following.key.generation
+            if not is_over and (current.key.is_whole or not following.key.is_whole):
+                return
+            self._take_back(current)
+            if current.live:
+                log.warning("%s gets no further transaction: %s has its turn", current.key, following.key)
+                self._retire(current)
+            else:
+                current.enter(SaleState.WAITING)
+                self._current = None
+                self._waiting[current.key] = current
+        if following.key.is_whole:
+            for part in self._followed.values():
+                if part.key.generation == following.key.generation:
+                    following.overtook[part.key] = part.record.tokens
+
+    def _retire(self, sale: Sale) -> None:
+        """Follow what may land to its end, and build nothing in its place."""
+        sale.is_retired = True
+        sale.enter(SaleState.LIVE)
+        if sale is self._current:
+            self._current = None
+        self._waiting.pop(sale.key, None)
+        self._followed[sale.key] = sale
 
     # ── at the start, and after an error ─────────────────────────────────────────────────────────────────────────
 
+    def expect_restore(self) -> None:
+        """The journal has exits that an earlier process left unfinished: the first task loads them.
+
+        Called before anything is put into this position's line.
+        """
+        self._is_in_doubt = self._is_restart = True
+
     def restore(self) -> None:
-        """Take up what an earlier process left unfinished, before anything else is sold."""
-        self._is_in_doubt = True
+        """Follow what an earlier process left unfinished, before anything else is sold."""
         self.do(_nothing)
 
-    def _take_up(self) -> None:
+    def caught_up(self) -> None:
+        """Everything that the session remembers was heard."""
+        self._is_catching_up = False
+        if self._take_up is not None:
+            self._take_up.begin()
+        self._next_turn()
+
+    def _reload(self) -> None:
         """Go on by the journal and the chain; of what was believed here stays what no record holds."""
         for sale in self.live_sales:
             self._take_back(sale)
@@ -356,6 +498,7 @@ class Position:
         self._life += 1
         self._current = None
         self._waiting = {record.key: Sale(record, before=before.get(record.key)) for record in records}
+        self._followed = {}
         for sale in self.live_sales:
             self._follow(sale)
         for sale in self.live_sales:
@@ -364,12 +507,68 @@ class Position:
             # Whoever sold in legs is gone, or decides what comes after this one; nobody knows at which slippage.
             if sale.key.is_leg and not sale.live and not sale.is_finished:
                 self._finish(sale, sale.outcome_if_given_up(), "it was interrupted, and no leg is repeated")
+        if self._is_restart:
+            self._take_up_after_restart()
         pause_s = 0.0 if self._errors < 2 else growing_pause_s(self._errors - 2)
-        if pause_s:
+        if self._is_restart:
+            pass  # a proof is waited for
+        elif pause_s:
             self._later(pause_s, self._resume)
         else:
             self._resume()
-        self._is_in_doubt = False
+        self._is_in_doubt = self._is_restart = False
+
+    def _take_up_after_restart(self) -> None:
+        """A part is not sold any more, and the whole position only with a proof, or when it is signalled again."""
+        present = self._present_generation()
+        for sale in self.live_sales:
+            if sale.is_finished:
+                continue
+            if sale.key.is_whole and sale.key.generation == present:
+                self._wait_for_proof(sale)
+            elif sale.live:
+                self._retire(sale)
+            else:
+                detail = "an earlier process left it unfinished: it is not sold without a new signal"
+                self._finish(sale, sale.outcome_if_given_up(), detail)
+
+    def _wait_for_proof(self, whole: Sale) -> None:
+        whole.is_unproven = True
+        self._end_take_up()
+        self._take_up = TakeUp(
+            self._tools, whole.record,
+            slot=self._tools.journal.announced_slot(*self.id),
+            may_ask=lambda: not any(sale.live for sale in self.live_sales),
+            put_later=self._put_anyway,
+            decided=partial(self._is_proven, whole.key),
+        )  # fmt: skip
+        if not self._is_catching_up:
+            self._take_up.begin()
+
+    def _put_anyway(self, delay_s: float, task: Callable[[], None]) -> None:
+        """Into the line, also beyond the next doubt."""
+        if delay_s:
+            self._tools.lines.put_later(self.id, delay_s, partial(self.do, task))
+        else:
+            self._tools.lines.put(self.id, partial(self.do, task))
+
+    def _is_proven(self, key: ExitKey, verdict: Verdict) -> None:
+        """What the token account holds is what was to be sold, or it is not."""
+        self._end_take_up()
+        whole = self._sale_of(key)
+        if whole is None or not whole.is_unproven:
+            return
+        if verdict.finding is Finding.UNTOUCHED:
+            whole.is_unproven = False
+            self._next_turn()
+        else:
+            detail = f"{verdict.detail}: it is not sold without a new signal"
+            self._finish(whole, whole.outcome_if_given_up(), detail)
+
+    def _end_take_up(self) -> None:
+        if self._take_up is not None:
+            self._take_up.end()
+            self._take_up = None
 
     def _tell_end(self, sale: Sale) -> None:
         """The error came between the end of an exit and its being told."""
@@ -384,7 +583,10 @@ class Position:
         for attempt in sale.record.attempts:
             if attempt.outcome is None:
                 sale.live.add(attempt.signature)
-        if sale.live:
+        self._note_live(sale)
+        if sale.live and sale.is_retired:
+            self._retire(sale)
+        elif sale.live:
             sale.enter(SaleState.LIVE)
             if self._current is None:
                 self._current = self._waiting.pop(sale.key)
@@ -435,23 +637,67 @@ class Position:
             sale.enter(SaleState.WAITING)
             return
         signal = sale.signal
-        if signal is None or (not is_answer and self._is_out_of_date(sale, signal)):
+        age = Age.OLD if signal is None else self._age(sale, signal, is_answer=is_answer)
+        if signal is None or age is Age.OLD:
             self._ask(sale)
+        elif age is Age.DOUBTFUL:
+            self._ask_about_blockhash(sale, signal, is_answer=is_answer)
         else:
             self._sign_and_send(sale, signal, asked_bps=sale.asked_bps if is_answer else None)
+
+    def _ask_about_blockhash(self, sale: Sale, signal: ExitSignalWithTx, *, is_answer: bool) -> None:
+        """Its trigger is old. Its transaction may be new all the same: a node knows."""
+        try:
+            blockhash = blockhash_of(signal.unsigned_tx_b64)
+        except TxSubmitError:
+            self._sign_and_send(sale, signal)  # the guard says what is wrong with it
+            return
+        turn, life = sale.enter(SaleState.JUDGING), self._life
+        known = partial(self._blockhash_is_known, sale, turn, signal, is_answer)
+        self._tools.questions.blockhash(blockhash, lambda is_valid: self._put(partial(known, is_valid), life=life))
+        self._later(BLOCKHASH_WITHIN_S, partial(known, None))
+
+    def _blockhash_is_known(
+        self,
+        sale: Sale,
+        turn: int,
+        signal: ExitSignalWithTx,
+        is_answer: bool,  # noqa: FBT001 - bound by partial
+        is_valid: bool | None,  # noqa: FBT001
+    ) -> None:
+        """The nodes have answered, or have had the time to."""
+        if sale.turn != turn:
+            return
+        if is_valid is not False:
+            self._sign_and_send(sale, signal, asked_bps=sale.asked_bps if is_answer else None)
+            return
+        log.warning("%s: no node takes the blockhash of its transaction: a fresh one is asked for", sale.key)
+        sale.use_up_signal()
+        if is_answer and sale.asked_bps is not None:
+            turn = sale.enter(SaleState.ASKING)
+            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, sale.asked_bps))
+        else:
+            self._ask(sale)
 
     def unpaused(self) -> None:
         """``resume`` was called: what waited may go on."""
         self._take_turn()
 
     def _is_out_of_date(self, sale: Sale, signal: ExitSignalWithTx) -> bool:
+        return self._age(sale, signal, is_answer=sale.asked_bps is not None) is Age.OLD
+
+    def _age(self, sale: Sale, signal: ExitSignalWithTx, *, is_answer: bool = False) -> Age:
         """An old price, or an amount from before another sale of this position."""
-        if sale.key.is_whole and sale.came_ns < self._sold_ns:
-            return True
-        age_s = (time.monotonic_ns() - sale.came_ns) / 1e9
+        if sale.key.is_whole and not is_answer and sale.came_ns < self._sold_ns:
+            return Age.OLD
         now_ms = self._tools.stream.server_time_ms()
-        told_age_s = 0.0 if now_ms is None else (now_ms - signal.triggered_at_ms) / 1000
-        return max(age_s, told_age_s) > self._tools.policy.max_signal_age_s
+        return age_of(
+            received_s=(time.monotonic_ns() - sale.came_ns) / 1e9,
+            by_server_s=None if now_ms is None else (now_ms - signal.triggered_at_ms) / 1000,
+            by_us_s=(_now_ms() - signal.triggered_at_ms) / 1000,
+            limit_s=self._tools.policy.max_signal_age_s,
+            is_answer=is_answer,
+        )
 
     def _sign_and_send(
         self,
@@ -656,8 +902,9 @@ class Position:
         self._tools.journal.note(record.id, "allowed", "once, by the user")
         if self._sale_of(key) is None:
             record = self._tools.journal.received(
-                key, position_id=record.position_id, reason=record.reason, tokens=record.tokens
-            )
+                key, position_id=record.position_id, reason=record.reason, tokens=record.tokens,
+                slot=self._tools.stream.seen_slot(*self.id) or record.slot,
+            )  # fmt: skip
             if record.is_finished:
                 return
             sale = self._line_up(Sale(record))
@@ -681,13 +928,14 @@ class Position:
         What is unclear, refused or known goes the longer way, which writes the exit down first.
         """
         early, tools = self._early, self._tools
-        if self.live_sales or key in self._known or tools.is_dry_run:
+        if self.live_sales or key in self._known or tools.is_dry_run or self._is_catching_up:
             return False
         if early is None or not early.is_of(signal) or not early.case.is_ready:
             return False
-        sale = Sale(ExitRecord.to_be(key, signal))
+        record = attrs.evolve(ExitRecord.to_be(key, signal), slot=tools.stream.seen_slot(*self.id))
+        sale = Sale(record)
         sale.offer(signal, received_ns)
-        if self._is_out_of_date(sale, signal):
+        if self._age(sale, signal) is not Age.YOUNG:
             return False
         with tools.barrier.act() as may_sign:
             if not may_sign:
@@ -708,6 +956,7 @@ class Position:
         departure = Departure(signed.signature)
         sale.departs(departure)
         self._tools.gate.refusals.drop(sale.key)
+        self._note_live(sale)
         if not sale.key.is_whole:
             sale.witnesses[signed.signature] = self._tools.stream.watch_tokens(*self.id)
         send = partial(self._tools.sender.submit_for, signed, self._listener(sale, signed.signature))
@@ -816,6 +1065,7 @@ class Position:
                 sale.key, position_id=record.position_id, reason=record.reason, tokens=record.tokens, slot=record.slot
             )
         sale.stays(departure)
+        self._note_live(sale)
 
     def _listener(self, sale: Sale, signature: str) -> Listener:
         """For the sender, which calls them on threads of its own."""
@@ -853,11 +1103,17 @@ class Position:
         )
         sale.live.discard(result.signature)
         self._errors = 0
+        self._note_live(sale)
+        if self._take_up is not None:
+            self._put(self._take_up.go_on)
         if sale.is_finished:
             return
         if result.outcome is SellOutcome.CONFIRMED:
             self._sold_ns = time.monotonic_ns()
-            self._finish(sale, SellOutcome.CONFIRMED, result=result)
+            if self._left_by_parts(sale):
+                self._look_for_the_rest(sale, result)
+            else:
+                self._finish(sale, SellOutcome.CONFIRMED, result=result)
             return
         if result.outcome is SellOutcome.UNKNOWN:
             self._finish(sale, SellOutcome.UNKNOWN, result.detail, result=result)
@@ -872,6 +1128,8 @@ class Position:
         """Why the verdict of the nodes is doubted; empty: it is not."""
         if result.outcome is SellOutcome.UNKNOWN:
             return result.detail
+        if sale.is_retired:
+            return ""  # nothing is built in its place, and the sale of the whole position takes from the balance
         witness = sale.witnesses.get(result.signature)
         if result.outcome is SellOutcome.EXPIRED and witness is not None and witness.have_fallen_by(sale.record.tokens):
             return f"the nodes say that it did not land, and the balance has fallen by {sale.record.tokens} since"
@@ -883,6 +1141,15 @@ class Position:
             self._finish(sale, result.outcome, f"{result.detail}; the position was closed", result=result)
         elif sale.key.is_leg:
             self._finish(sale, result.outcome, result.detail, result=result)
+        elif sale.is_retired:
+            detail = f"{result.detail}; nothing is built in its place"
+            self._finish(sale, result.outcome, detail, result=result)
+        elif sale.is_unproven:
+            sale.enter(SaleState.WAITING)
+            self._waiting[sale.key] = sale
+            if sale is self._current:
+                self._current = None
+            self._next_turn()
         elif len(sale.dead) > self._tools.policy.max_refreshes:
             given_up = f"{result.detail}; given up after {len(sale.dead)} transactions"
             self._finish(sale, result.outcome, given_up, result=result)
@@ -890,6 +1157,41 @@ class Position:
             self._use_signal(sale)
         else:
             self._ask(sale)
+
+    def _note_live(self, sale: Sale) -> None:
+        """For purchases of the same token, which wait until nothing can land any more."""
+        self._tools.under_way.set_live(sale.key, is_live=bool(sale.live))
+
+    # ── what parts have left ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _left_by_parts(self, whole: Sale) -> int:
+        """Tokens of the parts that an exit of the whole position overtook, and that are not known to be sold."""
+        return sum(tokens for key, tokens in whole.overtook.items() if not self._is_sold(key))
+
+    def _look_for_the_rest(self, whole: Sale, result: TxResult) -> None:
+        """Its transaction may have left what a part was to sell."""
+        whole.landed = result
+        self._ask_for_the_rest(whole, whole.enter(SaleState.EMPTYING), AmountProof(since=result.slot or 0), 1)
+
+    def _ask_for_the_rest(self, whole: Sale, turn: int, proof: AmountProof, look: int) -> None:
+        if whole.turn == turn:
+            self._ask_for_balance(proof, partial(self._rest_is_known, whole, turn, proof, look))
+
+    def _rest_is_known(self, whole: Sale, turn: int, proof: AmountProof, look: int, amount: int | None) -> None:
+        if whole.turn != turn:
+            return
+        if amount is None and look < _LOOKS_AT_THE_REST:
+            self._later(_TRY_AGAIN_S, partial(self._ask_for_the_rest, whole, turn, proof, look + 1))
+        elif amount and amount <= self._left_by_parts(whole):
+            log.warning("%s: %d tokens are left, and are sold, too", whole.key, amount)
+            self._ask(whole)
+        elif amount == 0:
+            self._finish(whole, SellOutcome.CONFIRMED, result=whole.landed)
+        else:
+            left = "how many tokens are left is not known" if amount is None else f"{amount} tokens are there"
+            problem = f"{whole.key} was sold, and {left}: nothing more is sold without a new signal"
+            self._tools.report_problem(TxSubmitError("confirm_timeout", problem))
+            self._finish(whole, SellOutcome.CONFIRMED, left, result=whole.landed)
 
     # ── fresh transactions ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -991,6 +1293,9 @@ class Position:
         error: Exception | None = None,
     ) -> None:
         """Nothing more is done for this exit: write it down, tell it, and let the next one have its turn."""
+        if sale.landed is not None and outcome is not SellOutcome.CONFIRMED:
+            detail = f"what parts have left may still be there: {detail}"
+            outcome, result, error = SellOutcome.CONFIRMED, sale.landed, None
         if outcome is SellOutcome.CONFIRMED and sale.key.is_whole:
             for other in self._others_of_its_generation(sale):
                 self._finish(other, SellOutcome.EXPIRED, "the position was sold as a whole before its turn came")
@@ -1000,8 +1305,11 @@ class Position:
         self._errors = 0
         sale.enter(SaleState.FINISHED)
         self._waiting.pop(sale.key, None)
+        self._followed.pop(sale.key, None)
         if sale is self._current:
             self._current = None
+        if sale.is_unproven:
+            self._end_take_up()
         report = self._report(sale, outcome, detail, result, error)
         self._tools.report_sale(report, sale.record.id)
         if sale.on_end is not None:
@@ -1050,6 +1358,22 @@ class _Early(NamedTuple):
     def is_of(self, transaction: object) -> bool:
         """Whether it is about this signal, and as new as a price must be."""
         return self.signal is transaction and time.monotonic() - self.at_s < _EARLY_S
+
+
+class _Unanswered(NamedTuple):
+    """Questions for a transaction of the whole position whose exit has ended since.
+
+    Attributes:
+        key: the exit.
+        triggered_at_ms: of its newest signal; None: none came to this process.
+        questions: how many went without an answer.
+        until_s: by ``time.monotonic()``; no answer comes later.
+    """
+
+    key: ExitKey
+    triggered_at_ms: int | None
+    questions: int
+    until_s: float
 
 
 def _nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Mapping
@@ -13,27 +14,36 @@ from lasersell_sync._log import logger
 from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.processes import NO_THREAD
+from lasersell_sync.trading.account_history import AccountHistory, Verdict
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.rpc_node import MAX_ACCOUNTS
 from lasersell_sync.trading.token_amounts import AmountProof
 from lasersell_sync.user_code import as_exception
 
-__all__ = ["Balances", "BuildAnswer", "ExitApi", "Questions"]
+__all__ = ["BuildAnswer", "ExitApi", "Nodes", "Questions"]
 
 log = logger("autosell")
 
 #: Sales that are built at once; the service takes 60 requests a minute (PROTOCOL.md §7).
 _BUILDERS: Final = 4
+#: Accounts whose history is asked for at once; a node that hangs delays others that were left unfinished.
+_HISTORIANS: Final = 4
 
 #: Called with what was built; with an error; or with neither: the seller is paused, and nothing was asked.
 BuildAnswer = Callable[[BuildTxResponse | None, Exception | None], None]
 
 
-class Balances(Protocol):
+class Nodes(Protocol):
     """What is needed of a ``TxSender``."""
 
     def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
         """Of the token accounts whose balance is proven, in atomic units."""
+
+    def account_history(self, token_account: str, history: AccountHistory) -> Verdict | None:
+        """Whether a token account is as it was recorded; None while that is not proven."""
+
+    def ask_blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
+        """Whether any node calls a blockhash valid; None: none answers."""
 
 
 class ExitApi(Protocol):
@@ -44,19 +54,19 @@ class ExitApi(Protocol):
 
 
 class Questions:
-    """Asks for balances, many accounts with one question, and has sales built.
+    """Asks for balances, many accounts with one question, for histories and blockhashes, and has sales built.
 
     Args:
-        balances: asks the nodes.
+        nodes: asks them.
         exit_api: None: nothing is ever built.
         barrier: no sale is built while the seller is paused.
 
-    Threads: every method from any. Its own are ``lasersell-autosell-balances_0`` and ``lasersell-autosell-rest_N``;
-        answers come on them, so they should only be put somewhere.
+    Threads: every method from any. Its own are ``lasersell-autosell-balances_0``, ``lasersell-autosell-history_N`` and
+        ``lasersell-autosell-rest_N``; answers come on them, so they should only be put somewhere.
     """
 
-    def __init__(self, balances: Balances, exit_api: ExitApi | None, barrier: PauseBarrier) -> None:
-        self._balances = balances
+    def __init__(self, nodes: Nodes, exit_api: ExitApi | None, barrier: PauseBarrier) -> None:
+        self._nodes = nodes
         self._exit_api = exit_api
         self._barrier = barrier
         # Guards the questions that wait.
@@ -64,6 +74,9 @@ class Questions:
         self._waiting: dict[str, tuple[AmountProof, Callable[[int | None], None]]] = {}
         self._is_closed = False
         self._asker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="lasersell-autosell-balances")
+        self._historians = concurrent.futures.ThreadPoolExecutor(
+            _HISTORIANS, thread_name_prefix="lasersell-autosell-history"
+        )
         self._builders = concurrent.futures.ThreadPoolExecutor(_BUILDERS, thread_name_prefix="lasersell-autosell-rest")
 
     def balance(self, token_account: str, proof: AmountProof, then: Callable[[int | None], None]) -> None:
@@ -76,6 +89,15 @@ class Questions:
             self._waiting[token_account] = (proof, then)
         if is_first:
             self._begin(self._asker, self._ask_for_balances, self._ask_nobody)
+
+    def history(self, token_account: str, history: AccountHistory, then: Callable[[Verdict | None], None]) -> None:
+        """Ask whether a token account is as it was recorded; ``then`` gets None while that is not proven."""
+        self._begin(self._historians, lambda: self._ask_for_history(token_account, history, then), lambda _: then(None))
+
+    def blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
+        """Ask whether any node calls a blockhash valid; ``then`` gets None when none answers, or is never called."""
+        with contextlib.suppress(ConcurrencyError):  # closed
+            self._nodes.ask_blockhash(blockhash, then)
 
     def build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
         """Have a sale built."""
@@ -90,7 +112,7 @@ class Questions:
     def close(self) -> None:
         """Ask nothing more; what is under way ends by itself. Idempotent."""
         self._is_closed = True
-        for pool in (self._asker, self._builders):
+        for pool in (self._asker, self._historians, self._builders):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(
@@ -126,7 +148,7 @@ class Questions:
             return
         amounts: dict[str, int] = {}
         try:
-            amounts = self._balances.proven_amounts({account: proof for account, (proof, _) in asked.items()})
+            amounts = self._nodes.proven_amounts({account: proof for account, (proof, _) in asked.items()})
         except (TxSubmitError, ConcurrencyError) as error:
             log.warning("the balances of %d token accounts cannot be asked for: %s", len(asked), error)
         except BaseException:
@@ -135,6 +157,18 @@ class Questions:
             then(amounts.get(account))
         if self._waiting:
             self._begin(self._asker, self._ask_for_balances, self._ask_nobody)
+
+    def _ask_for_history(
+        self, token_account: str, history: AccountHistory, then: Callable[[Verdict | None], None]
+    ) -> None:
+        verdict: Verdict | None = None
+        try:
+            verdict = self._nodes.account_history(token_account, history)
+        except (TxSubmitError, ConcurrencyError) as error:
+            log.warning("the history of %s cannot be asked for: %s", token_account, error)
+        except Exception:
+            log.exception("asking for the history of %s failed", token_account)
+        then(verdict)
 
     def _build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
         assert self._exit_api is not None

@@ -28,6 +28,8 @@ class SaleState(Enum):
     LIVE = "live"
     #: None can land; a fresh one was asked for.
     ASKING = "asking"
+    #: The whole position was sold; nodes are asked whether parts that it overtook have left tokens.
+    EMPTYING = "emptying"
     FINISHED = "finished"
 
 
@@ -76,12 +78,22 @@ class Sale:
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.
         self.unanswered = 0
+        #: An earlier process left it: nothing is asked for before it is proven whose tokens these are.
+        self.is_unproven = False
+        #: It gets no further transaction; those that may land are followed to their end.
+        self.is_retired = False
+        #: Tokens of the parts whose transactions might still land when this exit of the whole position was sold.
+        self.overtook: dict[ExitKey, int] = {}
+        #: The sale of the whole position, while what is left is sold.
+        self.landed: TxResult | None = None
         #: Rises with every change of state: a timer that was set before knows that it is out of date.
         self.turn = 0
         #: Where the token trades, if a signal said so.
         self.market_context: MarketContext | None = None
         #: Profit of the whole position by the newest signal, and the tokens of that position; None: no signal came.
         self.valued: tuple[int, int] | None = None
+        #: Of the newest signal; None: none came.
+        self.triggered_at_ms: int | None = None
         #: Of the newest transaction.
         self.departure: Departure | None = None
         self._signal: ExitSignalWithTx | None = None
@@ -95,7 +107,8 @@ class Sale:
         """What no record holds: who waits for it, and how it is to be sold."""
         self.slippage_bps, self.pays, self.on_end = before.slippage_bps, before.pays, before.on_end
         self.market_context, self.last, self.valued = before.market_context, before.last, before.valued
-        self.witnesses = before.witnesses
+        self.witnesses, self.overtook, self.landed = before.witnesses, before.overtook, before.landed
+        self.is_unproven, self.is_retired = before.is_unproven, before.is_retired
         self._signal, self._received_ns = before._signal, before._received_ns
 
     @property
@@ -140,6 +153,7 @@ class Sale:
         """A transaction to use when none can land any more; the newest is the best."""
         self._signal = signal
         self._received_ns = received_ns
+        self.triggered_at_ms = signal.triggered_at_ms
         self.valued = signal.profit_units, signal.position_tokens
         if signal.market_context is not None:
             self.market_context = signal.market_context

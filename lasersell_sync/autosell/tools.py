@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exits_under_way import ExitsUnderWay
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.pause_barrier import PauseBarrier
@@ -18,6 +19,7 @@ from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import Case, SigningGate
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionOpened
+from lasersell_sync.trading.account_history import AccountHistory, Verdict
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import TradeContext
 from lasersell_sync.trading.signer import Signer
@@ -69,6 +71,12 @@ class StreamPort(Protocol):
     def position_facts(self, wallet: str, token_account: str) -> PositionFacts:
         """The balance of a position and its newest proceeds."""
 
+    def seen_slot(self, wallet: str, token_account: str) -> int | None:
+        """The newest slot at which the server has seen a token account, in this session; None: it named none."""
+
+    def holds(self, wallet: str, token_account: str, amounts: Container[int]) -> bool:
+        """Whether the newest balance of a position that was announced on this link is one of these."""
+
     def watch_tokens(self, wallet: str, token_account: str) -> TokenWitness:
         """A witness of the position's balance from now on."""
 
@@ -99,6 +107,12 @@ class QuestionPort(Protocol):
 
     def balance(self, token_account: str, proof: AmountProof, then: Callable[[int | None], None]) -> None:
         """Ask what a token account holds; None while that is not proven."""
+
+    def history(self, token_account: str, history: AccountHistory, then: Callable[[Verdict | None], None]) -> None:
+        """Ask whether a token account is as it was recorded; None while that is not proven."""
+
+    def blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
+        """Ask whether any node calls a blockhash valid."""
 
     def build(self, request: BuildSellTxRequest, then: BuildAnswer) -> None:
         """Have a sale built."""
@@ -143,6 +157,7 @@ class Tools:
         report_refusal: tell the user that an exit waits for a decision.
         terms: what is sold at all.
         token_accounts: those that are known to be ours, base58.
+        under_way: exits that may land, for purchases of the same token.
     """
 
     stream: StreamPort
@@ -162,6 +177,7 @@ class Tools:
     report_refusal: Callable[[Refusal], None]
     terms: SellTerms
     token_accounts: Container[str] = ()
+    under_way: ExitsUnderWay = attrs.Factory(ExitsUnderWay)
 
     def judge(
         self,

@@ -31,6 +31,8 @@ class BlockMethods:
             "getEpochInfo": self._get_epoch_info,
             "getLatestBlockhash": self._get_latest_blockhash,
             "isBlockhashValid": self._is_blockhash_valid,
+            # It keeps every block.
+            "getFirstAvailableBlock": lambda _params: 0,
             "getRecentPerformanceSamples": self._get_recent_performance_samples,
         }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
 
+from lasersell_sync.session.concerns import Concern
 from lasersell_sync.stream.consumer_watch import ConsumerWatch
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.stream.stats import StreamStats
@@ -36,6 +38,8 @@ class Health:
         sessions: sessions so far; one more than the reconnects.
         handler_errors: exceptions that handlers raised, so far. They do not make the session unhealthy.
         last_handler_error: the latest of them: handler, exception type and event type; empty when none was raised.
+        notes: what works beside the session says, such as an ``AutoSeller``: exits that wait for a proof, undecided
+            transactions, a pause, callbacks that are slow or fail. Each says what to do. Some make it unhealthy.
 
     Threads: immutable, any.
     """
@@ -55,6 +59,7 @@ class Health:
     sessions: int
     handler_errors: int = 0
     last_handler_error: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def judge(
@@ -68,6 +73,7 @@ class Health:
         handler_errors: tuple[int, str] = (0, ""),
         reading_stopped_s: float | None = None,
         feed_silent_s: float | None = None,
+        concerns: Sequence[Concern] = (),
         stats: StreamStats,
     ) -> Health:
         """Put the facts together."""
@@ -84,6 +90,8 @@ class Health:
             problem = f"reading stopped {reading_stopped_s:.0f} s ago: {stats.waiting} events wait for the consumer"
         elif feed_silent_s is not None:
             problem = f"no price of any open position came for {feed_silent_s:.0f} s"
+        else:
+            problem = "; ".join(each.text for each in concerns if each.is_problem)
         return cls(
             ok=not problem,
             status=status,
@@ -100,6 +108,7 @@ class Health:
             sessions=stats.sessions,
             handler_errors=handler_errors[0],
             last_handler_error=handler_errors[1],
+            notes=tuple(each.text for each in concerns),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyCon
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.processes import NO_THREAD, ProcessGuard
 from lasersell_sync.pubkeys import require_pubkey
+from lasersell_sync.session.concerns import Concern, Concerns
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
 from lasersell_sync.session.events import EventMessage, StreamEvent, event_type
 from lasersell_sync.session.health import Health
@@ -90,6 +91,8 @@ class StreamSession:
         self._started = False
         #: Says that the handlers are called, to who watches that; None while there are none, and once they are.
         self._handlers_called: Callable[[], None] | None = None
+        #: What works beside the session and has a say in its health.
+        self._concerns = Concerns()
         self._guard = ProcessGuard("session")
         #: Threads that are in ``close``.
         self._closing: set[int] = set()
@@ -389,7 +392,9 @@ class StreamSession:
     def _timed_out(self, wanted: str, timeout_s: float | None) -> WaitTimeoutError:
         return WaitTimeoutError(wanted, timeout_s or 0.0, self.status.value)
 
-    def tap(self, listener: Callable[[StreamEvent], None]) -> Callable[[], None]:
+    def tap(
+        self, listener: Callable[[StreamEvent], None], *, caught_up: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         """Let ``listener(event)`` hear every high-lane event beside the session's consumer, whoever that is.
 
         It is told the events that happened before first (the latest 1 024), so one that is set right after ``connect``
@@ -397,6 +402,7 @@ class StreamSession:
 
         Args:
             listener: called on the reader thread: it must be quick. One that raises is logged, and hears nothing more.
+            caught_up: called once on the reader thread, behind the last event that happened before.
 
         Returns:
             Call it to end this; a call that is under way, and those of the reader's present round, still come.
@@ -410,6 +416,8 @@ class StreamSession:
             for event in self._state.memory.remembered():
                 if not taps.tell(listener, event):
                     break
+            if caught_up is not None:
+                caught_up()
 
         def end() -> None:
             for remove in removers:
@@ -429,6 +437,18 @@ class StreamSession:
         """
         self._guard.check()
         return self._state.start_watch.expect(problem)
+
+    def report_health(self, reporter: Callable[[], Iterable[Concern]]) -> Callable[[], None]:
+        """Have what works beside the session asked by ``health()``, such as an ``AutoSeller``.
+
+        Args:
+            reporter: returns what whoever watches should know now; called on the thread of ``health()``, so it must be
+                quick and thread-safe.
+
+        Returns:
+            Call it to end this.
+        """
+        return self._concerns.add(reporter)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -519,6 +539,7 @@ class StreamSession:
             not_started=self._state.start_watch.problems(),
             reading_stopped_s=self._state.consumer.stopped_s(),
             feed_silent_s=self._state.feed.silent_s(),
+            concerns=self._concerns.all(),
             stats=stats,
         )
 

@@ -251,7 +251,9 @@ def _newer(node: RpcNode, token_account: str, bound: int, recorded: Recorded, bu
         if len(page) < MAX_SIGNATURES:
             break
         before = page[-1].signature
-    # The tokens came by a transaction, and it is not listed.
+    # The transaction that brought the tokens is not listed: either the node has no blocks of then, or it is too old.
+    if len(page) < MAX_SIGNATURES and recorded.slot is not None and node.first_block(budget=budget) <= recorded.slot:
+        return newer
     raise TxSubmitError("decode_response", "its history does not go back to the record", target=node.label)
 
 

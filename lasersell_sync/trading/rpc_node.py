@@ -237,6 +237,13 @@ class RpcNode:
             raise self._senseless("getSignaturesForAddress")
         return read
 
+    def first_block(self, *, budget: TimeBudget) -> int:
+        """The slot of the oldest block that the node still has."""
+        answer = self._client.call("getFirstAvailableBlock", [], budget=budget)
+        if not _is_count(answer):
+            raise self._senseless("getFirstAvailableBlock")
+        return answer
+
     def accounts(
         self,
         addresses: Sequence[str],

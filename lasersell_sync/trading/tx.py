@@ -244,6 +244,19 @@ def read_signed_tx(signed: str | SignedTx) -> SignedTx:
     )
 
 
+def blockhash_of(unsigned_tx_b64: str) -> str:
+    """The blockhash of a transaction that is not signed yet, base58.
+
+    Raises:
+        TxSubmitError: ``decode_unsigned_tx``, ``deserialize_unsigned_tx``: not base64 of exactly one transaction.
+
+    Threads: any.
+    """
+    raw = decode_base64(unsigned_tx_b64, UNSIGNED)
+    _, layout = parse(raw, UNSIGNED)
+    return _shown(layout.blockhash(raw))
+
+
 def _read_signed(signed_tx_b64: str) -> tuple[bytes, Layout]:
     raw = decode_base64(signed_tx_b64, SIGNED)
     _, layout = parse(raw, SIGNED)

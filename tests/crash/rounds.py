@@ -467,6 +467,12 @@ class Round:
             return wanted
         return {part: n for part, n in wanted.items() if part == "whole" or self._has_journalled(place, part)}
 
+    def _reported_parts(self, place: Place) -> set[str]:
+        """Levels that a process left unfinished and the next one reported: they are sold by a new signal only."""
+        told = self._entries("told", place)
+        unsold = {one["part"] for one in told if one["life"] > 1 and one["outcome"] == "expired"}
+        return unsold - {one["part"] for one in told if one["outcome"] == "confirmed"} - {"whole"}
+
     def _sales_at(self, place: Place) -> list[Any]:
         """All but those by the user's own hand."""
         foreign = self._world.overseer.foreign
@@ -504,6 +510,9 @@ class Round:
             tally.sales += len(sales)
             tally.transactions += len(self._world.overseer.arrivals_of(*place))
             if rebuy is None:
+                reported = self._reported_parts(place)
+                tally.events["part that a process left, and the next one reported"] += len(reported)
+                due = {part: tokens for part, tokens in due.items() if part not in reported}
                 self._judge_sales(place, due, [trade.tokens for trade in sales])
             else:
                 self._judge_first_opening(place, [one.tokens for one in sales if one.signature in rebuy.landed])
@@ -538,6 +547,8 @@ class Round:
 
     def _is_by_a_lie(self, two: TwoAlive, exits: dict[str, Any]) -> bool:
         earlier, later = exits.get(two.earlier), exits.get(two.later)
+        if earlier is not None and later is not None and later.is_whole and not earlier.is_whole:
+            return True  # the whole position overtakes its parts
         is_whole = earlier is not None and earlier == later and earlier.is_whole
         return is_whole and self._world.events["answer that was a lie"] > 0
 

@@ -364,10 +364,10 @@ def test_a_word_that_always_ends_in_an_error_does_not_hold_up_the_next(
     seller.on_problem(problems.put)
     real = Position.signalled
 
-    def signalled(self: Position, signal: ls.ExitSignalWithTx, received_ns: int) -> None:
+    def signalled(self: Position, signal: ls.ExitSignalWithTx, received_ns: int, **more: Any) -> None:
         if signal.reason == "poison":
             raise RuntimeError("a bug")
-        real(self, signal, received_ns)
+        real(self, signal, received_ns, **more)
 
     monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.01)
     monkeypatch.setattr(Position, "signalled", signalled)

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from lasersell_sync.autosell.signing_gate import SigningGate
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
 from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
+from lasersell_sync.trading.account_history import AccountHistory, Finding, Verdict
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
@@ -125,6 +126,13 @@ class FakeSender:
         #: Of the only node's state.
         self.slot = 10
         self.is_reachable = True
+        #: What all nodes say about the token account; None: as ``amount`` says.
+        self.verdict: Verdict | None = None
+        self.histories: list[AccountHistory] = []
+        #: Questions about blockhashes, and the answer; none comes while the nodes hang.
+        self.blockhashes: list[str] = []
+        self.is_blockhash_valid: bool | None = True
+        self.is_hanging = False
         #: Errors that nobody thought of: raised by ``submit``, after or before it sent anything.
         self.bugs: list[Exception] = []
         self.early_bugs: list[Exception] = []
@@ -151,6 +159,20 @@ class FakeSender:
         callbacks = {name: each for name, each in attrs.asdict(listener, recurse=False).items() if each is not None}
         self._open[signature] = callbacks.pop("on_settled")
         self.listening[signature] = callbacks
+
+    def account_history(self, token_account: str, history: AccountHistory) -> Verdict | None:
+        assert token_account
+        self.histories.append(history)
+        if not self.is_reachable or self.slot < history.recorded.since:
+            return None
+        if self.verdict is not None:
+            return self.verdict
+        return Verdict(Finding.UNTOUCHED if self.amount else Finding.EMPTY, "nothing is left in the token account")
+
+    def ask_blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
+        self.blockhashes.append(blockhash)
+        if not self.is_hanging:
+            then(self.is_blockhash_valid)
 
     def proven_amounts(self, proofs: Mapping[str, AmountProof]) -> dict[str, int]:
         if not self.is_reachable:
@@ -200,6 +222,8 @@ class FakeStream:
         self.facts = PositionFacts(None, None)
         self.known: PositionOpened | None = None
         self.clock_ms: float | None = None
+        self.slot: int | None = None
+        self.tokens: int | None = None
         #: How much the balance fell since every transaction.
         self.fell_by = 0
         self.send_mode: str | None = None
@@ -217,6 +241,16 @@ class FakeStream:
         assert wallet
         assert token_account
         return self.facts
+
+    def seen_slot(self, wallet: str, token_account: str) -> int | None:
+        assert wallet
+        assert token_account
+        return self.slot
+
+    def holds(self, wallet: str, token_account: str, amounts: Container[int]) -> bool:
+        assert wallet
+        assert token_account
+        return self.tokens in amounts
 
     def watch_tokens(self, wallet: str, token_account: str) -> FakeWitness:
         assert wallet
@@ -334,12 +368,16 @@ class Rig:
         self.reports.append(report)
         self.journal.reported(exit_id)
 
-    def restart(self) -> None:
-        """A process dies between two tasks, and the next one takes up."""
+    def restart(self, *, announced: bool = True) -> None:
+        """A process dies between two tasks, and the next one takes up; the time for an announcement is over."""
         self.sender._open.clear()
         self._begin()
-        self.lines.put("", self.position.restore)
-        self.lines.run()
+        if self.journal.unfinished():
+            self.position.expect_restore()
+            self.lines.put("", self.position.restore)
+        self.do(self.position.caught_up)
+        if announced:
+            self.lines.advance(self.tools.terms.announcement_grace_s)
 
     def do(self, task: Callable[[], None]) -> None:
         """In the position's line, as the automatic seller does it."""

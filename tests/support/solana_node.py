@@ -52,6 +52,8 @@ class SolanaNode:
         self.statuses: dict[str, Any] = {}
         self.accounts: dict[str, Any] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
+        #: Its oldest one, by slot.
+        self.first_block = SLOTS_ABOVE_HEIGHT + height
         self.say: dict[str, Say] = {}
         self.sent: list[str] = []
         self.asked: list[str] = []
@@ -155,6 +157,9 @@ class SolanaNode:
         assert options == {"encoding": "base64", "commitment": "confirmed"}
         assert 0 < len(params[0]) <= 100
         return self.in_context([self.accounts.get(address) for address in params[0]])
+
+    def _getFirstAvailableBlock(self, _params: list[Any]) -> int:
+        return self.first_block
 
     def _getSignaturesForAddress(self, params: list[Any]) -> object:
         """From ``history``, newest first, as agave pages it."""

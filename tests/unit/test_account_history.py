@@ -160,6 +160,15 @@ def test_history_that_begins_after_the_purchase_proves_nothing(one: Rig) -> None
     assert "go back to the record" in one.history.explain()
 
 
+def test_history_of_a_node_with_all_blocks_since_the_record_needs_no_purchase(one: Rig) -> None:
+    """It has pruned the purchase, and nothing that came after the record."""
+    one.nodes[0].history[ACCOUNT].clear()
+    one.nodes[0].first_block = SEEN + 1
+    assert one.finding() is None
+    one.nodes[0].first_block = SEEN
+    assert one.finding() is UNTOUCHED
+
+
 def test_history_of_several_pages_is_read_to_the_record(one: Rig) -> None:
     node = one.nodes[0]
     own = [f"ours{number}" for number in range(MAX_SIGNATURES + 500)]
