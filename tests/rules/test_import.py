@@ -5,9 +5,11 @@ Times are measured elsewhere; what costs time is known by name, and these names 
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +113,35 @@ def test_everything_can_be_imported_at_once() -> None:
         print([name for name in lasersell_sync.__all__ if name not in globals()])
     """
     assert run(program) == "[]"
+
+
+def test_import_of_the_pytest_plugin_loads_no_other_module_of_the_package() -> None:
+    """pytest imports it in every project whose environment has the package."""
+    program = """
+        import lasersell_sync.integrations.pytest_plugin
+        print(sorted(name for name in sys.modules if name.startswith("lasersell_sync")))
+    """
+    names = ["lasersell_sync", "lasersell_sync._version", "lasersell_sync.integrations"]
+    assert run(program) == str([*names, "lasersell_sync.integrations.pytest_plugin"])
+
+
+def test_import_on_windows_names_wsl_in_one_sentence() -> None:
+    """Not an error of some module deep below that lacks a system call."""
+    program = """
+        sys.platform = "win32"
+        try:
+            import lasersell_sync
+        except ImportError as error:
+            print(error)
+    """
+    assert run(program) == "lasersell_sync does not run on Windows: use it in WSL, the Windows Subsystem for Linux."
+
+
+def test_stub_of_the_front_door_has_the_names_and_homes_of_the_module() -> None:
+    """Type checkers read the stub, programs the table."""
+    stub = ast.parse(Path(lasersell_sync.__file__).with_suffix(".pyi").read_text("utf-8"))
+    homes = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    table = {name: f"lasersell_sync.{home}" for name, home in lasersell_sync._HOME_OF.items()}
+    assert homes == {"__version__": "lasersell_sync._version", **table}
+    listed = next(node for node in stub.body if isinstance(node, ast.Assign))
+    assert set(ast.literal_eval(listed.value)) == set(lasersell_sync.__all__)
