@@ -4,7 +4,7 @@
 
 * ``yes``: an error (CI and wheels);
 * ``no``: do not try; the package runs on its pure twin;
-* unset: try; on failure install without it, and the first import says so.
+* unset: try; on failure install without it, and the first connection says so.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Chooses the decoding core once, at import: the compiled one, or its pure twin.
 
 ``LASERSELL_PURE=1`` forces the twin; it is the one environment variable that is read at import. If the compiled
-module was never built, one RuntimeWarning says so. If it is there but fails to load, the warning names the cause:
-that is a broken installation, not a choice.
+module was never built, one RuntimeWarning says so at the first connection: a program that only imports the package is
+left alone. If it is there but fails to load, the warning names the cause: that is a broken installation, not a choice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 import traceback
 import warnings
 from types import ModuleType
@@ -51,6 +52,7 @@ __all__ = [
     "encode_frame",
     "read_records",
     "receive",
+    "warn_of_fallback",
 ]
 
 #: Which one runs.
@@ -59,13 +61,13 @@ NAME: Literal["compiled", "pure"]
 _COMPILED: Final = "lasersell_sync._core"
 _PURE: Final = "lasersell_sync._pure"
 _REMEDY: Final = (
-    "Install a C compiler and the Python headers and reinstall lasersell-sync, "
+    "Install a C compiler and the Python headers and reinstall lasersell-sync (in a checkout: pip install '.'), "
     "or set LASERSELL_PURE=1 to choose the pure-Python decoder without this warning."
 )
 
 
 def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
-    """The module to use and its name; warns when the compiled one should have been there and is not."""
+    """The module to use and its name; notes a warning when the compiled one should have been there and is not."""
     # The twin is loaded only where it runs: reading six modules for nothing is a tenth of the import.
     if os.environ.get("LASERSELL_PURE") == "1":
         return importlib.import_module(_PURE), "pure"
@@ -76,7 +78,7 @@ def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
     try:
         compiled = importlib.import_module(_COMPILED)
         for name in __all__:
-            if name != "NAME":
+            if name not in ("NAME", "warn_of_fallback"):
                 getattr(compiled, name)
     except Exception:  # noqa: BLE001 - whatever a broken binary raises, the twin still works
         _warn(
@@ -87,9 +89,28 @@ def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
     return compiled, "compiled"
 
 
+#: The warning that the first connection gives; None: nothing is missing, or it was given.
+_unsaid: str | None = None
+
+
 def _warn(text: str) -> None:
-    # Three frames up is the module that imports this one; Python leaves the import system's own frames out.
-    warnings.warn(text, RuntimeWarning, stacklevel=4)
+    global _unsaid  # noqa: PLW0603 - the module is the one place that knows which core runs
+    _unsaid = text
+
+
+def warn_of_fallback() -> None:
+    """Give one RuntimeWarning in the life of the process if the compiled core is missing, at the caller's caller.
+
+    Threads: any; two that connect first at the same time may both warn.
+    """
+    global _unsaid
+    text, _unsaid = _unsaid, None
+    if text is None:
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("lasersell_sync"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
 if not TYPE_CHECKING:

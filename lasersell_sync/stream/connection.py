@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lasersell_sync._backend import Router
+from lasersell_sync._backend import Router, warn_of_fallback
 from lasersell_sync._log import logger
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import ConcurrencyError, StreamClosed, TransportError
@@ -145,6 +145,7 @@ class StreamConnection:
         """
         self._guard.check()
         refuse_late_patching()
+        warn_of_fallback()
         if sink is not None:
             self._attached = True
             self._reader.sink = sink

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import lasersell_sync
 PACKAGE = Path(lasersell_sync.__file__).parent
 BINARIES = tuple(f"*{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
 ASK = "import lasersell_sync.codec as codec; print(codec.backend()); import lasersell_sync._backend as b; print(b.Decoder.__module__)"
+#: What a connection does first; twice, for the second one is silent.
+CONNECT = ASK + "; b.warn_of_fallback(); b.warn_of_fallback()"
 
 
 # An editable install answers for every submodule that a copy lacks, with the checkout's; the copy must stand alone.
@@ -68,13 +71,13 @@ def test_the_twin_can_be_forced(unbuilt: Path) -> None:
 
 def test_only_1_forces_the_twin(unbuilt: Path) -> None:
     """Any other value is no wish: the warning comes."""
-    assert "RuntimeWarning" in ask(unbuilt, pure="0").stderr
-    assert "RuntimeWarning" in ask(unbuilt, pure="").stderr
+    assert "RuntimeWarning" in ask(unbuilt, pure="0", code=CONNECT).stderr
+    assert "RuntimeWarning" in ask(unbuilt, pure="", code=CONNECT).stderr
 
 
 def test_not_built_warns_once_and_works(unbuilt: Path) -> None:
     """One warning that says what is slower and what to do; no traceback, because nothing is broken."""
-    answer = ask(unbuilt, code=ASK + "; import lasersell_sync.codec")
+    answer = ask(unbuilt, code=CONNECT)
     assert answer.stdout.split() == ["pure", "lasersell_sync._pure.decoder"]
     assert answer.stderr.count("RuntimeWarning") == 1
     for words in ("pure-Python decoder", "not built", "C compiler", "reinstall", "LASERSELL_PURE=1"):
@@ -82,9 +85,39 @@ def test_not_built_warns_once_and_works(unbuilt: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_import_without_the_core_is_silent_where_warnings_are_errors(unbuilt: Path) -> None:
+    """pytest imports the plugin in every project of the environment: their test runs go on."""
+    plugin = "; import lasersell_sync.integrations.pytest_plugin"
+    answer = ask(unbuilt, "-W", "error", code=ASK + plugin)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_first_connection_without_the_core_warns_at_the_users_line(unbuilt: Path) -> None:
+    """Before anything is opened: here nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, never listening: a connection is refused
+        url = f"ws://127.0.0.1:{unused.getsockname()[1]}/v1/ws"
+        program = f"""
+import lasersell_sync as ls
+strategy = ls.StrategyConfig(target_profit_pct=1.0, stop_loss_pct=1.0)
+client = ls.StreamClient("key").with_endpoint({url!r})
+for _ in range(2):
+    try:
+        client.connect(ls.StreamConfigure(["11111111111111111111111111111111"], strategy))  # the user's line
+    except ls.TransportError as error:
+        print("refused")
+"""
+        path = unbuilt / "program.py"
+        path.write_text(program)
+        answer = ask(unbuilt, code=f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')")
+    assert answer.stdout.split() == ["refused", "refused"], answer.stderr
+    assert answer.stderr.count("RuntimeWarning") == 1
+    assert f"{path}:7: RuntimeWarning" in answer.stderr
+
+
 def test_not_built_is_an_error_where_warnings_are(unbuilt: Path) -> None:
-    """Who turns warnings into errors finds out at the import."""
-    answer = ask(unbuilt, "-W", "error")
+    """Who turns warnings into errors finds out at the first connection."""
+    answer = ask(unbuilt, "-W", "error", code=CONNECT)
     assert answer.returncode != 0
     assert "RuntimeWarning" in answer.stderr
 
@@ -93,7 +126,7 @@ def test_a_broken_build_is_loud(unbuilt: Path) -> None:
     """A file that does not load is told with its cause, and the twin still works."""
     binary = unbuilt / "lasersell_sync" / f"_core{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     binary.write_bytes(b"\x7fELF no such thing")
-    answer = ask(unbuilt)
+    answer = ask(unbuilt, code=CONNECT)
     assert answer.stdout.split() == ["pure", "lasersell_sync._pure.decoder"]
     assert answer.stderr.count("RuntimeWarning") == 1
     for words in ("FAILS TO LOAD", "ImportError", binary.name, "Traceback"):
@@ -103,7 +136,7 @@ def test_a_broken_build_is_loud(unbuilt: Path) -> None:
 def test_a_core_that_lacks_a_name_is_loud(unbuilt: Path) -> None:
     """A module of another version, which imports but is not what the package needs, is a broken build too."""
     (unbuilt / "lasersell_sync" / "_core.py").write_text("Decoder = None\n")
-    answer = ask(unbuilt)
+    answer = ask(unbuilt, code=CONNECT)
     assert answer.stdout.split() == ["pure", "lasersell_sync._pure.decoder"]
     assert "FAILS TO LOAD" in answer.stderr
 
