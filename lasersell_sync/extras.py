@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
-__all__ = ["require_extra"]
+__all__ = ["install_hint", "require_extra"]
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an extra, for a checkout and for a published release."""
+    return f"in a checkout, pip install '.[{extra}]'; from PyPI, pip install 'lasersell-sync[{extra}]'"
 
 
 def require_extra(package: str, *, extra: str, purpose: str) -> None:
@@ -19,4 +24,4 @@ def require_extra(package: str, *, extra: str, purpose: str) -> None:
         ImportError: with the command to run.
     """
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{purpose} needs {package}: pip install 'lasersell-sync[{extra}]'", name=package)
+        raise ImportError(f"{purpose} needs {package}: {install_hint(extra)}", name=package)

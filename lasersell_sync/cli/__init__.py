@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 
+from lasersell_sync.extras import install_hint
+
 __all__ = ["main"]
 
 _EXTRA_PACKAGES = ("click", "rich", "websockets", "werkzeug")
-_MISSING = "the command line needs extra packages: pip install 'lasersell-sync[cli]'"
+_MISSING = f"the command line needs extra packages: {install_hint('cli')}"
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ try:
     import werkzeug as _werkzeug
 except ImportError as error:
     raise ImportError(
-        "the sandbox needs extra packages: pip install 'lasersell-sync[sandbox]'", name=error.name
+        "the sandbox needs extra packages: in a checkout, pip install '.[sandbox]'; "
+        "from PyPI, pip install 'lasersell-sync[sandbox]'",
+        name=error.name,
     ) from error
 
 from lasersell_sync.sandbox.chain import TransactionRecord

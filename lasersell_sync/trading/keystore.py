@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.extras import require_extra
+from lasersell_sync.extras import install_hint, require_extra
 from lasersell_sync.trading.key_file import read_private_file
 
 __all__ = ["LEAST_PASSPHRASE_CHARACTERS", "open_keystore", "write_keystore"]
@@ -98,7 +98,7 @@ def _require_cryptography() -> None:
     require_extra("cryptography", extra="keystore", purpose=_PURPOSE)
     if not _has_argon2id():
         raise ImportError(
-            f"{_PURPOSE} needs cryptography 44 or newer, with Argon2id: pip install -U 'lasersell-sync[keystore]'",
+            f"{_PURPOSE} needs cryptography 44 or newer, with Argon2id: {install_hint('keystore')}",
             name="cryptography",
         )
 
