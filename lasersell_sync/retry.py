@@ -186,7 +186,7 @@ def reconnect_retrying(
     wait_s: Callable[[BaseException], float],
     before_sleep: Callable[[tenacity.RetryCallState], None] | None = None,
 ) -> tenacity.Retrying:
-    """Attempts without end until one succeeds, an error is final, or ``stop_event`` is set (PROTOCOL.md §2.5).
+    """Attempts without end until one succeeds, an error is final, or ``stop_event`` is set (docs/protocol.md §2.5).
 
     tenacity looks at ``stop_event`` only after a failed attempt, so an event that is set *during* a pause still lets
     one more attempt begin: the attempt function must look at the event before it touches the network, and ``sleep``

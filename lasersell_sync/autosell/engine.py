@@ -510,7 +510,7 @@ class AutoSeller:
 
         Each leg is an exit of its own, recorded and guarded as all are; a signal for the position (a stop loss) has its
         turn between two legs. A leg that is proven dead is not repeated: the next one is smaller. Nothing is sold
-        before the first liquidity snapshot came; tier 0 gets none (PROTOCOL.md §8).
+        before the first liquidity snapshot came; tier 0 gets none (docs/protocol.md §8).
 
         Args:
             handle: the position.

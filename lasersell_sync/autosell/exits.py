@@ -17,8 +17,8 @@ LEG: Final = "leg "
 class ExitKey(NamedTuple):
     """The identity of an exit; at most one transaction of an exit may be live.
 
-    The server's ``position_id`` has no part in it: a reconnect may change that (PROTOCOL.md §12), and the same exit
-    signalled under another number is still the same sale.
+    The server's ``position_id`` has no part in it: a reconnect may change that (docs/protocol.md §12), and the same
+    exit signalled under another number is still the same sale.
 
     Attributes:
         wallet: base58.

@@ -28,7 +28,7 @@ __all__ = ["LegPlan", "LegsReport", "sell_in_legs"]
 
 log = logger("autosell")
 
-#: Slippage bands come at these (PROTOCOL.md §6).
+#: Slippage bands come at these (docs/protocol.md §6).
 _BANDS_BPS: Final = (1_000, 500, 200, 100)
 _ENDED: Final = (ConnectionState.CLOSED, ConnectionState.FAILED)
 _DRAINING: Final = "draining"

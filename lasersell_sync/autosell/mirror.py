@@ -1,4 +1,4 @@
-"""Copies of watched wallets' purchases: guard, sign, send, and tell the server what became of it (PROTOCOL.md §5)."""
+"""Copies of watched wallets' purchases: guard, sign, send, and report the outcome (docs/protocol.md §5)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class SellPolicy:
-    """How an ``AutoSeller`` pursues an exit (PROTOCOL.md §9, the reference daemon's retry policy).
+    """How an ``AutoSeller`` pursues an exit (docs/protocol.md §9, the reference daemon's retry policy).
 
     Args:
         base_slippage_bps: basis points that the first fresh transaction starts from. Signals carry no slippage of their

@@ -67,7 +67,7 @@ _TRY_AGAIN_S = 1.0
 _EARLY_S = 2.0
 #: What the server is asked for is answered within so long, or never.
 _ANSWERED_WITHIN_S = 60.0
-#: Reasons of exits that somebody asked for (PROTOCOL.md §4).
+#: Reasons of exits that somebody asked for (docs/protocol.md §4).
 _REQUESTED = frozenset({"manual", "manual_sell", "sell_now", "timeout", "deadline", "deadline_timeout"})
 #: The balance after a sale is asked for so often.
 _LOOKS_AT_THE_REST = 60

@@ -24,7 +24,7 @@ __all__ = ["BuildAnswer", "ExitApi", "Nodes", "Questions"]
 
 log = logger("autosell")
 
-#: Sales that are built at once; the service takes 60 requests a minute (PROTOCOL.md §7).
+#: Sales that are built at once; the service takes 60 requests a minute (docs/protocol.md §7).
 _BUILDERS: Final = 4
 #: Accounts whose history is asked for at once; a node that hangs delays others that were left unfinished.
 _HISTORIANS: Final = 4

@@ -26,10 +26,10 @@ class SellReport:
         error: what refused it, when something did (``UnsafeTransactionError``, for one).
         is_dry_run: nothing was signed or sent.
         quote_currency: what the two amounts below are counted in (``SOL``, ``USD1``, …); None: not known.
-        profit_units: proceeds minus entry of the part that is sold, net of slippage and routing fee (PROTOCOL.md §6).
-            It is the newest exit signal's ``profit_units``: the server's estimate when the signal fired, not read from
-            the landed transaction, without network fee and tip. None unless ``CONFIRMED``, and where no signal said it
-            (a leg, an exit that an earlier process sold).
+        profit_units: proceeds minus entry of the part that is sold, net of slippage and routing fee (docs/protocol.md
+            §6). It is the newest exit signal's ``profit_units``: the server's estimate when the signal fired, not read
+            from the landed transaction, without network fee and tip. None unless ``CONFIRMED``, and where no signal
+            said it (a leg, an exit that an earlier process sold).
         proceeds_units: entry of the part that is sold plus ``profit_units``: what the sale should have brought. None
             like ``profit_units``, and when the position was not announced.
 

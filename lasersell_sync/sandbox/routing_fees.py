@@ -1,4 +1,4 @@
-"""The service's routing fee (PROTOCOL.md §8): a share of the SOL or USD1 that a trade moves, by tier."""
+"""The service's routing fee (docs/protocol.md §8): a share of the SOL or USD1 that a trade moves, by tier."""
 
 from __future__ import annotations
 

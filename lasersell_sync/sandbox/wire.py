@@ -1,4 +1,4 @@
-"""Server messages as JSON text, fields in the wire's order (PROTOCOL.md §3 and §4).
+"""Server messages as JSON text, fields in the wire's order (docs/protocol.md §3 and §4).
 
 Every function returns one text frame. What is absent is not written: an optional field without a value, and
 ``watched`` unless it is true. Amounts of money are in the quote token's smallest unit, whatever the name says: lamports

@@ -1,6 +1,6 @@
 """Every position's deadline, on one timer thread.
 
-A deadline is the client's job (PROTOCOL.md §2.9): so many seconds after a position was opened, ask for its exit.
+A deadline is the client's job (docs/protocol.md §2.9): so many seconds after a position was opened, ask for its exit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """After a reconnect: which positions the server announces again, and which it does not.
 
-Nothing in the protocol says that a position was closed while there was no link (PROTOCOL.md §2.5, §12), so absence is
-told, not acted upon.
+Nothing in the protocol says that a position was closed while there was no link (docs/protocol.md §2.5, §12), so absence
+is told, not acted upon.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the user wants the server to hold: one value, whole at any time, sent anew on every connect.
 
-A reconnect must never bring back an old strategy (PROTOCOL.md §2.5, §2.6), so commands change this value first and go
-to the wire second. Commands about one position that come while there is no link wait here, the last of each kind and
+A reconnect must never bring back an old strategy (docs/protocol.md §2.5, §2.6), so commands change this value first and
+go to the wire second. Commands about one position that come while there is no link wait here, the last of each kind and
 position only. They name the position by its token account, for an id means nothing on another connection.
 """
 
@@ -111,7 +111,7 @@ class DesiredState:
         """Take over what must survive a reconnect."""
         if isinstance(message, UpdateStrategy):
             self.strategy = message.strategy
-            # "all positions" (PROTOCOL.md §5): an older override would come back to life on the next connect.
+            # "all positions" (docs/protocol.md §5): an older override would come back to life on the next connect.
             self._overrides.clear()
             self._unwritten.clear()
             for key in [key for key, older in self._pending.items() if isinstance(older, UpdatePositionStrategy)]:

@@ -23,7 +23,7 @@ __all__ = ["LOW_LANE_CLASSES", "EventQueue", "LagCounts", "LagReporter", "Lane",
 T = TypeVar("T")
 Lane = Literal["any", "high", "low"]
 
-#: Frequent messages, each about one position (PROTOCOL.md §2).
+#: Frequent messages, each about one position (docs/protocol.md §2).
 LOW_LANE_CLASSES = (PnlUpdate, LiquiditySnapshot, TradeTick)
 #: The low-lane types of which only the newest of a position matters.
 CONFLATED_TYPES = frozenset({PnlUpdate.type, LiquiditySnapshot.type})
@@ -33,7 +33,7 @@ LONG_UNKNOWN_BYTES = 16 * 1024
 
 
 def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None]:
-    """(type, position id) of a low-lane message, (None, None) of a high-lane one (PROTOCOL.md §2).
+    """(type, position id) of a low-lane message, (None, None) of a high-lane one (docs/protocol.md §2).
 
     A type that this version does not know waits in the low lane: it may be frequent, and nothing here depends on it.
     """

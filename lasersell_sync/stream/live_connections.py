@@ -1,7 +1,8 @@
 """The open connections of this process: one for each key and endpoint, and none left when the interpreter ends.
 
-Every public tier allows one session for a key (PROTOCOL.md §8). Whoever connects again in the same process, a notebook
-cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse the new.
+Every public tier allows one session for a key (docs/protocol.md §8). Whoever connects again in the same process, a
+notebook cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse
+the new.
 """
 
 from __future__ import annotations

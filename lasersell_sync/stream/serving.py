@@ -51,7 +51,7 @@ MAX_EARLY_BYTES: Final = 4 * 2**20
 #: How long one message on its way is a sign of life, in rounds of the application's keepalive: a narrow link is slow,
 #: and a message of single bytes that never ends keeps everything else away.
 MESSAGE_ROUNDS: Final = 3
-#: The one error code that is known to leave the connection open (PROTOCOL.md §4).
+#: The one error code that is known to leave the connection open (docs/protocol.md §4).
 CAPACITY_EXCEEDED: Final = "capacity_exceeded"
 #: What to do about an error that comes in an open session.
 ERROR_REMEDIES: Final = {

@@ -47,7 +47,7 @@ else:
 
 logger = _log.logger("trading")
 
-#: Far above any answer of these services (PROTOCOL.md §7, §9), far below what hurts.
+#: Far above any answer of these services (docs/protocol.md §7, §9), far below what hurts.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 #: Connections that are kept to one origin, as many as a sender may use; more work too, and are closed after use.

@@ -1,4 +1,4 @@
-"""What is asked of the REST API, checked before it is sent, and what it answers (PROTOCOL.md §7)."""
+"""What is asked of the REST API, checked before it is sent, and what it answers (docs/protocol.md §7)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class _BuildTxRequest:
 
 @attrs.frozen
 class BuildSellTxRequest(_BuildTxRequest):
-    """A sale to be built (``POST /v1/sell``, PROTOCOL.md §7).
+    """A sale to be built (``POST /v1/sell``, docs/protocol.md §7).
 
     Args:
         mint: the token's mint, base58.
@@ -150,7 +150,7 @@ class BuildSellTxRequest(_BuildTxRequest):
 
 @attrs.frozen
 class BuildBuyTxRequest(_BuildTxRequest):
-    """A purchase to be built (``POST /v1/buy``, PROTOCOL.md §7).
+    """A purchase to be built (``POST /v1/buy``, docs/protocol.md §7).
 
     Args:
         mint: the token's mint, base58.

@@ -1,4 +1,4 @@
-"""The REST API ("Exit API"): unsigned transactions, wallets, and what the key may do (PROTOCOL.md §7)."""
+"""The REST API ("Exit API"): unsigned transactions, wallets, and what the key may do (docs/protocol.md §7)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ONCE = RetryPolicy(max_attempts=1)
 
 
 def _not_indexed_policy() -> RetryPolicy:
-    """Four looks in a little under two seconds: PROTOCOL.md §7 says "after a short wait" and gives no number."""
+    """Four looks in a little under two seconds: docs/protocol.md §7 says "after a short wait" and gives no number."""
     return RetryPolicy(max_attempts=4, initial_backoff_ms=250, max_backoff_ms=1_000, jitter_ms=50)
 
 
@@ -94,7 +94,7 @@ class ExitApiClientOptions:
         connect_timeout_s: seconds for each of: TCP to one address, the TLS handshake, sending the request.
         attempt_timeout_s: seconds for one attempt, from its start to the last byte of the answer; the look-up of the
             host's name is not bounded by it.
-        retry_policy: attempts and pauses; what is retried is PROTOCOL.md §7's table.
+        retry_policy: attempts and pauses; what is retried is docs/protocol.md §7's table.
         not_indexed_policy: the same for a mint that the service has not seen yet (404 ``not_indexed``: a token of a
             second ago), which takes longer than a hiccup; default: 4 attempts, 250, 500 and 1 000 ms apart.
             ``RetryPolicy(max_attempts=1)`` tells it at once.
@@ -273,7 +273,7 @@ class ExitApiClient:
         """Builds an unsigned purchase.
 
         Connect and configure the stream before sending it: the stream sees a position by watching its tokens arrive
-        (PROTOCOL.md §2.10).
+        (docs/protocol.md §2.10).
 
         Raises:
             ExitApiError: as ``build_sell_tx``.

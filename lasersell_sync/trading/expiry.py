@@ -1,8 +1,8 @@
 """When a transaction can no longer land, and what proves it. A rule without sockets, threads or a clock.
 
 A block takes a transaction when the transaction's blockhash is at most 150 blocks old (Solana's
-``MAX_PROCESSING_AGE``; PROTOCOL.md §9). The server chose the blockhash and does not tell of which block it is, so the
-last height at which it is good can only be bounded from above:
+``MAX_PROCESSING_AGE``; docs/protocol.md §9). The server chose the blockhash and does not tell of which block it is, so
+the last height at which it is good can only be bounded from above:
 
 - A node that calls the blockhash valid has the block in its chain. Whatever node is asked afterwards: a confirmed block
   in a slot not older than that answer's stands on it, so its height is the block's or more. How far the nodes lag

@@ -1,4 +1,4 @@
-"""Past trades of an API key, page by page, as ``GET /v1/history`` lists them (PROTOCOL.md §7)."""
+"""Past trades of an API key, page by page, as ``GET /v1/history`` lists them (docs/protocol.md §7)."""
 
 from __future__ import annotations
 

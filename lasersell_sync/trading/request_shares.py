@@ -1,4 +1,4 @@
-"""The REST API's requests a minute: builds come first, look-ups get a quarter at the most (PROTOCOL.md §7)."""
+"""The REST API's requests a minute: builds come first, look-ups get a quarter at the most (docs/protocol.md §7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a signed transaction can be sent: a node, or one of two senders (PROTOCOL.md §1, §9). Values, no network."""
+"""Where signed transactions are sent: a node, or one of two senders (docs/protocol.md §1, §9). Values, no network."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Target:
 
     #: What errors call it.
     label: ClassVar[str]
-    #: Beside encoding and skipPreflight (PROTOCOL.md §9).
+    #: Beside encoding and skipPreflight (docs/protocol.md §9).
     send_options: ClassVar[dict[str, object]] = {"maxRetries": 0}
     #: What answers a GET, for ``warm_send_target``; None: it is asked for its health.
     warm_up_path: ClassVar[str | None] = None

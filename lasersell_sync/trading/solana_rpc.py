@@ -1,4 +1,4 @@
-"""Solana JSON-RPC: sending a signed transaction, and learning what became of it (PROTOCOL.md §9).
+"""Solana JSON-RPC: sending a signed transaction, and learning what became of it (docs/protocol.md §9).
 
 An accepted transaction is not a landed one: ``send_transaction`` returns its signature, ``confirm_signature`` tells
 whether it landed. Sending the same signed bytes again is harmless, since the signature deduplicates; asking for a

@@ -23,7 +23,7 @@ _TRANSFER_BYTES: Final = 12
 _TRANSFER_ACCOUNTS: Final = 2
 #: What ``send_mode`` calls a node, which takes no tips.
 _RPC_MODE: Final = "rpc"
-#: What the server tips when nobody says otherwise (PROTOCOL.md §5).
+#: What the server tips when nobody says otherwise (docs/protocol.md §5).
 _DEFAULT_TIP_LAMPORTS: Final = 1_000
 
 

@@ -50,7 +50,7 @@ _ADVANCE_NONCE = b"\x04\x00\x00\x00"
 
 @attrs.frozen
 class WalletProof:
-    """Proof that its maker holds a wallet's key; good for five minutes, by the server's clock (PROTOCOL.md §7).
+    """Proof that its maker holds a wallet's key; good for five minutes, by the server's clock (docs/protocol.md §7).
 
     Attributes:
         wallet_pubkey: base58.

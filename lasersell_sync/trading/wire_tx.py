@@ -1,4 +1,4 @@
-"""A transaction's bytes: from base64 to exactly one well-formed transaction, and where its parts lie (PROTOCOL.md §9).
+"""A transaction's bytes: from base64 to one well-formed transaction, and where its parts lie (docs/protocol.md §9).
 
 Three formats are live: legacy and version 0 begin with their signatures, version 1 (``wire_tx_v1``) ends with them.
 solders parses. What it lets pass and we do not: bytes behind the transaction, a length spelt in more bytes than it

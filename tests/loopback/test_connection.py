@@ -523,7 +523,7 @@ def test_commands_from_many_threads_arrive_whole_and_at_once() -> None:
 
 
 def test_every_command_has_its_wire_form() -> None:
-    """Each sender method writes its message, exactly as PROTOCOL.md §5 has it."""
+    """Each sender method writes its message, exactly as docs/protocol.md §5 has it."""
     with ScriptedServer() as server, connect(server.url) as connection:
         peer = server.peer()
         sender = connection.sender()

@@ -12,7 +12,7 @@ FOLDERS = ("lasersell_sync", "tests", "docs", "benchmarks", "examples", "csrc", 
 BUILT = {".so", ".pyc", ".svg", ".html", ".png", ".jsonl"}
 ADDRESSES = ROOT / "lasersell_sync" / "trading" / "guard" / "addresses.json"
 #: Documents that only the project's planners had.
-ELSEWHERE = re.compile(r"\.\./shared|(?<!docs/)\b(?:ARCHITECTURE|HOTPATH|HOUSE|STYLE)\.md")
+ELSEWHERE = re.compile(r"\.\./shared|(?<!docs/)\b(?:ARCHITECTURE|HOTPATH|HOUSE|STYLE|PROTOCOL)\.md")
 
 
 def texts() -> Iterator[tuple[Path, str]]:

@@ -608,7 +608,7 @@ def test_warming_takes_tls_out_of_the_send(tmp_path: Path):
 
 
 def test_warming_helius_sender_is_its_ping():
-    """GET /ping on the same host (PROTOCOL.md §1), without what stands in the URL."""
+    """GET /ping on the same host (docs/protocol.md §1), without what stands in the URL."""
     with HttpServer(respond=in_turn(fixed(Answer(200, b"ok")), result(SIGNATURE))) as server:
         target = SendTargetHeliusSender(f"{server.url}/fast?api-key=y")
         warm_send_target(target)

@@ -21,7 +21,7 @@ RentOf = Callable[[int], int]
 States = Mapping[bytes, AccountState]
 
 #: The most that routing may take, of what the trade moves, in basis points, and in SOL at the least so much: the
-#: service's fees are 2, 0.9 and 0.5 %, and at least 0.01 SOL (PROTOCOL.md §8).
+#: service's fees are 2, 0.9 and 0.5 %, and at least 0.01 SOL (docs/protocol.md §8).
 _ROUTING_BPS: Final = 250
 _BPS: Final = 10_000
 _LEAST_ROUTING_LAMPORTS: Final = 10_000_000

@@ -89,7 +89,7 @@ class SigningGuard:
         max_buy_usd1_units: the same for purchases with USD1, in its base units (6 decimals).
         max_buy_usdc_units: the same for purchases with USDC, in its base units (6 decimals).
         max_tip_lamports: the most for tips to senders, together.
-        max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (PROTOCOL.md §7).
+        max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (docs/protocol.md §7).
         max_priority_fee_lamports: price times limit of compute units.
         max_rent_lamports: the most that own accounts get beyond what the market spends; 2 039 280 open an account.
         partner: who may get a partner fee, base58; the recipient in a ``BuildSellTxRequest`` or ``BuildBuyTxRequest``

@@ -13,7 +13,7 @@ from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 __all__ = ["PARTNER_RULES", "is_partner", "is_partner_account"]
 
 _BPS = 10_000
-#: The service's own limit (PROTOCOL.md §7); for a partner of whom the guard knows the address alone.
+#: The service's own limit (docs/protocol.md §7); for a partner of whom the guard knows the address alone.
 _MOST_BPS = 50
 _AMOUNT_AT = 1
 
