@@ -37,7 +37,7 @@ class ChainTx:
         signature: base58.
         tokens: what it sells.
         height: of its blockhash.
-        opening: whose tokens it was built, or sent, to sell.
+        opening: whose tokens it was built to sell.
         slot: where it landed; None: it did not.
         failed: it landed with an error.
     """
@@ -71,7 +71,7 @@ class ModelChain:
         #: Balances, each from its slot on.
         self._balances: list[tuple[int, int]] = [(0, 0)]
         #: By blockhash: (tokens, height, opening) of everything that was built.
-        self._built: dict[str, tuple[int, int, int | None]] = {}
+        self._built: dict[str, tuple[int, int, int]] = {}
         self.arrived: dict[str, ChainTx] = {}
         #: (slot, signature, whether it failed) of everything that touched the account, oldest first.
         self.touched: list[tuple[int, str, bool]] = []
@@ -81,21 +81,19 @@ class ModelChain:
     def height(self) -> int:
         return self.slot - _SKIPPED
 
-    def build(self, tokens: int, opening: int | None) -> str:
-        """An unsigned sale with a blockhash of now; ``opening`` None: whoever sends it says whose tokens it sells."""
+    def build(self, tokens: int, opening: int) -> str:
+        """An unsigned sale of an opening's tokens, with a blockhash of now."""
         self._numbers += 1
         taken = draft(_sale_of(tokens))
         blockhash = Hash(self._numbers.to_bytes(32, "big"))
         self._built[str(blockhash)] = tokens, self.height, opening
         return blank(MessageV0.try_compile(taken.payer, taken.instructions, [], blockhash))
 
-    def take(self, tx_b64: str, *, opening: int) -> ChainTx:
+    def take(self, tx_b64: str) -> ChainTx:
         """A signed transaction arrives."""
         signed = read_signed_tx(tx_b64)
-        tokens, height, built_for = self._built[signed.blockhash]
         if signed.signature not in self.arrived:
-            owner = opening if built_for is None else built_for
-            self.arrived[signed.signature] = ChainTx(signed.signature, tokens, height, owner)
+            self.arrived[signed.signature] = ChainTx(signed.signature, *self._built[signed.blockhash])
         return self.arrived[signed.signature]
 
     def is_valid(self, blockhash: str, height: int) -> bool:

@@ -137,6 +137,9 @@ class World:
         assert self.process is not None
         self.process.bury()
         self.process, self.is_linked = None, False
+        # What was not written down when it died is unheard.
+        written = {record.key.part for record in self.records()}
+        self.delivered = [each for each in self.delivered if each[1] in written]
         self._on_the_link.clear()
 
     def _in_process(self, step: Any) -> bool:
@@ -307,7 +310,7 @@ class World:
     def _build(self, tokens: int) -> str:
         """The REST API builds a sale."""
         self._must_not_be_paused("a sale was asked of the REST API")
-        return self.chain.build(tokens, None)
+        return self.chain.build(tokens, self._known)
 
     def _must_not_be_paused(self, what: str) -> None:
         assert self.process is not None
@@ -320,7 +323,7 @@ class World:
         self.process.kills.look()
         if read_signed_tx(tx_b64).signature not in self.chain.arrived and self.target.has_always_taken:
             self._must_not_be_paused("a transaction was sent for the first time")
-        tx = self.chain.take(tx_b64, opening=self._known)
+        tx = self.chain.take(tx_b64)
         if not self.process.has_recorded(tx.signature):
             self.breaches.append(f"{tx.signature} was sent, and is not in the journal")
         self.process.kills.look()
@@ -337,8 +340,18 @@ class World:
         self._say_balance()
 
     def may_buy(self) -> bool:
-        """Whether no transaction that the seller takes for dead can land: whole exits believe one node, and may be wrong."""
-        return not self.chain.tokens and not any(tx.signature in self._called_dead() for tx in self.chain.may_land())
+        """Whether what is under way cannot sell too much by itself.
+
+        Whole exits believe one node, which may be wrong, and overtake parts, which may land later: as long as the
+        account is empty that sells nothing, and nobody can call a transaction back.
+        """
+        flying = self.chain.may_land()
+        if self.chain.tokens or any(tx.signature in self._called_dead() for tx in flying):
+            return False
+        return all(
+            self.chain.sold_of(number) + sum(tx.tokens for tx in flying if tx.opening == number) <= opening.wanted
+            for number, opening in self.openings.items()
+        )
 
     def _called_dead(self) -> set[str]:
         return {
