@@ -66,11 +66,11 @@ class StartWatch:
         now = self._clock()
         with self._lock:
             due = [one for one in self._waiting.values() if one.due_at <= now and not one.is_reported]
-            for one in due:
-                one.is_reported = True
-            dues = [one.due_at - now for one in self._waiting.values() if not one.is_reported]
+            dues = [one.due_at - now for one in self._waiting.values() if one.due_at > now]
         for one in due:
+            # Before health() says it: whoever reads it there finds it in the log.
             log.warning("%s", one.problem)
+            one.is_reported = True
         return min(dues, default=None)
 
     def problems(self) -> tuple[str, ...]:
