@@ -61,19 +61,27 @@ def is_same_opening(
 class OwnSale:
     """What is known of the sales of one opening.
 
+    It holds no message: thousands of positions may be signalled, each with its transaction.
+
     Attributes:
-        signal: the latest exit signal.
+        position_tokens: what the position held at the latest exit signal.
+        is_part: that signal sells a part of it.
         received_ns: when it was received, by the monotonic clock.
         has_landed: its sale has landed.
         part_landed: a part of the opening has landed, by this signal or an earlier one.
     """
 
-    __slots__ = ("has_landed", "part_landed", "received_ns", "signal")
+    __slots__ = ("has_landed", "is_part", "part_landed", "position_tokens", "received_ns")
 
-    def __init__(self, signal: ExitSignalWithTx, received_ns: int) -> None:
-        self.signal = signal
+    def __init__(self) -> None:
+        self.part_landed = False
+
+    def signalled(self, message: ExitSignalWithTx, received_ns: int) -> None:
+        """The latest exit signal."""
+        sell_tokens, self.position_tokens = message.sell_tokens, message.position_tokens
+        self.is_part = sell_tokens is not None and sell_tokens < message.position_tokens
         self.received_ns = received_ns
-        self.has_landed = self.part_landed = False
+        self.has_landed = False
 
 
 class OwnSales:
@@ -93,17 +101,17 @@ class OwnSales:
         """An exit signal came; it was received at ``received_ns`` by the monotonic clock."""
         sale = self.known.get(key)
         if sale is None:
-            self.known[key] = OwnSale(message, received_ns)
-            return
-        self.balance(key, message.position_tokens)
-        sale.signal, sale.received_ns, sale.has_landed = message, received_ns, False
+            sale = self.known[key] = OwnSale()
+        elif message.position_tokens < sale.position_tokens:
+            self.balance(key, message.position_tokens)
+        sale.signalled(message, received_ns)
 
     def balance(self, key: tuple[str, str], tokens: int) -> None:
         """A balance came: fewer tokens than at the latest signal say that its sale has landed."""
         sale = self.known.get(key)
-        if sale is not None and tokens < sale.signal.position_tokens:
+        if sale is not None and tokens < sale.position_tokens:
             sale.has_landed = True
-            if _is_part(sale.signal) and tokens > 0:
+            if sale.is_part and tokens > 0:
                 sale.part_landed = True
 
     def forget(self, key: tuple[str, str]) -> None:
@@ -116,9 +124,5 @@ class OwnSales:
         if sale is None:
             return False, False
         is_young = self._clock_ns() - sale.received_ns < EXIT_UNDER_WAY_S * 1e9
-        part_lands_now = _is_part(sale.signal) and 0 < tokens < sale.signal.position_tokens
+        part_lands_now = sale.is_part and 0 < tokens < sale.position_tokens
         return sale.part_landed or part_lands_now, is_young and not sale.has_landed
-
-
-def _is_part(signal: ExitSignalWithTx) -> bool:
-    return signal.sell_tokens is not None and signal.sell_tokens < signal.position_tokens

@@ -59,7 +59,8 @@ class PositionTracker:
         self._server_time_ms = server_time_ms
         self._on_event = on_event
         self._clock = clock
-        self._resync: Resync | None = None
+        #: After a reconnect, until the announcements are over.
+        self.resync: Resync | None = None
         self._has_reconnected = False
         #: Ids under which low-lane events of a position may wait, where another position may have one of them.
         self._shared_ids: dict[PositionKey, set[int]] = {}
@@ -71,20 +72,20 @@ class PositionTracker:
         """Another connection began: no id means anything yet, and the announcements of the next seconds tell."""
         self._has_reconnected = True
         self.table.new_connection()
-        self._resync = Resync(self.table, gap_seconds=gap_s, grace_s=grace_s)
+        self.resync = Resync(self.table, gap_seconds=gap_s, grace_s=grace_s)
 
     def disconnected(self) -> None:
         """The next reconnect begins a window of its own."""
-        self._resync = None
+        self.resync = None
 
     def resync_due_in_s(self) -> float | None:
         """Seconds until the window ends; None when there is none."""
-        return None if self._resync is None else self._resync.due_in_s()
+        return None if self.resync is None else self.resync.due_in_s()
 
     def end_resync(self) -> Resynced:
         """What the window brought."""
-        assert self._resync is not None, "there is a window"
-        resynced, self._resync = self._resync.result(), None
+        assert self.resync is not None, "there is a window"
+        resynced, self.resync = self.resync.result(), None
         log.info(
             "after a gap of %.1f s: %d positions kept, %d new, %d not announced again",
             resynced.gap_seconds,
@@ -100,24 +101,22 @@ class PositionTracker:
         """Take in an announcement; the position's handle from now on."""
         announced = self.table.opened(message)
         self._take_in(announced)
-        if self._resync is not None:
-            self._resync.announced(announced.handle.key, is_known=announced.known is not None)
+        if self.resync is not None:
+            self.resync.announced(announced.handle.key, is_known=announced.known is not None)
         return announced.handle
 
-    def announced_again(self, message: PositionOpened) -> PositionHandle | None:
-        """As ``opened``, for a position that is known just so; None: it is not."""
-        handle = self.table.announced_again(message)
-        if handle is not None and self._resync is not None:
-            self._resync.announced(handle.key, is_known=True)
-        return handle
+    def repeated(self, handle: PositionHandle) -> None:
+        """A position that the table knows just so was announced again."""
+        if self.resync is not None:
+            self.resync.announced(handle.key, is_known=True)
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:
         """Forget everything about a position; its last handle, or None when it was not known."""
         handle = self.table.closed(message)
         if handle is not None:
             self._end(handle)
-            if self._resync is not None:
-                self._resync.closed(handle.key)
+            if self.resync is not None:
+                self.resync.closed(handle.key)
         elif self.table.is_free(message.position_id):
             self._counters.late += self._lanes.forget_position(message.position_id, _has_no_handle)
         return handle

@@ -242,19 +242,25 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _on_live_opened(self, message: PositionOpened, received_ns: int) -> None:
         # Once its deadline is cancelled, no request for an earlier opening comes any more: what came is dropped here.
-        handle = self._tracker.announced_again(message)
+        handle = self.table.announced_again(message)
         if handle is None:
             handle = self._tracker.opened(message)
             self._writer.observe(message)
         else:
-            self._writer.observe_opened(message, is_same_opening=True)
+            self._writer.observe_repeat(message)
+            if self._tracker.resync is not None:
+                self._tracker.repeated(handle)
         if self.taps.hearer is None:
             self.router.deliver(message.type, message, handle, received_ns)
         else:
             self._deliver(message, handle, received_ns)
 
     def _on_opened(self, message: PositionOpened, received_ns: int) -> None:
-        handle = self._tracker.announced_again(message) or self._tracker.opened(message)
+        handle = self.table.announced_again(message)
+        if handle is None:
+            handle = self._tracker.opened(message)
+        else:
+            self._tracker.repeated(handle)
         self._deliver(message, handle, received_ns)
 
     def _on_closed(self, message: PositionClosed, received_ns: int) -> None:
@@ -284,10 +290,10 @@ class SessionState(LaneSink[StreamEvent]):
         if handle is not None and not message.watched:
             key = (handle.wallet_pubkey, handle.token_account)
             sale = self._sales.known.get(key)
-            if sale is None or message.position_tokens < sale.signal.position_tokens:
+            if sale is None or message.position_tokens < sale.position_tokens:
                 self._sales.signalled(key, message, received_ns)
             else:
-                sale.signal, sale.received_ns, sale.has_landed = message, received_ns, False
+                sale.signalled(message, received_ns)
 
     def unreadable(self, payload: bytes) -> None:
         """An unreadable message that is recognisably an exit signal: the sale must not be lost with it."""

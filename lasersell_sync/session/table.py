@@ -230,7 +230,7 @@ class PositionTable:
         if key is None or handle is None:
             return None
         sale = self._sales.known.get(key)
-        if sale is not None and message.tokens < sale.signal.position_tokens:
+        if sale is not None and message.tokens < sale.position_tokens:
             self._sales.balance(key, message.tokens)
         if handle.tokens != message.tokens or handle.stale:
             return self._replace(handle, _updated(handle, tokens=message.tokens, stale=False))

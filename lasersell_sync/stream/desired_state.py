@@ -77,6 +77,7 @@ class DesiredState:
         self.tip_lamports = configure.tip_lamports
         self.sales = sales or OwnSales()
         self._positions = KnownPositions(self.sales)
+        self._present = self._positions.present
         self._overrides: dict[tuple[str, str], StrategyConfig] = {}
         #: Overrides that were accepted and not written: their position is not announced on this connection yet.
         self._unwritten: set[tuple[str, str]] = set()
@@ -305,12 +306,23 @@ class DesiredState:
             self._answered(message)
         return []
 
-    def learns_from(self, message: PositionOpened, *, is_same_opening: bool = False) -> bool:
+    def learns_from(self, message: PositionOpened) -> bool:
         """False when ``observe`` would change nothing: the position is known just so, and nothing waits for it."""
         return (
-            self._positions.differs(message, is_same_opening=is_same_opening)
+            self._positions.differs(message)
             or bool(self._pending or self._held_back)
             or (bool(self._overrides) and (message.wallet_pubkey, message.token_account) in self._overrides)
+        )
+
+    def learns_from_repeat(self, message: PositionOpened) -> bool:
+        """As ``learns_from``, when the announcement before this one said the same about the opening."""
+        key = self._present.get(message.position_id)
+        return (
+            key is None
+            or key[1] != message.token_account
+            or key[0] != message.wallet_pubkey
+            or bool(self._pending or self._held_back)
+            or (bool(self._overrides) and key in self._overrides)
         )
 
     def drop_pending(self, message: PositionClosed) -> list[Dropped]:

@@ -26,18 +26,18 @@ class KnownPositions:
         self._openings: dict[_Key, tuple[int, int | None, str]] = {}
         self._id_of: dict[_Key, int] = {}
         self._key_of: dict[int, _Key] = {}
-        #: Ids that count on the present connection.
-        self._present: dict[int, _Key] = {}
+        #: Ids that count on the present connection. Its entries change, the dict stays the same.
+        self.present: dict[int, _Key] = {}
         self._key_of_account: dict[str, _Key] = {}
 
     def new_connection(self) -> None:
         """No id counts until it is announced."""
-        self._present.clear()
+        self.present.clear()
 
     def end_of_announcements(self) -> list[_Key]:
         """Positions that were not announced on this connection, whose old ids count again from now on."""
-        missing = [key for position_id, key in self._key_of.items() if position_id not in self._present]
-        self._present.update(self._key_of)
+        missing = [key for position_id, key in self._key_of.items() if position_id not in self.present]
+        self.present.update(self._key_of)
         return missing
 
     def announced(self, message: PositionOpened) -> bool:
@@ -56,13 +56,13 @@ class KnownPositions:
         if owner is not None:
             del self._id_of[owner]
         self._id_of[key], self._key_of[position_id] = position_id, key
-        self._present[position_id] = key
+        self.present[position_id] = key
         return is_other
 
     def closed(self, message: PositionClosed) -> _Key | None:
         """Forget a position; which it was, or None when it was not known."""
         key = self.key_of_message(message)
-        if message.position_id not in self._present:
+        if message.position_id not in self.present:
             # Of an earlier connection: it does not count again on this one.
             earlier = self._key_of.pop(message.position_id, None)
             if earlier is not None:
@@ -76,18 +76,10 @@ class KnownPositions:
             del self._key_of_account[key[1]]
         return key
 
-    def differs(self, message: PositionOpened, *, is_same_opening: bool = False) -> bool:
-        """False when ``announced`` would change nothing.
-
-        Args:
-            message: the announcement.
-            is_same_opening: the caller knows that the announcement before it said the same about the opening.
-        """
-        key = self._present.get(message.position_id)
-        if key is None or key[1] != message.token_account or key[0] != message.wallet_pubkey:
-            return True
-        # Asked for by the older key, whose hashes are known.
-        return not is_same_opening and self._openings.get(key) != (
+    def differs(self, message: PositionOpened) -> bool:
+        """False when ``announced`` would change nothing."""
+        key = (message.wallet_pubkey, message.token_account)
+        return self.present.get(message.position_id) != key or self._openings.get(key) != (
             message.entry_quote_units,
             message.opened_at_ms,
             message.mint,
@@ -97,7 +89,7 @@ class KnownPositions:
         """The position of a message: its own token account decides; without one, the id."""
         if message.token_account is not None:
             return message.wallet_pubkey, message.token_account
-        key = self._present.get(message.position_id)
+        key = self.present.get(message.position_id)
         return key if key is not None and key[0] == message.wallet_pubkey else None
 
     def key_of(self, position_id: int) -> _Key | None:
@@ -124,7 +116,7 @@ class KnownPositions:
 
     def is_present(self, position_id: int | None) -> bool:
         """True when the id counts on the present connection."""
-        return position_id in self._present
+        return position_id in self.present
 
     def _is_same(self, known: tuple[int, int | None, str], message: PositionOpened, key: _Key) -> bool:
         entry_quote_units, opened_at_ms, mint = known
@@ -140,4 +132,4 @@ class KnownPositions:
         position_id = self._id_of.pop(key, None)
         if position_id is not None:
             del self._key_of[position_id]
-            self._present.pop(position_id, None)
+            self.present.pop(position_id, None)

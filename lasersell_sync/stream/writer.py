@@ -248,14 +248,14 @@ class FrameWriter:
         for command, reason in dropped:
             self.on_dropped(command, reason)
 
-    def observe_opened(self, message: PositionOpened, *, is_same_opening: bool = False) -> None:
-        """As ``observe``; without the lock when it is no news. Only the reader makes news of positions.
+    def observe_opened(self, message: PositionOpened) -> None:
+        """As ``observe``; without the lock when it is no news. Only the reader makes news of positions."""
+        if self._lock.locked() or self._desired.learns_from(message):
+            self.observe(message)
 
-        Args:
-            message: the announcement.
-            is_same_opening: as for ``KnownPositions.differs``.
-        """
-        if self._lock.locked() or self._desired.learns_from(message, is_same_opening=is_same_opening):
+    def observe_repeat(self, message: PositionOpened) -> None:
+        """As ``observe_opened``, when the announcement before this one said the same about the opening."""
+        if self._lock.locked() or self._desired.learns_from_repeat(message):
             self.observe(message)
 
     def observe_exit(self, message: ExitSignalWithTx) -> None:
