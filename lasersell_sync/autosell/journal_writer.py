@@ -232,14 +232,15 @@ class JournalWriter:
             with self._state:
                 self._is_at_work = False
                 self._finishing += 1
-                # The writer's thread need not be woken by a write that leaves it nothing to do.
-                if self._urgent or self._others or self._idlers or self._uncopied_items == len(batch):
+                if self._urgent or self._others or self._idlers:
                     self._state.notify_all()
             for item in batch:
                 item.finish()
             with self._state:
                 self._finishing -= 1
-                if self._idlers:
+                # The first write after a checkpoint starts the writer's clock for the next one; it does so after the
+                # sales that follow the write, because a woken thread takes the interpreter from them.
+                if self._idlers or self._uncopied_items == len(batch):
                     self._state.notify_all()
 
     def _write_all(self, batch: list[_Item[Any]]) -> None:
