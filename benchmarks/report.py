@@ -1,8 +1,9 @@
 """Runs every benchmark, keeps what they found, and makes ``docs/performance.md`` with its plots.
 
-Usage: ``python -m benchmarks.report [--quick] [--page-only] [--only NAME …] [--results DIR] [--docs DIR]``
+Usage: ``python -m benchmarks.report [--quick] [--page-only] [--only NAME …] [--beside PYTHON] [--results DIR]
+[--docs DIR]``
 
-Without options it takes about a quarter of an hour and wants a machine that does nothing else. Each benchmark's JSON
+Without options it takes about half an hour and wants a machine that does nothing else. Each benchmark's JSON
 stays in ``benchmarks/results``, so that one can be measured again alone (``--only``), and the page made from what is
 there (``--page-only``). Why a target is missed is written in ``benchmarks/misses.md``.
 """
@@ -26,6 +27,7 @@ LENGTHS: Final[dict[str, tuple[float, float]]] = {
     "stream": (240, 3),
     "latency": (180, 4),
     "submit": (30, 1),
+    "burst": (600, 1),
     "idle": (60, 2),
     "memory": (60, 0.5),
     "import": (20, 1),
@@ -38,21 +40,24 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds each: it works, its numbers mean nothing")
     parser.add_argument("--page-only", action="store_true", help="measure nothing")
     parser.add_argument("--only", nargs="+", choices=LENGTHS, default=list(LENGTHS), metavar="NAME", help="just these")
+    parser.add_argument("--beside", help="the interpreter of another checkout, whose seller takes turns in bench_burst")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="for the JSON files")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="for the page and its plots")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     if not options.page_only:
         for name in options.only:
-            _measure(name, LENGTHS[name][options.quick], options.results)
+            beside = ["--beside", options.beside] if options.beside and name == "burst" else []
+            _measure(name, LENGTHS[name][options.quick], options.results, beside)
     _write(options.results, options.docs)
     return 0
 
 
-def _measure(name: str, seconds: float, results: Path) -> None:
+def _measure(name: str, seconds: float, results: Path, more: list[str]) -> None:
     print(f"bench_{name}: {seconds:g} s …", flush=True)
     started = time.monotonic()
     command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--json", "--require-peers", "--seconds", str(seconds)]
+    command += more
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     (results / f"{name}.json").write_text(_layout(json.loads(found)), "utf-8")
     print(f"bench_{name}: done in {time.monotonic() - started:.0f} s", flush=True)

@@ -92,6 +92,29 @@ def _wakes_per_keepalive(results: Results) -> float:
     return facts["wakes"].value / max(1.0, facts["keepalives"].value)
 
 
+def _burst(key: str, measure: str, bound: float) -> Target:
+    """The median burst's 99th percentile, or the median exit where they come alone."""
+    return Target(
+        f"burst-{key}",
+        measure,
+        lambda results: results["burst"].table(key).rows["ours"].median,
+        bound,
+        "ms",
+        at_least=False,
+    )
+
+
+def _burst_ratio(key: str, name: str, to_key: str, to_name: str) -> Callable[[Results], float]:
+    """How many times as long as another row's; infinite where that was not measured."""
+
+    def reached(results: Results) -> float:
+        burst = results["burst"]
+        other = burst.table(to_key).rows.get(to_name)
+        return burst.table(key).rows[name].median / other.median if other is not None else float("inf")
+
+    return reached
+
+
 TARGETS: Final = (
     # decoding
     Target(
@@ -253,6 +276,41 @@ TARGETS: Final = (
         _share("submit", "guarded", PARTS, OURS_GUARDED),
         85,
         "%",
+    ),
+    # bursts
+    _burst("single", "1 exit after a pause, journal on disk, median", 1.8),
+    _burst("n100", "100 exits at once, journal on disk", 40),
+    _burst("n100_sync", "the same, each fsync 10 ms longer", 75),
+    _burst("n300", "300 exits at once, journal on disk", 130),
+    _burst("n300_sync", "the same, each fsync 10 ms longer", 160),
+    _burst("settling", "100 exits at once while 300 others settle", 50),
+    _burst("settling_sync", "the same, each fsync 10 ms longer", 90),
+    _burst("answers_64", "100 exits at once, target answers after 100 ms, 64 connections", 150),
+    _burst("answers_128", "the same, 128 connections", 60),
+    _burst("silent_40", "40 exits at once, the first of three targets never answers", 60),
+    _burst("silent_100", "100 exits at once, the first of three targets never answers", 100),
+    _burst("beside_balances", "a stop loss while 40 unfinished exits ask a hanging node", 10),
+    _burst("beside_rest", "a stop loss while 40 levels ask a hanging REST API", 10),
+    _burst("beside_callback", "a stop loss beside an `on_outcome` that takes 5 s", 10),
+    _burst("router", "100 exits at once through the Router, simulation answers after 100 ms", 250),
+    _burst("router_hanging", "40 exits at once through the Router, the only simulating node hangs", 900),
+    _burst("router_one_hangs", "40 exits at once through the Router, one of two simulating nodes hangs", 150),
+    _burst("tls_first", "the first exit of a process, over TLS", 4),
+    Target(
+        "burst-single-before",
+        "1 exit after a pause, against the last milestone",
+        _burst_ratio("single", "ours", "single", "ours, the commit before"),
+        0.85,
+        "times",
+        at_least=False,
+    ),
+    Target(
+        "burst-tls-warm",
+        "the first exit of a process over TLS, against later ones",
+        _burst_ratio("tls_first", "ours", "tls_later", "ours"),
+        1.5,
+        "times",
+        at_least=False,
     ),
     # standing by
     Target(
