@@ -297,7 +297,7 @@ def test_lookup_tables_many_are_kept_and_the_oldest_make_room(nodes: list[Solana
 
 def test_rent_of_a_new_token_account_is_what_the_nodes_say_and_no_sale_waits_for_them():
     """Before the first answer it is what rents were once; where nobody can be asked, for ever."""
-    trader = desk("raydium_cpmm")  # whose sale creates an account for wrapped SOL
+    trader = Desk("raydium_cpmm")  # whose sale creates an account for wrapped SOL
     signal, _ = trader.signals("rpc")
     limits: dict[str, Any] = {"max_rent_lamports": 1_000_000}
     with SolanaNode() as node, contextlib.closing(SigningGuard(rpc=node.url, **limits)) as guard:

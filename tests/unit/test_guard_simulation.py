@@ -230,7 +230,7 @@ REFUSED_BY = {"theft": "lamports", "fails": "simulation_fails", "cannot": "simul
 def test_simulation_verdicts_of_two_nodes(one: str, other: str):
     """Any theft refuses; else any ok signs; else any failure asks anew; else it is the wallet's size that decides."""
     decisive = next(verdict for verdict in VERDICTS if verdict in (one, other))
-    with nodes(2) as asked, guarded(*asked) as guard:
+    with nodes(2) as asked, guarded(*asked, simulation_timeout_s=60.0) as guard:
         trade = honest_sale(wallet_lamports=100 * SOL)
         for node in asked:
             trade.answers(node)
