@@ -116,6 +116,7 @@ class TakeUp:
         self._is_over = False
         self._is_asking = False
         self._rounds = 0
+        self._recorded: Recorded | None = None
         self._history: AccountHistory | None = None
 
     @property
@@ -158,18 +159,23 @@ class TakeUp:
         may_begin = self._has_begun and self._is_announced and not self._is_over
         if not may_begin or self._is_asking or not self._may_ask():
             return
-        if self._history is None:
-            self._history = self._begin_history()
+        recorded = self._recorded_now()
+        if self._history is None or recorded != self._recorded:
+            self._recorded, self._history = recorded, self._begin_history(recorded)
         self._is_asking = True
         self._tools.questions.history(self._whole.key.token_account, self._history, self._answered)
 
-    def _begin_history(self) -> AccountHistory:
-        key, journal, stream = self._whole.key, self._tools.journal, self._tools.stream
-        whole = journal.find(key) or self._whole  # with what became of its transactions
+    def _recorded_now(self) -> Recorded:
+        """By the journal, with what became of this account's transactions, those of newer signals among them."""
+        key, journal = self._whole.key, self._tools.journal
+        whole = journal.find(key) or self._whole
         opening = journal.of_opening(key.wallet, key.token_account, key.generation)
-        own = journal.signatures(key.wallet, key.token_account)
+        return recorded_of(whole, opening, journal.signatures(key.wallet, key.token_account), self._slot)
+
+    def _begin_history(self, recorded: Recorded) -> AccountHistory:
+        key, stream = self._whole.key, self._tools.stream
         return AccountHistory(
-            recorded_of(whole, opening, own, self._slot),
+            recorded,
             announced=lambda: stream.seen_slot(key.wallet, key.token_account) or 0,
             is_witnessed=lambda amounts: stream.holds(key.wallet, key.token_account, amounts),
         )
@@ -181,6 +187,10 @@ class TakeUp:
     def _follow(self, verdict: Verdict | None) -> None:
         self._is_asking = False
         if self._is_over:
+            return
+        if verdict is not None and (not self._may_ask() or self._recorded_now() != self._recorded):
+            # A part was signed or has landed since the question: the answer compares with a record that is out of date.
+            self.go_on()
             return
         if verdict is not None:
             self._is_over = True

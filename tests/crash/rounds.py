@@ -547,8 +547,8 @@ class Round:
 
     def _is_by_a_lie(self, two: TwoAlive, exits: dict[str, Any]) -> bool:
         earlier, later = exits.get(two.earlier), exits.get(two.later)
-        if earlier is not None and later is not None and later.is_whole and not earlier.is_whole:
-            return True  # the whole position overtakes its parts
+        if earlier is not None and later is not None and earlier != later:
+            return True  # the whole position overtakes its parts, and a part that is not sold any more is followed
         is_whole = earlier is not None and earlier == later and earlier.is_whole
         return is_whole and self._world.events["answer that was a lie"] > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -131,6 +132,43 @@ def test_take_up_is_not_waited_for_by_a_level_of_now(rig: Rig) -> None:
     rig.level(0)
     rig.settle(CONFIRMED)
     assert rig.outcomes == [("level 0", CONFIRMED)]
+
+
+def test_take_up_compares_with_what_has_landed_since_it_first_asked(rig: Rig) -> None:
+    """Otherwise a level's own sale looked like somebody else's, and the stop loss ended unsold."""
+    rig.sender.is_reachable = False
+    rig.restart()
+    before = rig.sender.histories[-1].recorded
+    rig.level(0, tokens=1_000)
+    rig.settle(CONFIRMED)
+    rig.sender.is_reachable = True
+    rig.lines.advance(20)
+    now = rig.sender.histories[-1].recorded
+    assert now.amounts == {amount - 1_000 for amount in before.amounts}
+    assert now.own - before.own == {rig.sender.sent[-1]}
+    assert rig.stream.asked
+
+
+def test_take_up_does_not_follow_an_answer_from_before_a_levels_sale(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level is signed and lands between the question and its answer."""
+    rig.sender.verdict = TOUCHED
+    answers: list[Callable[[], None]] = []
+    ask = rig.tools.questions.history
+    rig.restart(announced=False)
+    monkeypatch.setattr(
+        rig.tools.questions, "history", lambda *asked: answers.append(lambda: ask(*asked)), raising=True
+    )
+    rig.opened(opened_at_ms=1)
+    rig.level(0, tokens=1_000)
+    rig.settle(CONFIRMED)
+    rig.sender.verdict, late = TOUCHED, answers.pop(0)
+    late()
+    rig.lines.run()
+    assert rig.outcomes == [("level 0", CONFIRMED)]
+    rig.sender.verdict = None
+    answers.pop(0)()
+    rig.lines.run()
+    assert len(rig.stream.asked) == 1
 
 
 @pytest.mark.parametrize("is_live", [True, False])
