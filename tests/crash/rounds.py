@@ -467,6 +467,14 @@ class Round:
             return wanted
         return {part: n for part, n in wanted.items() if part == "whole" or self._has_journalled(place, part)}
 
+    def _begun_parts(self, place: Place) -> set[str]:
+        """Parts that were written down, maybe once more, and of which nothing was told since."""
+        begun: set[str] = set()
+        for entry in self._said:
+            if entry["what"] in {"journalled", "told"} and (entry["wallet"], entry["mint"]) == place:
+                (begun.add if entry["what"] == "journalled" else begun.discard)(entry["part"])
+        return begun
+
     def _reported_parts(self, place: Place) -> set[str]:
         """Levels that a process left unfinished and the next one reported: they are sold by a new signal only."""
         told = self._entries("told", place)
@@ -485,7 +493,7 @@ class Round:
         rebuy, told = self._rebuys.get(place), self._entries("told", place)
         if rebuy is None:
             wanted, due = self._wanted(place), self._due(place)
-            is_told = set(due) <= {entry["part"] for entry in told}
+            is_told = set(due) <= {entry["part"] for entry in told} and not self._begun_parts(place)
             is_sold = "whole" not in due or not self._sandbox.token_balance(*place)
             return bool(wanted) and is_told and is_sold and (self._kind == "ladder" or "whole" in wanted)
         if not self._written_of_the_first(place) <= {(entry["part"], entry["generation"]) for entry in told}:
