@@ -419,18 +419,26 @@ class World:
         with Journal(self.journal_path, read_only=True) as journal:
             return journal.exits()
 
+    def _openings_by_first(self) -> dict[int, list[int]]:
+        """Those that nobody could tell apart are one."""
+        together: dict[int, list[int]] = {}
+        for number in self.openings:
+            first = number
+            while (earlier := self.openings[first].same_as) is not None:
+                first = earlier
+            together.setdefault(first, []).append(number)
+        return together
+
     def check(self) -> None:
         """After any step."""
         assert not self.breaches, self.breaches
-        sold, wanted = dict[int, int](), dict[int, int]()
-        for number, opening in self.openings.items():
-            first = number
-            while self.openings[first].same_as is not None:
-                first = self.openings[first].same_as  # type: ignore[assignment]
-            sold[first] = sold.get(first, 0) + self.chain.sold_of(number)
-            wanted[first] = wanted.get(first, 0) + opening.wanted
-        for number in sold:
-            assert sold[number] <= wanted[number], f"of opening {number}, {sold[number]} of {wanted[number]} were sold"
+        for number, together in self._openings_by_first().items():
+            sold = sum(self.chain.sold_of(each) for each in together)
+            openings = [self.openings[each] for each in together]
+            wanted = sum(opening.wanted for opening in openings)
+            if any(opening.is_whole_wanted for opening in openings):
+                wanted = sum(opening.tokens for opening in openings)
+            assert sold <= wanted, f"of opening {number}, {sold} of {wanted} were sold"
         for report in self.reports:
             tx = self.chain.arrived.get(report.signature or "")
             if report.outcome is SellOutcome.CONFIRMED:
