@@ -265,9 +265,9 @@ def test_facts_of_seller_and_sender_in_a_signal_handler_wait_for_no_lock_of_the_
         ("sender = make_sender()", "sender.track('1' * 64, blockhash='1' * 32).result(0.001)"),
         ("sender = make_sender()", "sender.warm(timeout_s=0.01)"),
         ("sender = make_sender()", "sender.close()"),
-        ("sender = make_sender(); sender = make_seller(sender)", "sender.start(); sender.close()"),
-        ("sender = make_seller(make_sender()).start()", "sender.pause(); sender.resume()"),
-        ("sender = make_seller(make_sender()).start()", "sender.refused()"),
+        ("sender = make_seller(used := make_sender())", "sender.start(); sender.close()"),
+        ("sender = make_seller(used := make_sender()).start()", "sender.pause(); sender.resume()"),
+        ("sender = make_seller(used := make_sender()).start()", "sender.refused()"),
         ("sender = Journal(folder + '/journal' + str(trial))", "sender.exits()"),
         ("sender = Journal(folder + '/journal' + str(trial))", "sender.close()"),
         ("sender = Recorder(folder + '/recording' + str(trial))", "sender.frames_written"),
@@ -292,12 +292,14 @@ def test_close_in_a_signal_handler_that_interrupted_a_call_of_seller_or_sender_e
     def use():
         while closed == before: {call}
     for trial in range(15):
+        used = None  # a seller's sender
         {make}
         before = closed
         signal.setitimer(signal.ITIMER_REAL, R.uniform(0.0002, 0.01))
         ends_with(use)
         while closed == before: time.sleep(0.001)
         sender.close()
+        if used: used.close()
     ends = time.monotonic() + 20
     while left() and time.monotonic() < ends: time.sleep(0.01)
     print(closed, longest < 3.0, left(), flush=True)
@@ -305,7 +307,6 @@ def test_close_in_a_signal_handler_that_interrupted_a_call_of_seller_or_sender_e
     """
     with ScriptedServer() as server:
         done = finish(SELLING + program, server.url, "as built")
-        # A sender that a test's seller used is not closed: its threads have not begun.
         assert done.stdout == "15 True []\n", done.stdout + done.stderr[-3000:]
 
 
