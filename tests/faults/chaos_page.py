@@ -12,7 +12,7 @@ _PAGE = """\
 # {title} of chaos
 
 `python -m tests.faults.chaos --seconds {seconds:.0f} --seed {seed} --page docs/chaos.md` on a {cores}-core machine
-({system}, Python {python}, {backend} core), beside other load, on {date}. {verdict}
+({system}, Python {python}, {backend} core), beside other load, on {date}.{verdict}
 
 One session lives through a fault every {least:g} to {most:g} seconds. The proxy breaks the link: resets, half-open links, black holes,
 pauses, cuts in mid-frame, refusals, slices, latency, narrow links. The server floods the session with messages that cannot be read or mean
@@ -55,7 +55,7 @@ def page(report: dict[str, Any], every_s: tuple[float, float]) -> str:
     faults = report["faults"]
     return _PAGE.format(
         title="One hour" if seconds == 3600 else f"{seconds / 60:g} minutes",
-        verdict="" if report["ok"] else "**It failed.**",
+        verdict="" if report["ok"] else " **It failed.**",
         seconds=seconds,
         seed=report["seed"],
         cores=report["cores"],
