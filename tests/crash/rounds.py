@@ -431,7 +431,8 @@ class Round:
         for key in keys:
             entry = {"what": "journalled", **{name: getattr(key, name) for name in _KEY}}
             if not any(entry.items() <= said.items() for said in self._said):
-                self._said.append({**entry, "life": self._lives})
+                # First: it was begun before anything was told of it.
+                self._said.insert(0, {**entry, "life": self._lives})
 
     def _entries(self, what: str, place: Place) -> list[dict[str, Any]]:
         return [one for one in self._said if one["what"] == what and (one["wallet"], one["mint"]) == place]
