@@ -522,7 +522,7 @@ class Position:
         """A part is not sold any more, and the whole position only with a proof, or when it is signalled again."""
         present = self._present_generation()
         for sale in self.live_sales:
-            if sale.is_finished:
+            if sale.is_finished or sale.landed is not None:
                 continue
             if sale.key.is_whole and sale.key.generation == present:
                 self._wait_for_proof(sale)
@@ -601,6 +601,9 @@ class Position:
         for attempt in sale.record.attempts:
             if attempt.outcome in {SellOutcome.CONFIRMED, SellOutcome.UNKNOWN} and not sale.is_finished:
                 result = TxResult(signature=attempt.signature, outcome=attempt.outcome, slot=attempt.slot)
+                if sale.live and attempt.outcome is SellOutcome.CONFIRMED:
+                    sale.landed = result  # a later one, of what parts have left, may land: it is followed to its end
+                    continue
                 detail = "the nodes contradicted each other; it is not sold again"
                 self._finish(
                     sale, attempt.outcome, "" if result.outcome is SellOutcome.CONFIRMED else detail, result=result
@@ -1144,6 +1147,8 @@ class Position:
         elif sale.is_retired:
             detail = f"{result.detail}; nothing is built in its place"
             self._finish(sale, result.outcome, detail, result=result)
+        elif sale.landed is not None and not self._left_by_parts(sale):
+            self._finish(sale, SellOutcome.CONFIRMED, result=sale.landed)
         elif sale.is_unproven:
             sale.enter(SaleState.WAITING)
             self._waiting[sale.key] = sale
