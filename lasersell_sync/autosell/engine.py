@@ -102,8 +102,8 @@ class AutoSeller:
         policy: how an exit is pursued.
         exit_api: builds sales of a part of a position (ladder levels, legs) anew when their transaction is dead;
             without it such exits are given up then, because what the stream builds anew is always a sale of everything.
-        mirror_buys: follow ``mirror_buy_signal`` too. The guard then needs ``max_buy_lamports`` or
-            ``max_buy_usd1_units``.
+        mirror_buys: follow ``mirror_buy_signal`` too. The guard then needs ``max_buy_lamports``,
+            ``max_buy_usd1_units`` or ``max_buy_usdc_units``.
         sell_unannounced: sell positions, too, that no link of the session announced and the journal does not have.
             False: their exit waits ``resync_grace_s`` for the announcement, and is refused then.
         never_sell: mints that are never sold, base58, in place of the guard's list (SOL, USDC, USDT, USD1).
@@ -454,7 +454,8 @@ class AutoSeller:
         if self._follows_buys and (guard is None or not guard.caps_purchases):
             raise ConfigurationError(
                 "mirror_buys", "purchases are to be copied, and nothing caps what one may cost. "
-                "Write guard=SigningGuard(max_buy_lamports=...), or max_buy_usd1_units=... for USD1",
+                "Write guard=SigningGuard(max_buy_lamports=...), max_buy_usd1_units=... for USD1, or "
+                "usdc_quotes=True with max_buy_usdc_units=... for USDC",
             )  # fmt: skip
 
     def refused(self) -> list[Refusal]:

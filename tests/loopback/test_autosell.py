@@ -202,7 +202,10 @@ def test_copies_need_a_cap(trader: Trader, tmp_path: Path):
         with copier.session(watch_wallets=[watch]) as session:
             for guard in (None, ls.SigningGuard()):
                 with (
-                    pytest.raises(ls.ConfigurationError, match=r"mirror_buys.*max_buy_lamports"),
+                    pytest.raises(
+                        ls.ConfigurationError,
+                        match=r"mirror_buys.*max_buy_lamports.*max_buy_usd1_units.*max_buy_usdc_units",
+                    ),
                     copier.seller(session, mirror_buys=True, guard=guard),
                 ):
                     pass

@@ -183,6 +183,22 @@ def test_autoseller_warns_at_start_of_a_send_mode_that_does_not_fit(stage: Stage
     assert "StreamConfigure(..., send_mode='helius_sender', tip_lamports=1000000)" in caplog.text
 
 
+def test_autoseller_warns_of_a_guard_that_no_node_simulates_for_at_start_and_at_a_swap(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+):
+    """The stage's sender names no nodes; guards that need none are silent."""
+    warning = "nothing that goes through a program of unknown layout"
+    with stage.seller(guard=ls.SigningGuard(opaque="static")) as seller:
+        assert warning not in caplog.text
+        seller.guard = ls.SigningGuard()
+        assert caplog.text.count(warning) == 1
+        seller.guard = ls.SigningGuard(opaque="refuse")
+        assert caplog.text.count(warning) == 1
+    with stage.seller(guard=ls.SigningGuard()):
+        assert caplog.text.count(warning) == 2
+    assert "SigningGuard(rpc=" in caplog.text
+
+
 # ── which account, whose wallet ──────────────────────────────────────────────────────────────────────────────────
 
 
