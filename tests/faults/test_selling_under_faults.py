@@ -22,7 +22,9 @@ import lasersell_sync as ls
 from lasersell_sync.autosell import journal_file
 from lasersell_sync.autosell.exits import WHOLE, ExitKey
 from lasersell_sync.sandbox import Policies
-from lasersell_sync.trading._json_rpc import RpcClient
+from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.trading._json_rpc import RpcClient, client_for
+from lasersell_sync.trading.rpc_node import RpcNode
 from tests.support.stages import Stage
 from tests.support.waiting import PATIENCE_S, until
 
@@ -104,29 +106,26 @@ def test_a_node_that_lags_two_hundred_slots(direct_stage: Stage, fate: Any):
 
 def test_a_node_that_has_not_seen_the_tokens_yet_ends_no_unfinished_exit(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     """A process ended before it signed; at the next one's start the node stands before the purchase."""
-    asked, is_late, real = threading.Semaphore(0), threading.Event(), RpcClient.call
-    is_late.set()
+    asked, real = threading.Semaphore(0), RpcClient.call
 
     def call(client: RpcClient, method: str, *args: Any, **options: Any) -> Any:
-        answer = real(client, method, *args, **options)
-        if method == "getMultipleAccounts" and is_late.is_set():
-            answer["value"] = [None]
+        if method == "getMultipleAccounts":
             asked.release()
-        return answer
+        return real(client, method, *args, **options)
 
     (wallet,) = stage.wallets
     account = get_associated_token_address(Pubkey.from_string(wallet), Pubkey.from_string(stage.mint))
     with ls.Journal(stage.journal_path) as journal:
         key = ExitKey(wallet, str(account), stage.mint, WHOLE, 1)
-        journal.received(key, position_id=1, reason="stop_loss", tokens=stage.tokens[wallet])
-    stage.sandbox.faults.rpc_lag(200)
+        slot = RpcNode(client_for(stage.rpc)).tip("confirmed", budget=TimeBudget(PATIENCE_S)).slot
+        journal.received(key, position_id=1, reason="stop_loss", tokens=stage.tokens[wallet], slot=slot)
+    stage.sandbox.faults.rpc_lag(2_500)
     monkeypatch.setattr(RpcClient, "call", call)
     with stage.selling():
         for _ in range(3):
             assert asked.acquire(timeout=PATIENCE_S)
         assert stage.reports == []
         stage.sandbox.faults.rpc_lag(0)
-        is_late.clear()
         stage.wait_for_reports()
     stage.assert_each_sold_once()
 
