@@ -172,6 +172,7 @@ class Round:
                 kill = self._kills.pop(0) if self._kills else None
                 if self._live(kill, begun_at + ROUND_S):
                     break
+                self._read_journal()
                 self._buy_again()
         finally:
             self._world.end_trouble()
