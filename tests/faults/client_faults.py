@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import resource
@@ -14,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from lasersell_sync import ForkedProcessError, StreamSession
+from tests.support.raw_fork import raw_fork
 
 #: A child that has not ended by itself then is killed, and counts as a failure.
 CHILD_PATIENCE_S = 10.0
@@ -36,7 +36,7 @@ class ClientFaults:
             "no_threads": lambda: self._short_of(no_threads),
             "fork": lambda: self._fork(os.fork),
             # With the interpreter lock held, as servers do it: in the child nobody else could release it.
-            "fork_without_hooks": lambda: self._fork(ctypes.PyDLL(None).fork),
+            "fork_without_hooks": lambda: self._fork(raw_fork),
         }
 
     def strike(self) -> None:

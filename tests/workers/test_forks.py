@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -11,17 +12,18 @@ import pytest
 
 from lasersell_sync import processes
 from tests.support.processes import Program
+from tests.support.raw_fork import raw_fork
 from tests.support.stream_server import Peer, ScriptedServer, opened, pnl
 from tests.support.waiting import PATIENCE_S, until
 from tests.workers.programs import PRELUDE
 
 #: How a child is made: with Python's hooks, and as C code makes one (uWSGI, other extensions), which runs none.
+_RAW_FORK = f"{inspect.getsource(raw_fork)}\nfork = raw_fork\n"
 FORKS = {
     "os.fork": "fork = os.fork\n",
-    "fork() of C": "import ctypes; fork = ctypes.PyDLL(None).fork\n",
+    "fork() of C": _RAW_FORK,
     "fork() of C, no page": (
-        "import ctypes; fork = ctypes.PyDLL(None).fork\n"
-        "from lasersell_sync import processes; processes._mark = processes._IdMark()\n"
+        f"{_RAW_FORK}from lasersell_sync import processes; processes._mark = processes._IdMark()\n"
     ),
 }
 every_fork = pytest.mark.parametrize("fork", FORKS)
