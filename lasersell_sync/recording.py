@@ -182,9 +182,9 @@ class Recorder:
             return  # the file is the parent's
         with self._lock:
             self._remove_tap()
-            if not self._closed:
-                self._closed = True
-                self._frames.put(None)
+            self._closed = True
+            # Each call puts its own: a signal handler may have interrupted another call right here, and waits below.
+            self._frames.put(None)
         self._thread.join(wait_s(timeout))
         if self._thread.is_alive():
             log.warning("the recording %s is not written yet after %s s; its last frames may be missing", self, timeout)
