@@ -9,26 +9,27 @@ from pathlib import Path
 import pytest
 
 from lasersell_sync import Journal, SellOutcome
+from tests.examples.pages import blocks
 from tests.examples.trading import ROOT, Account
 from tests.support.processes import Program
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: (language, text) of every fenced block.
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-BEGINNING, *WAYS = [text for language, text in BLOCKS if language == "python"]
+DEMO, TESTS, BEGINNING, *WAYS = [block.text for block in blocks(ROOT / "README.md")]
 WAY_NAMES = ("handlers", "queue", "loop")
 
 
-def test_the_test_command_stands_there_once():
+def test_readme_test_command_stands_there_once():
     """The gate takes the line from here and runs it."""
     (line,) = [line for line in README.splitlines() if "-m pytest" in line]
     assert line == "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest -n auto"
 
 
-def test_there_are_two_set_up_commands_each_alone_in_its_block():
-    blocks = [text.strip() for language, text in BLOCKS if not language]
-    assert len(blocks) == 2
-    assert all(block.startswith("python3 -m venv .venv && ") and "\n" not in block for block in blocks)
+def test_readme_set_up_commands_stand_alone_in_their_blocks():
+    """The gate takes both lines from here; a reader copies each with one click."""
+    for text, ending in ((DEMO, "lasersell-sync demo\n"), (TESTS, "-m pytest -n auto\n")):
+        assert text.startswith("python3 -m venv .venv && ")
+        assert text.endswith(ending)
+        assert text.count("\n") == 1
 
 
 def test_every_way_to_consume_is_short():
@@ -87,8 +88,7 @@ def test_pages_and_examples_sell_through_the_signer_and_its_guard(page: str):
 
 def test_the_page_on_selling_sells(account: Account, tmp_path: Path):
     """Its first program, with nothing added, in a folder of its own; the second way to the same end is its journal."""
-    page = (ROOT / "docs" / "selling.md").read_text(encoding="utf-8")
-    program_text = next(iter(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+    program_text = blocks(ROOT / "docs" / "selling.md")[0].text
     mint = account.sandbox.mints[0]
     account.register()
     with Program("-c", program_text, env=account.environment, cwd=tmp_path) as program:
