@@ -494,7 +494,8 @@ class AutoSeller:
         Also a decorator. Called before ``on_outcome``; ``allow_once`` may be called in it.
 
         Args:
-            callback: runs on a worker thread, with no lock held; what it raises is logged.
+            callback: runs on ``lasersell-autosell-calls``, behind earlier ones and with no lock held. What it raises is
+                logged.
         """
         with self._lock:
             self._on_refused = (*self._on_refused, callback)
