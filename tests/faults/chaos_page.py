@@ -11,41 +11,49 @@ from lasersell_sync import backend
 _PAGE = """\
 # {title} of chaos
 
-`python -m tests.faults.chaos --seconds {seconds:.0f} --seed {seed} --page docs/chaos.md` on a {cores}-core machine
-({system}, Python {python}, {backend} core), beside other load, on {date}.{verdict}
+After this page you know how a session behaves under faults, and how to repeat the run:
 
-One session lives through a fault every {least:g} to {most:g} seconds. The proxy breaks the link: resets, half-open links, black holes,
-pauses, cuts in mid-frame, refusals, slices, latency, narrow links. The server floods the session with messages that cannot be read or mean
-nothing, uses ids again for other accounts, and sends 103 before 101. The client's process runs out of descriptors and threads, and forks, with
-and without Python's hooks. In the first third nobody consumes; then a consumer takes the events, and at times none for seconds.
+```
+python -m tests.faults.chaos --seconds {seconds:.0f} --seed {seed} --page docs/chaos.md
+```
 
-The server numbers every high-lane message. One counts as "reached the socket" when the client's kernel acknowledged its last byte, and as
-delivered when the session's tap gets it. Server, proxy and the record of what was sent live in a process of their own, so the memory below is
-the client's.
+The run of {date} used a {cores}-core machine under other load ({system}, Python {python}, {backend}
+core).{verdict} One session survives a fault every {least:g} to {most:g} seconds:
 
-| | |
+| where | faults |
+|---|---|
+| link, by a proxy | resets, half-open links, black holes, pauses, cuts in mid-frame, refusals, pieces of 1 to 8 bytes, latency, narrow links |
+| server | floods of messages that are unreadable or meaningless, ids that are reused for other accounts, a 103 before the 101 |
+| process of the client | no free descriptors, no free threads, forks with and without Python's hooks |
+| consumer | none in the first third of the run; later one that at times takes nothing for seconds |
+
+The server numbers every high-lane message. A message *reached the socket* when the client's kernel had acknowledged its last byte. If the
+client itself ended the connection, the bytes of the last quarter of a second do not count. A message is *delivered* when the session's tap
+gets it. Server, proxy and records have their own process, so the memory below is the client's alone.
+
+| measured | value |
 |---|---|
 | faults | {faults} of {kinds} kinds |
-| connections tried, sessions opened | {connections:,} and {sessions:,} |
+| connection attempts; sessions | {connections:,}; {sessions:,} |
 | messages received | {messages:,} |
-| bad messages written, unreadable ones received | {bad:,} and {decode_errors:,} |
+| bad messages: written by the server; found unreadable by the client | {bad:,}; {decode_errors:,} |
 | high-lane messages that reached the socket | {reached:,} |
 | **lost** | **{lost}** |
 | **delivered twice** | **{doubled}** |
-| taken by the consumer; dropped before it came, as its first event said | {taken:,}; {missed:,} |
-| not taken in the tap's order | {consumer_wrong} |
-| LIVE, healthy and without a byte, at the longest | {deaf:.1f} s |
-| forked children that saw anything but `ForkedProcessError` | {children_wrong} |
+| high-lane messages taken by the consumer; high-lane events dropped before it started, as its first event said | {taken:,}; {missed:,} |
+| taken in another order than the tap's | {consumer_wrong} |
+| longest time `LIVE` and healthy without a byte | {deaf:.1f} s |
+| forked children that got anything but `ForkedProcessError` | {children_wrong} |
 | connects with an outdated strategy | {outdated} |
-| descriptors, before and after | {fds_before} and {fds_after} |
-| threads, before the first fault, after the last, and after `close()` | {threads} |
-| memory, growth over the run | {growth:.1f} MiB: {rss} |
+| descriptors before; after | {fds_before}; {fds_after} |
+| threads before the first fault; after the last; after `close()` | {threads} |
+| growth of memory | {growth:.1f} MiB: {rss} |
 
 Faults by kind: {by_kind}.
 
-The memories that are bounded fill up in the first minutes (4,096 exit signals, 1,024 events), and the client process itself keeps one byte for each
-message. In the tests the same program runs for 12 seconds with a fault every 0.1 to 1 s; where `CI` is set in the environment, for a
-minute at the pace above. The seed is printed, and `LASERSELL_TEST_SEED` sets it.
+Bounded buffers fill in the first minutes (4,096 exit signals, 1,024 events). The client process also stores one byte for each message of its
+record. The test suite runs the same program for 12 seconds with a fault every 0.1 to 1 s. If the variable `CI` is set, it runs for a minute
+at the pace above. It prints its seed, and `LASERSELL_TEST_SEED` sets it.
 """
 
 
@@ -55,7 +63,7 @@ def page(report: dict[str, Any], every_s: tuple[float, float]) -> str:
     faults = report["faults"]
     return _PAGE.format(
         title="One hour" if seconds == 3600 else f"{seconds / 60:g} minutes",
-        verdict="" if report["ok"] else " **It failed.**",
+        verdict="" if report["ok"] else " **The run failed.**",
         seconds=seconds,
         seed=report["seed"],
         cores=report["cores"],
@@ -84,7 +92,7 @@ def page(report: dict[str, Any], every_s: tuple[float, float]) -> str:
         outdated=len(report["outdated_strategies"]),
         fds_before=report["fds"][0],
         fds_after=report["fds"][1],
-        threads=", ".join(str(len(names)) for names in report["threads"]),
+        threads="; ".join(str(len(names)) for names in report["threads"]),
         growth=report["rss_growth_bytes"] / 2**20,
         rss=", ".join(f"{mib}" for mib in report["rss_mib"]) + " MiB at equal distances",
     )
