@@ -97,8 +97,8 @@ def message_of(transaction: bytes) -> bytes:
 @lru_cache(maxsize=1)
 def direct_positions(count: int) -> Sequence[Position]:
     """Positions of the wallet of ``direct_keypair``, each of another token, and sales as the sandbox builds them."""
-    from lasersell_sync.sandbox.orders import Delivery
-    from lasersell_sync.sandbox.scenario import parse_scenario
+    from lasersell_sync.sandbox.exchange.orders import Delivery
+    from lasersell_sync.sandbox.markets.scenario import parse_scenario
     from tests.sandbox.players import Rig
 
     tokens = "".join(

@@ -491,7 +491,7 @@ def replay(
         ImportError: the extra ``sandbox`` is missing; with the line that installs it.
     """
     # The one edge to the sandbox, whose server plays; it loads only for those who use it.
-    from lasersell_sync.sandbox.replay_server import ReplayServer
+    from lasersell_sync.sandbox.servers.replay_server import ReplayServer
 
     source = recording if isinstance(recording, Recording) else Recording(recording)
     if next(source.frames(), None) is None:

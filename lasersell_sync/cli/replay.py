@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from lasersell_sync.recording import Recording, RecordingError, timed_frames
-from lasersell_sync.sandbox.replay_server import ReplayServer
+from lasersell_sync.sandbox.servers.replay_server import ReplayServer
 
 __all__ = ["replay"]
 

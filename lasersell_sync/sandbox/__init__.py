@@ -16,12 +16,10 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-from lasersell_sync.sandbox.chain import TransactionRecord
-from lasersell_sync.sandbox.faults import CORRUPT_FRAMES, Faults
-from lasersell_sync.sandbox.policies import Policies
-from lasersell_sync.sandbox.positions import PositionRecord
-from lasersell_sync.sandbox.sandbox import MintInfo, Sandbox
-from lasersell_sync.sandbox.scenario import (
+from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
+from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.sessions import SessionRecord
+from lasersell_sync.sandbox.markets.scenario import (
     DEFAULT_SCENARIO,
     Scenario,
     ScenarioError,
@@ -29,8 +27,10 @@ from lasersell_sync.sandbox.scenario import (
     parse_scenario,
     shipped_scenarios,
 )
+from lasersell_sync.sandbox.protocol.policies import Policies
+from lasersell_sync.sandbox.sandbox import MintInfo, Sandbox
 from lasersell_sync.sandbox.script import Script
-from lasersell_sync.sandbox.sessions import SessionRecord
+from lasersell_sync.sandbox.servers.faults import CORRUPT_FRAMES, Faults
 
 del _websockets, _werkzeug
 

@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain import TransactionRecord
-from lasersell_sync.sandbox.positions import PositionRecord
+from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
+from lasersell_sync.sandbox.exchange.positions import PositionRecord
 from lasersell_sync.sandbox.sandbox import Sandbox
 
 T = TypeVar("T")

@@ -18,25 +18,25 @@ from urllib.parse import urlsplit
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.api_server import ApiServer
-from lasersell_sync.sandbox.chain import TransactionRecord
-from lasersell_sync.sandbox.control_server import ControlServer, mounted
-from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
-from lasersell_sync.sandbox.faults import Faults
-from lasersell_sync.sandbox.http_server import Application, HttpService
-from lasersell_sync.sandbox.ledger import RENT_LAMPORTS_PER_BYTE
-from lasersell_sync.sandbox.pacemaker import Pacemaker
-from lasersell_sync.sandbox.policies import Policies
-from lasersell_sync.sandbox.positions import PositionRecord
-from lasersell_sync.sandbox.router_shapes import SHAPES
-from lasersell_sync.sandbox.rpc_server import RpcServer
-from lasersell_sync.sandbox.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
+from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
+from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE
+from lasersell_sync.sandbox.chain.transaction_formats import TRANSACTION_FORMATS
+from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.scheduler import Pacemaker
+from lasersell_sync.sandbox.exchange.sessions import SessionRecord
+from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
+from lasersell_sync.sandbox.protocol.policies import Policies
+from lasersell_sync.sandbox.protocol.tiers import TIERS
+from lasersell_sync.sandbox.router.shapes import SHAPES
 from lasersell_sync.sandbox.script import Script
-from lasersell_sync.sandbox.sessions import SessionRecord
-from lasersell_sync.sandbox.sockets import is_loopback, listen, url_host
-from lasersell_sync.sandbox.stream_server import STREAM_PATH, StreamServer
-from lasersell_sync.sandbox.tiers import TIERS
-from lasersell_sync.sandbox.transaction_formats import TRANSACTION_FORMATS
+from lasersell_sync.sandbox.servers.control_server import ControlServer, mounted
+from lasersell_sync.sandbox.servers.faults import Faults
+from lasersell_sync.sandbox.servers.http_server import Application, HttpService
+from lasersell_sync.sandbox.servers.rest_server import ApiServer
+from lasersell_sync.sandbox.servers.rpc.server import RpcServer
+from lasersell_sync.sandbox.servers.sockets import is_loopback, listen, url_host
+from lasersell_sync.sandbox.servers.stream_server import STREAM_PATH, StreamServer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.currencies import SOL, USD1
-from lasersell_sync.sandbox.scenario import Action
+from lasersell_sync.sandbox.markets.currencies import SOL, USD1
+from lasersell_sync.sandbox.markets.scenario import Action
 
 if TYPE_CHECKING:
-    from lasersell_sync.sandbox.exchange import Exchange
+    from lasersell_sync.sandbox.exchange.exchange import Exchange
 
 
 class Script:

@@ -15,7 +15,7 @@ from solders.keypair import Keypair
 
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.router_shapes import SHAPES
+from lasersell_sync.sandbox.router.shapes import SHAPES
 from tests.support.market_transactions import desk
 
 PATIENCE_S = 90.0

@@ -21,7 +21,7 @@ from solders.keypair import Keypair
 
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
-from lasersell_sync.sandbox.transactions import Transaction, read_transaction
+from lasersell_sync.sandbox.chain.transactions import Transaction, read_transaction
 from lasersell_sync.trading.tx import SignedTx
 from tests.crash.rounds import Round
 from tests.crash.template import Template

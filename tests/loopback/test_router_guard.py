@@ -12,8 +12,8 @@ from solders.keypair import Keypair
 
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.router_thefts import ROUTER_THEFTS
-from lasersell_sync.sandbox.scenario import Scenario, parse_scenario
+from lasersell_sync.sandbox.markets.scenario import Scenario, parse_scenario
+from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS
 from lasersell_sync.trading import close_rpc_connections
 from tests.support.market_transactions import MARKETS, SEND_MODES
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lasersell_sync.sandbox.router_shapes import SHAPES, seeded_shape
+from lasersell_sync.sandbox.router.shapes import SHAPES, seeded_shape
 
 PACKAGE = Path(__file__).resolve().parents[2] / "lasersell_sync"
 #: Everything of the client that reads, judges, signs or sends transactions, data files included.

@@ -21,12 +21,12 @@ from solders.transaction import VersionedTransaction
 from websockets.sync.client import ClientConnection, connect
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.exchange import Exchange, ExchangeSettings
-from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.orders import Delivery
-from lasersell_sync.sandbox.scenario import Action
-from lasersell_sync.sandbox.sessions import Session
-from lasersell_sync.sandbox.transactions import Transaction
+from lasersell_sync.sandbox.chain.transactions import Transaction
+from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.exchange.orders import Delivery
+from lasersell_sync.sandbox.exchange.sessions import Session
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.scenario import Action
 
 #: Far more than anything here takes; a wait that reaches it is a failure.
 PATIENCE_S = 20.0

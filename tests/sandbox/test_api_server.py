@@ -17,7 +17,7 @@ from solders.keypair import Keypair
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.currencies import USD1 as USD1_CURRENCY
+from lasersell_sync.sandbox.markets.currencies import USD1 as USD1_CURRENCY
 from tests.sandbox.players import Trader, proof, signed
 
 USD1 = USD1_CURRENCY.mint

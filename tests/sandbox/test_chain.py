@@ -19,7 +19,7 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.addresses import (
+from lasersell_sync.sandbox.chain.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
     PUMP_FUN_PROGRAM,
@@ -28,8 +28,8 @@ from lasersell_sync.sandbox.addresses import (
     TOKEN_PROGRAM,
     WRAPPED_SOL_MINT,
 )
-from lasersell_sync.sandbox.chain import REBROADCAST_S, STATUS_CACHE_SLOTS, Fate, TransactionRefused
-from lasersell_sync.sandbox.ledger import token_address
+from lasersell_sync.sandbox.chain.blockchain import REBROADCAST_S, STATUS_CACHE_SLOTS, Fate, TransactionRefused
+from lasersell_sync.sandbox.chain.ledger import token_address
 from tests.sandbox.players import NOBODY, Rig, signed
 
 MARKETS = ["pump_fun", "pump_swap"]

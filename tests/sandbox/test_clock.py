@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lasersell_sync.sandbox.clock import VirtualClock
+from lasersell_sync.sandbox.chain.clock import VirtualClock
 from tests.sandbox.players import Rig
 
 

@@ -13,8 +13,8 @@ import pytest
 from solders.keypair import Keypair
 
 from lasersell_sync.sandbox import Sandbox, load_scenario, shipped_scenarios
-from lasersell_sync.sandbox.currencies import SOL
-from lasersell_sync.sandbox.listings import Listing
+from lasersell_sync.sandbox.markets.currencies import SOL
+from lasersell_sync.sandbox.markets.listings import Listing
 from tests.sandbox.players import NOBODY, ListOutbox, Rig, Trader, signed, strategy
 
 STORIES = [name for name in shipped_scenarios() if name not in ("default", "flood")]

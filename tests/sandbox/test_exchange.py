@@ -13,10 +13,10 @@ from solders.keypair import Keypair
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM
-from lasersell_sync.sandbox.ledger import token_address
-from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.policies import Policies
+from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.ledger import token_address
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.protocol.policies import Policies
 from tests.sandbox.players import ListOutbox, Rig, signed, strategy
 
 

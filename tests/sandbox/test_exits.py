@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.sandbox.commands import read_strategy
-from lasersell_sync.sandbox.json_fields import Fields
-from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.pools import max_sell_tokens
-from lasersell_sync.sandbox.scenario import Action, Scenario, parse_scenario
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.pools import max_sell_tokens
+from lasersell_sync.sandbox.markets.scenario import Action, Scenario, parse_scenario
+from lasersell_sync.sandbox.protocol.client_messages import read_strategy
+from lasersell_sync.sandbox.protocol.json_fields import Fields
 from tests.sandbox.players import ListOutbox, Rig, signed, strategy
 
 #: One token that nobody moves but the tests.

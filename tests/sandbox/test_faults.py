@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.sync.client import ClientConnection
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.faults import CORRUPT_FRAMES
+from lasersell_sync.sandbox.servers.faults import CORRUPT_FRAMES
 from tests.sandbox.players import PATIENCE_S, Trader, receive, strategy
 
 #: A close code, or the text of the frame, that a correct client meets.

@@ -13,7 +13,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.stream_server import framed
+from lasersell_sync.sandbox.servers.stream_server import framed
 from tests.sandbox.players import PATIENCE_S, Rig, Trader, strategy
 
 POSITIONS = 20_000

@@ -27,10 +27,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from lasersell_sync.sandbox import Sandbox, http_server, kept_messages, stream_server
+from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox import sandbox as sandbox_module
-from lasersell_sync.sandbox.rpc_server import RpcServer
-from lasersell_sync.sandbox.sockets import is_loopback
+from lasersell_sync.sandbox.exchange import kept_messages
+from lasersell_sync.sandbox.servers import http_server, stream_server
+from lasersell_sync.sandbox.servers.rpc.server import RpcServer
+from lasersell_sync.sandbox.servers.sockets import is_loopback
 from tests.sandbox.players import PATIENCE_S, Rig, Trader, receive, strategy
 
 SEED = 20261124

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from solders.keypair import Keypair
 
-from lasersell_sync.sandbox.addresses import WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.ledger import InsufficientFunds, Ledger, token_address
+from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger, token_address
 
 ALICE, BOB, MINT = (Keypair.from_seed(bytes([number]) * 32).pubkey() for number in (1, 2, 3))
 

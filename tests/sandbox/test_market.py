@@ -6,11 +6,11 @@ from fractions import Fraction
 
 import pytest
 
-from lasersell_sync.sandbox.ledger import Ledger
-from lasersell_sync.sandbox.market import SUPPLY, Market
-from lasersell_sync.sandbox.scenario import load_scenario
-from lasersell_sync.sandbox.tapes import PPM, STORIES, Tape
-from lasersell_sync.sandbox.venues import VENUES
+from lasersell_sync.sandbox.chain.ledger import Ledger
+from lasersell_sync.sandbox.markets.market import SUPPLY, Market
+from lasersell_sync.sandbox.markets.price_paths import PPM, STORIES, Tape
+from lasersell_sync.sandbox.markets.scenario import load_scenario
+from lasersell_sync.sandbox.markets.venues import VENUES
 from tests.sandbox.players import Rig
 
 

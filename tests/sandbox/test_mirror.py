@@ -10,7 +10,7 @@ import pytest
 from solders.keypair import Keypair
 from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.scenario import Action, Scenario, parse_scenario
+from lasersell_sync.sandbox.markets.scenario import Action, Scenario, parse_scenario
 from tests.sandbox.players import ListOutbox, Rig, signed, strategy
 
 MARKET = """

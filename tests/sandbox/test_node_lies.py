@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.transactions import read_transaction
+from lasersell_sync.sandbox.chain.transactions import read_transaction
 from tests.sandbox.players import PATIENCE_S, Trader, signed
 
 NEWEST = {"commitment": "processed"}

@@ -13,7 +13,7 @@ import pytest
 from solders.keypair import Keypair
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.router_shapes import SHAPES
+from lasersell_sync.sandbox.router.shapes import SHAPES
 from tests.sandbox.default_ports import sandbox_on_default_ports
 
 PATIENCE_S = 30.0

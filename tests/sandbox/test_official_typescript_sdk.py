@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.router_shapes import SHAPES
+from lasersell_sync.sandbox.router.shapes import SHAPES
 from tests.sandbox.default_ports import sandbox_on_default_ports
 
 PROGRAM = Path(__file__).parent / "official_typescript"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lasersell_sync.sandbox.pools import (
+from lasersell_sync.sandbox.markets.pools import (
     FeeSchedule,
     Reserves,
     buy_fill,

@@ -13,8 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from lasersell_sync.sandbox import replay_server
-from lasersell_sync.sandbox.replay_server import LINK_LOST, ReplayServer, TimedFrame
+from lasersell_sync.sandbox.servers import replay_server
+from lasersell_sync.sandbox.servers.replay_server import LINK_LOST, ReplayServer, TimedFrame
 from tests.sandbox.players import PATIENCE_S, receive
 
 CONFIGURE = json.dumps({"type": "configure", "wallet_pubkeys": ["1" * 32], "strategy": {}})

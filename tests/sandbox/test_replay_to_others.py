@@ -12,7 +12,7 @@ import pytest
 
 from lasersell_sync import StrategyConfig, StreamClient, StreamConfigure, StreamSession
 from lasersell_sync.recording import Recorder, Recording, timed_frames
-from lasersell_sync.sandbox.replay_server import ReplayServer
+from lasersell_sync.sandbox.servers.replay_server import ReplayServer
 from tests.sandbox.players import PATIENCE_S, Trader, signed
 from tests.support.waiting import until
 

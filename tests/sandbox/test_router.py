@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
-from lasersell_sync.sandbox.addresses import LASERSELL_ROUTER_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.currencies import SOL, USD1
-from lasersell_sync.sandbox.execution import load_accounts
-from lasersell_sync.sandbox.ledger import token_address
-from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.orders import Delivery, PartnerFee
-from lasersell_sync.sandbox.router import VAULT
-from lasersell_sync.sandbox.router_shapes import HEADER, SHAPES, RouterOrder, seeded_shape
-from lasersell_sync.sandbox.router_thefts import ROUTER_THEFTS
-from lasersell_sync.sandbox.routing_fees import RoutingFee
-from lasersell_sync.sandbox.scenario import Scenario, parse_scenario
-from lasersell_sync.sandbox.transactions import Transaction, read_transaction
-from lasersell_sync.sandbox.venues import VENUES
+from lasersell_sync.sandbox.chain.addresses import LASERSELL_ROUTER_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.execution import load_accounts
+from lasersell_sync.sandbox.chain.ledger import token_address
+from lasersell_sync.sandbox.chain.transactions import Transaction, read_transaction
+from lasersell_sync.sandbox.exchange.orders import Delivery, PartnerFee
+from lasersell_sync.sandbox.markets.currencies import SOL, USD1
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.routing_fees import RoutingFee
+from lasersell_sync.sandbox.markets.scenario import Scenario, parse_scenario
+from lasersell_sync.sandbox.markets.venues import VENUES
+from lasersell_sync.sandbox.router.program import VAULT
+from lasersell_sync.sandbox.router.shapes import HEADER, SHAPES, RouterOrder, seeded_shape
+from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS
 from tests.sandbox.players import NOBODY, Rig, strategy
 
 NUMBERS = range(len(SHAPES))

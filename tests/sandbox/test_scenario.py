@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lasersell_sync.sandbox import Sandbox, ScenarioError, load_scenario, parse_scenario, shipped_scenarios
-from lasersell_sync.sandbox.pools import price_lamports
+from lasersell_sync.sandbox.markets.pools import price_lamports
 from tests.sandbox.players import ListOutbox, Rig, strategy
 
 TOKEN = '[[token]]\nsymbol = "X"\nmarket = "pump_swap"\n'

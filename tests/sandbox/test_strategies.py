@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lasersell_sync.sandbox.strategies import Exit, Level, Readings, Strategy, Watch, exact_pct
+from lasersell_sync.sandbox.protocol.exit_conditions import Exit, Level, Readings, Strategy, Watch, exact_pct
 
 ENTRY = 1_000_000_007
 #: A pool that takes anything.

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
-from lasersell_sync.sandbox.policies import Policies
-from lasersell_sync.sandbox.scenario import load_scenario
-from lasersell_sync.sandbox.tiers import TIERS, RateLimiter
+from lasersell_sync.sandbox.markets.scenario import load_scenario
+from lasersell_sync.sandbox.protocol.policies import Policies
+from lasersell_sync.sandbox.protocol.tiers import TIERS, RateLimiter
 from tests.sandbox.players import ListOutbox, Rig, strategy
 
 

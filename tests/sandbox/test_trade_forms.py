@@ -11,10 +11,10 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
-from lasersell_sync.sandbox.listings import Listing
-from lasersell_sync.sandbox.orders import Delivery
-from lasersell_sync.sandbox.scenario import Action, load_scenario
-from lasersell_sync.sandbox.transactions import Transaction, read_transaction
+from lasersell_sync.sandbox.chain.transactions import Transaction, read_transaction
+from lasersell_sync.sandbox.exchange.orders import Delivery
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.scenario import Action, load_scenario
 from tests.sandbox.players import Rig
 
 #: market, side, lot: discriminator (docs/protocol.md §10, and Anchor's of buy and sell), accounts, place of mint and user

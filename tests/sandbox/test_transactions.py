@@ -11,7 +11,7 @@ from solders.keypair import Keypair
 from solders.message import Message, MessageV0, MessageV1, TransactionConfig, to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.transactions import (
+from lasersell_sync.sandbox.chain.transactions import (
     BudgetHeader,
     Transaction,
     compile_v1,

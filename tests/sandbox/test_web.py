@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox import web as web_module
-from lasersell_sync.sandbox.web import MAX_PAGES, WebPage
+from lasersell_sync.sandbox.servers import web_page as web_module
+from lasersell_sync.sandbox.servers.web_page import MAX_PAGES, WebPage
 from tests.sandbox.players import PATIENCE_S, Trader, receive, strategy
 
 

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.web import WebPage
+from lasersell_sync.sandbox.servers.web_page import WebPage
 from tests.sandbox.browser import Page, browser
 from tests.sandbox.players import PATIENCE_S, Trader, receive, signed, strategy
 

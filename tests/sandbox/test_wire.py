@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox import wire
-from lasersell_sync.sandbox.tiers import TIERS
+from lasersell_sync.sandbox.protocol import server_messages as wire
+from lasersell_sync.sandbox.protocol.tiers import TIERS
 
 KEY = Pubkey.from_string("So11111111111111111111111111111111111111112")
 HUGE = 2**64 - 1

@@ -19,9 +19,9 @@ from solders.transaction import VersionedTransaction
 
 from lasersell_sync.codec import server_message_from_text
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
-from lasersell_sync.sandbox.orders import Delivery, PartnerFee
-from lasersell_sync.sandbox.scenario import Action, Scenario, parse_scenario
-from lasersell_sync.sandbox.venues import VENUES
+from lasersell_sync.sandbox.exchange.orders import Delivery, PartnerFee
+from lasersell_sync.sandbox.markets.scenario import Action, Scenario, parse_scenario
+from lasersell_sync.sandbox.markets.venues import VENUES
 from tests.sandbox.players import Rig
 
 SEND_MODES = ("rpc", "helius_sender", "astralane")

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.chain import Chain
-from lasersell_sync.sandbox.execution import load_accounts
-from lasersell_sync.sandbox.transactions import Transaction
+from lasersell_sync.sandbox.chain.blockchain import Chain
+from lasersell_sync.sandbox.chain.execution import load_accounts
+from lasersell_sync.sandbox.chain.transactions import Transaction
 
 #: What the server calls an exit that the client asked for: no wish of its own.
 ASKED_FOR = "manual_sell"

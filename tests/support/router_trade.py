@@ -112,7 +112,7 @@ def raw(program: Pubkey, data: bytes, accounts: list[Pubkey], depth: int) -> dic
 
 
 def base58(data: bytes) -> str:
-    from lasersell_sync.sandbox.base58 import encode
+    from lasersell_sync.sandbox.servers.rpc.base58 import encode
 
     return encode(data)
 

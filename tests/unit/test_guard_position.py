@@ -15,8 +15,8 @@ from solders.pubkey import Pubkey
 from lasersell_sync.codec import server_message_from_text
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpened
-from lasersell_sync.sandbox.addresses import PUMP_FUN_PROGRAM, PUMP_SWAP_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.ledger import token_address
+from lasersell_sync.sandbox.chain.addresses import PUMP_FUN_PROGRAM, PUMP_SWAP_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.programs import known_programs

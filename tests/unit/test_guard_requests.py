@@ -12,9 +12,9 @@ from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
 from lasersell_sync.exceptions import UnsafeTransactionError
-from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.ledger import token_address
-from lasersell_sync.sandbox.orders import PartnerFee
+from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.ledger import token_address
+from lasersell_sync.sandbox.exchange.orders import PartnerFee
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.addresses import token_account

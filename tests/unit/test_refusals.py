@@ -21,7 +21,7 @@ from lasersell_sync.autosell.refusals import Permission
 from lasersell_sync.autosell.tools import PositionFacts, SellTerms
 from lasersell_sync.exceptions import BrokenRule, ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
-from lasersell_sync.sandbox.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.costs import Costs
 from lasersell_sync.trading.outcome import SellOutcome

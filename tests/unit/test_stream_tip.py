@@ -10,7 +10,7 @@ import pytest
 from lasersell_sync.autosell.mirror import MirrorDesk
 from lasersell_sync.autosell.tools import SellTerms
 from lasersell_sync.messages import MirrorBuySignal
-from lasersell_sync.sandbox.addresses import TIP_ACCOUNTS
+from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.outcome import SellOutcome
 from tests.support.market_transactions import desk, draft

@@ -1,0 +1,1 @@
+"""The chain: accounts, programs, transactions, slots, and the clock that drives them."""

@@ -1,0 +1,280 @@
+"""The ledger: who has how many lamports and tokens, and what state the markets' accounts hold.
+
+Four tables of immutable values keyed by address, and an undo log, so that a transaction is all or nothing. No rules of
+any program live here (``programs.py`` has those), no clock, no lock: the exchange calls in under its own lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from solders.pubkey import Pubkey
+from solders.token.associated import get_associated_token_address
+
+from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.ledger_past import LedgerAt, LedgerPast
+from lasersell_sync.sandbox.chain.lookup_tables import LookupTable
+
+TOKEN_ACCOUNT_BYTES = 165
+#: What a byte costs to be exempt from rent, since September 2026: 1 488 440 lamports for a token account.
+RENT_LAMPORTS_PER_BYTE = 5_080
+#: An account of no bytes takes so many.
+_ACCOUNT_OVERHEAD_BYTES = 128
+
+
+class InsufficientFunds(Exception):
+    """An account holds less than a debit asks for; nothing was changed by the debit itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mint:
+    """A token: its ``decimals``, and its ``supply`` in smallest units."""
+
+    decimals: int
+    supply: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAccount:
+    """``amount`` smallest units of ``mint`` of ``owner``; and who else may move them or close the account."""
+
+    mint: Pubkey
+    owner: Pubkey
+    amount: int
+    delegate: Pubkey | None = None
+    delegated_amount: int = 0
+    close_authority: Pubkey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BondingCurve:
+    """State of one Pump.fun bonding-curve account; tokens in smallest units."""
+
+    virtual_tokens: int
+    virtual_lamports: int
+    real_tokens: int
+    real_lamports: int
+
+    @property
+    def complete(self) -> bool:
+        """True once every token for sale is sold; the curve then refuses trades."""
+        return self.real_tokens == 0
+
+
+#: Token accounts a transaction changed: address -> (before, after), None where it did not exist.
+TokenChanges = dict[Pubkey, tuple[TokenAccount | None, TokenAccount | None]]
+
+
+@lru_cache(maxsize=65_536)
+def token_address(owner: Pubkey, mint: Pubkey) -> Pubkey:
+    """The associated token account of ``owner`` for ``mint`` (classic token program)."""
+    return get_associated_token_address(owner, mint)
+
+
+class Ledger:
+    """Accounts and balances, with ``begin``/``commit``/``rollback`` around a transaction.
+
+    Threads: none of its own; not thread-safe, the exchange's lock guards it.
+    """
+
+    def __init__(self, *, rent_lamports_per_byte: int = RENT_LAMPORTS_PER_BYTE) -> None:
+        self._rent_lamports_per_byte = rent_lamports_per_byte
+        self._lamports: dict[Pubkey, int] = {}
+        self._tokens: dict[Pubkey, TokenAccount] = {}
+        self._mints: dict[Pubkey, Mint] = {}
+        self._curves: dict[Pubkey, BondingCurve] = {}
+        #: (bytes, owner) of accounts that no program has initialized yet
+        self._allocated: dict[Pubkey, tuple[int, Pubkey]] = {}
+        self._lookup_tables: dict[Pubkey, LookupTable] = {}
+        #: (table, key, value before) in order; None outside a transaction
+        self._undo: list[tuple[dict[Any, Any], Pubkey, Any]] | None = None
+        self._past: LedgerPast | None = None
+
+    # -- the past
+
+    def keep_past(self, slot: Callable[[], int]) -> None:
+        """Remember from now on what balances were, by slot."""
+        self._past = LedgerPast(slot)
+
+    def as_of(self, slot: int) -> Ledger | LedgerAt:
+        """The accounts at the end of a slot; those of now if no past is kept."""
+        return self if self._past is None else LedgerAt(self, self._past, slot)
+
+    def _note(self, changes: Iterable[tuple[dict[Any, Any], Pubkey, Any]]) -> None:
+        if self._past is None:
+            return
+        slot = self._past.slot()
+        for table, key, before in changes:
+            if table is self._lamports:
+                self._past.note("lamports", key, before, slot)
+            elif table is self._tokens:
+                self._past.note("tokens", key, before, slot)
+
+    # -- transactions
+
+    def begin(self) -> None:
+        """Start recording changes, so that ``rollback`` can take them back."""
+        if self._undo is not None:
+            raise RuntimeError("the ledger is already in a transaction")
+        self._undo = []
+
+    def commit(self) -> TokenChanges:
+        """Keep the changes since ``begin`` and tell which token accounts they touched."""
+        undo = self._take_undo()
+        self._note(undo)
+        before: dict[Pubkey, TokenAccount | None] = {}
+        for table, key, value in undo:
+            if table is self._tokens:
+                before.setdefault(key, value)
+        return {key: (value, self._tokens.get(key)) for key, value in before.items()}
+
+    def rollback(self) -> None:
+        """Take back every change since ``begin``."""
+        for table, key, value in reversed(self._take_undo()):
+            if value is None:
+                table.pop(key, None)
+            else:
+                table[key] = value
+
+    def _take_undo(self) -> list[tuple[dict[Any, Any], Pubkey, Any]]:
+        if self._undo is None:
+            raise RuntimeError("the ledger is not in a transaction")
+        undo, self._undo = self._undo, None
+        return undo
+
+    def _put(self, table: dict[Any, Any], key: Pubkey, value: Any) -> None:
+        change = (table, key, table.get(key))
+        if self._undo is not None:
+            self._undo.append(change)
+        else:
+            self._note([change])
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+
+    def names(self, address: Pubkey) -> bool:
+        """Whether the instruction at work names an account; here there is none."""
+        del address
+        return False
+
+    # -- lamports
+
+    def lamports(self, address: Pubkey) -> int:
+        """Lamports held by ``address``; 0 for an address never used."""
+        return self._lamports.get(address, 0)
+
+    def total_lamports(self) -> int:
+        """All lamports there are; only ``credit`` and ``debit`` change it."""
+        return sum(self._lamports.values())
+
+    def credit(self, address: Pubkey, amount_lamports: int) -> None:
+        """Create lamports (genesis, play money)."""
+        balance = self.lamports(address) + amount_lamports
+        self._put(self._lamports, address, balance or None)
+
+    def debit(self, address: Pubkey, amount_lamports: int) -> None:
+        """Destroy lamports (network fees). Raises ``InsufficientFunds``."""
+        balance = self.lamports(address) - amount_lamports
+        if balance < 0:
+            raise InsufficientFunds(f"{address} lacks {-balance} lamports")
+        self._put(self._lamports, address, balance or None)
+
+    def move_lamports(self, source: Pubkey, target: Pubkey, amount_lamports: int) -> None:
+        """Move lamports. Raises ``InsufficientFunds``."""
+        self.debit(source, amount_lamports)
+        self.credit(target, amount_lamports)
+
+    def rent_lamports(self, size: int) -> int:
+        """What an account with so many bytes of data must hold to be exempt from rent."""
+        return (_ACCOUNT_OVERHEAD_BYTES + size) * self._rent_lamports_per_byte
+
+    # -- tokens
+
+    def mint(self, address: Pubkey) -> Mint | None:
+        """The mint at ``address``."""
+        return self._mints.get(address)
+
+    def create_mint(self, address: Pubkey, *, decimals: int) -> None:
+        """Genesis: a mint without supply yet."""
+        self._put(self._mints, address, Mint(decimals, 0))
+
+    def token_account(self, address: Pubkey) -> TokenAccount | None:
+        """The token account at ``address``."""
+        return self._tokens.get(address)
+
+    def token_accounts_of(self, owner: Pubkey) -> list[tuple[Pubkey, TokenAccount]]:
+        """Every token account of ``owner``, in order of creation."""
+        return [(address, account) for address, account in self._tokens.items() if account.owner == owner]
+
+    def open_token_account(self, address: Pubkey, *, mint: Pubkey, owner: Pubkey, payer: Pubkey) -> None:
+        """Create an empty token account, its rent paid by ``payer``. Raises ``InsufficientFunds``."""
+        self.move_lamports(payer, address, self.rent_lamports(TOKEN_ACCOUNT_BYTES))
+        self._put(self._tokens, address, TokenAccount(mint, owner, 0))
+
+    def put_token_account(self, address: Pubkey, account: TokenAccount) -> None:
+        """Write a token account's new state."""
+        self._put(self._tokens, address, account)
+
+    def allocated(self, address: Pubkey) -> tuple[int, Pubkey] | None:
+        """Bytes and owner of an account that no program has initialized yet."""
+        return self._allocated.get(address)
+
+    def allocate(self, address: Pubkey, *, space: int, owner: Pubkey | None) -> None:
+        """Give an account its bytes and its owner; an owner of None takes the note away."""
+        self._put(self._allocated, address, None if owner is None else (space, owner))
+
+    def close_token_account(self, address: Pubkey, target: Pubkey) -> None:
+        """Remove a token account and send all its lamports (rent, wrapped SOL) to ``target``."""
+        self.move_lamports(address, target, self.lamports(address))
+        self._put(self._tokens, address, None)
+
+    def mint_tokens(self, address: Pubkey, amount: int) -> None:
+        """Genesis: create tokens in an account of the mint."""
+        account = self._tokens[address]
+        mint = self._mints[account.mint]
+        self._put(self._mints, account.mint, replace(mint, supply=mint.supply + amount))
+        self._put(self._tokens, address, replace(account, amount=account.amount + amount))
+
+    def move_tokens(self, source: Pubkey, target: Pubkey, amount: int) -> None:
+        """Move tokens between two accounts of one mint; wrapped SOL takes its lamports along.
+
+        Raises ``InsufficientFunds``.
+        """
+        giver = self._tokens[source]
+        if giver.amount < amount:
+            raise InsufficientFunds(f"{source} lacks {amount - giver.amount} tokens")
+        self._put(self._tokens, source, replace(giver, amount=giver.amount - amount))
+        taker = self._tokens[target]  # read after the first write: source and target may be the same account
+        self._put(self._tokens, target, replace(taker, amount=taker.amount + amount))
+        if giver.mint == WRAPPED_SOL_MINT:
+            self.move_lamports(source, target, amount)
+
+    def sync_native(self, address: Pubkey) -> None:
+        """Make a wrapped-SOL account's token amount equal to its lamports above rent."""
+        account = self._tokens[address]
+        amount = max(0, self.lamports(address) - self.rent_lamports(TOKEN_ACCOUNT_BYTES))
+        self._put(self._tokens, address, replace(account, amount=amount))
+
+    # -- market accounts
+
+    def curve(self, address: Pubkey) -> BondingCurve | None:
+        """The bonding curve at ``address``."""
+        return self._curves.get(address)
+
+    def put_curve(self, address: Pubkey, curve: BondingCurve) -> None:
+        """Write a bonding curve's new state."""
+        self._put(self._curves, address, curve)
+
+    # -- address look-up tables
+
+    def lookup_table(self, address: Pubkey) -> LookupTable | None:
+        """The look-up table at ``address``."""
+        return self._lookup_tables.get(address)
+
+    def put_lookup_table(self, address: Pubkey, table: LookupTable) -> None:
+        """Write a look-up table's new state; its rent is on the account already."""
+        self._put(self._lookup_tables, address, table)

@@ -1,0 +1,1 @@
+"""The exchange: sessions, positions, exits, copy trading and orders under one lock."""

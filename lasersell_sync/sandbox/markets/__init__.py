@@ -1,0 +1,1 @@
+"""The markets: their programs, pools and prices, and the scenarios that move them."""

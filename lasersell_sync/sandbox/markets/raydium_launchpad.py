@@ -1,0 +1,126 @@
+"""Raydium LaunchLab: a bonding curve with virtual reserves. Graduates to Raydium CPMM.
+
+Purchases are ``buy_exact_out`` (tokens, most that may go in), sales ``sell_exact_in`` (tokens, least that must come
+out), each followed by a share-fee rate of 0. Fifteen accounts, in the order of the program's IDL; today's forms have
+the three behind them that the program has asked for since its creator fees, and may spend an exact price
+(``buy_exact_in``). Simplified: one platform, whose fee of 1 % and the protocol's 0.25 % wait in the vault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from solders.instruction import AccountMeta
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.chain.addresses import RAYDIUM_LAUNCHPAD_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.ledger import token_address
+from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
+from lasersell_sync.sandbox.markets.listings import Call, Listing, readonly, signer, writable
+from lasersell_sync.sandbox.markets.pools import FeeSchedule
+from lasersell_sync.sandbox.markets.trade_forms import TradeForm
+
+NOT_APPROVED = 6000
+INVALID_INPUT = 6003
+EXCEEDED_SLIPPAGE = 6006
+POOL_FUNDING = 6005
+_NO_SHARE_FEE = bytes(8)
+
+
+class RaydiumLaunchpad(CurveVenue):
+    """The venue."""
+
+    market_type = "raydium_launchpad"
+    route_name = "raydium_launchpad"
+    program = RAYDIUM_LAUNCHPAD_PROGRAM
+    fees = FeeSchedule(lp_bps=0, protocol_bps=25, creator_bps=100)
+    graduates_to = "raydium_cpmm"
+    buy_call = Call("buy_exact_out", tail=_NO_SHARE_FEE)
+    sell_call = Call("sell_exact_in", tail=_NO_SHARE_FEE)
+    event_names = ("TradeEvent", "TradeEvent")
+    mint_indexes = (9, 9)
+    user_index = 0
+    halted_code = NOT_APPROVED
+    zero_code = INVALID_INPUT
+    slippage_code = EXCEEDED_SLIPPAGE
+    least_tokens_code = EXCEEDED_SLIPPAGE
+    complete_code = POOL_FUNDING
+
+    def _config(self, listing: Listing) -> Pubkey:
+        # Constant-product curve, index 0.
+        return self.derived(b"global_config", bytes(listing.quote.mint), b"\x00", b"\x00\x00")
+
+    def _platform(self) -> Pubkey:
+        # The platform's admin is nobody: this platform exists here alone.
+        return self.derived(b"platform_config", bytes(32))
+
+    def pool(self, listing: Listing) -> Pubkey:
+        """The pool state."""
+        return self.derived(b"pool", bytes(listing.mint), bytes(listing.quote.mint))
+
+    def vault_owner(self, listing: Listing) -> Pubkey:
+        """The authority of all vaults."""
+        del listing
+        return self.derived(b"vault_auth_seed")
+
+    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
+        """The pool's two vaults."""
+        pool = bytes(self.pool(listing))
+        base, quote = (self.derived(b"pool_vault", pool, bytes(mint)) for mint in (listing.mint, listing.quote.mint))
+        return base, quote
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """Pool, configurations, and where the user's quote currency is."""
+        context = {
+            "pool": str(self.pool(listing)),
+            "config": str(self._config(listing)),
+            "platform": str(self._platform()),
+            "quote_mint": str(listing.quote.mint),
+            "user_quote_account": str(token_address(user, listing.quote.mint)),
+        }
+        return {"market_type": self.market_type, "raydium_launchpad": context}
+
+    def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """Of ``buy_exact_out``."""
+        base_vault, quote_vault = self.vaults(listing)
+        return [
+            signer(user),
+            readonly(self.vault_owner(listing)),
+            readonly(self._config(listing)),
+            readonly(self._platform()),
+            writable(self.pool(listing)),
+            writable(token_address(user, listing.mint)),
+            writable(token_address(user, listing.quote.mint)),
+            writable(base_vault),
+            writable(quote_vault),
+            readonly(listing.mint),
+            readonly(listing.quote.mint),
+            readonly(TOKEN_PROGRAM),
+            readonly(TOKEN_PROGRAM),
+            readonly(self.derived(b"__event_authority")),
+            readonly(RAYDIUM_LAUNCHPAD_PROGRAM),
+        ]
+
+    def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """Of ``sell_exact_in``: the same."""
+        return self.buy_accounts(listing, user)
+
+    # -- today's forms
+
+    def today_buys(self) -> Sequence[TradeForm]:
+        """With the accounts that fees go to; for tokens, or for an exact price."""
+        exact_in = Call("buy_exact_in", limit_first=True, tail=_NO_SHARE_FEE)
+        return (
+            TradeForm(self.buy_call, 9, 0, self._accounts_with_fees),
+            TradeForm(exact_in, 9, 0, self._accounts_with_fees, exact_quote=True),
+        )
+
+    def today_sells(self) -> Sequence[TradeForm]:
+        """With the accounts that fees go to."""
+        return (TradeForm(self.sell_call, 9, 0, self._accounts_with_fees),)
+
+    def _accounts_with_fees(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        vaults = (
+            self.derived(bytes(owner), bytes(listing.quote.mint)) for owner in (self._platform(), listing.creator)
+        )
+        return [*self.buy_accounts(listing, user), readonly(SYSTEM_PROGRAM), *map(writable, vaults)]

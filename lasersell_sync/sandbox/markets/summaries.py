@@ -1,0 +1,56 @@
+"""One line per instruction, for people and assertions: what a landed transaction said."""
+
+from __future__ import annotations
+
+import struct
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.chain.addresses import (
+    ASSOCIATED_TOKEN_PROGRAM,
+    COMPUTE_BUDGET_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+)
+from lasersell_sync.sandbox.chain.instructions import (
+    TOKEN_CLOSE_ACCOUNT,
+    TOKEN_SYNC_NATIVE,
+    TOKEN_TRANSFER,
+    TOKEN_TRANSFER_CHECKED,
+)
+from lasersell_sync.sandbox.markets.trade_forms import matching_form
+from lasersell_sync.sandbox.markets.venues import VENUES
+
+_TOKEN_NAMES = {
+    TOKEN_TRANSFER: "transfer",
+    TOKEN_TRANSFER_CHECKED: "transfer_checked",
+    TOKEN_SYNC_NATIVE: "sync_native",
+    TOKEN_CLOSE_ACCOUNT: "close_account",
+}
+_BUDGET_NAMES = {1: "heap_frame", 2: "unit_limit", 3: "unit_price", 4: "data_size_limit"}
+_MARKETS = {venue.program: venue for venue in VENUES.values()}
+
+
+def is_market(program: Pubkey) -> bool:
+    """Whether a program is a market's."""
+    return program in _MARKETS
+
+
+def summarise(program: Pubkey, data: bytes) -> str:
+    """E.g. ``pump_fun.buy tokens=5 limit_lamports=7`` or ``system.transfer lamports=1000``."""
+    if program in _MARKETS:
+        venue = _MARKETS[program]
+        for side, forms in (("buy", venue.buy_forms), ("sell", venue.sell_forms)):
+            form = matching_form(forms, data)
+            numbers = None if form is None else form.call.unpack(data)
+            if numbers is not None:
+                return f"{venue.market_type}.{side} tokens={numbers[0]} limit_lamports={numbers[1]}"
+    if program == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00" and len(data) >= 12:
+        return f"system.transfer lamports={struct.unpack_from('<Q', data, 4)[0]}"
+    if program == TOKEN_PROGRAM and data:
+        return f"token.{_TOKEN_NAMES.get(data[0], data[0])}"
+    if program == ASSOCIATED_TOKEN_PROGRAM:
+        return "associated_token.create_idempotent" if data == b"\x01" else "associated_token.create"
+    if program == COMPUTE_BUDGET_PROGRAM and data:
+        return f"compute_budget.{_BUDGET_NAMES.get(data[0], data[0])}"
+    return f"{program} {data.hex()}"

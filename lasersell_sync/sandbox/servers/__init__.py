@@ -1,0 +1,1 @@
+"""The servers: stream, REST, JSON-RPC, control API, web page, replay, and their faults."""

@@ -1,0 +1,1 @@
+"""The JSON-RPC service: its methods by subject."""

@@ -1,0 +1,137 @@
+"""``simulateTransaction``: what a transaction would do, with the calls inside it and the accounts that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from solders.pubkey import Pubkey
+
+from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.blockchain import Chain
+from lasersell_sync.sandbox.chain.execution import InnerCall
+from lasersell_sync.sandbox.chain.simulation import Balances, Simulation
+from lasersell_sync.sandbox.chain.transactions import Transaction
+from lasersell_sync.sandbox.servers.rpc import base58
+from lasersell_sync.sandbox.servers.rpc.account_views import AccountViews
+from lasersell_sync.sandbox.servers.rpc.node import RpcNode
+from lasersell_sync.sandbox.servers.rpc.params import Params, config_of, flag, invalid_params, pubkey_of, transaction_of
+from lasersell_sync.sandbox.servers.rpc.parsed_instructions import parsed_call
+
+
+class SimulationMethods:
+    """Answers ``simulateTransaction``.
+
+    Threads: any; all state is the exchange's.
+    """
+
+    def __init__(self, node: RpcNode) -> None:
+        self._node = node
+        self._views = AccountViews(node.exchange)
+
+    def methods(self) -> dict[str, Callable[[Params], object]]:
+        """The handlers by method name."""
+        return {"simulateTransaction": self._simulate_transaction}
+
+    def _simulate_transaction(self, params: Params) -> object:
+        config = config_of(params, 1)
+        transaction = transaction_of(params, config, default_encoding="base58")
+        verify, replaces = flag(config, "sigVerify"), flag(config, "replaceRecentBlockhash")
+        if verify and replaces:
+            raise invalid_params("sigVerify may not be used with replaceRecentBlockhash")
+        self._node.commitment(config)
+        watched, encoding = watched_accounts(config)
+        lie = self._node.lies().simulation
+
+        def simulated(chain: Chain) -> Simulation:
+            true = chain.simulate(transaction, verify=verify, any_blockhash=replaces, watched=watched)
+            if lie == "fails":
+                return true.failing(len(transaction.instructions) - 1)
+            return true if lie is None else true.harmless([chain.account(address) for address in watched or ()])
+
+        simulation = self._node.ask_chain(simulated)
+        answer = self._answer(transaction, simulation, inner=flag(config, "innerInstructions"))
+        if watched is not None:
+            most = len(simulation.loaded.metas) if simulation.loaded is not None else len(transaction.keys)
+            if len(watched) > most:
+                raise invalid_params(f"Too many accounts provided; max {most}")
+            shown = [self._views.value(account, {"encoding": encoding}) for account in simulation.accounts]
+            answer["accounts"] = shown if simulation.err is None else [None] * len(watched)
+        if replaces:
+            answer["replacementBlockhash"] = self._node.latest_blockhash("processed")
+        return self._node.in_context(answer)
+
+    def _answer(self, transaction: Transaction, simulation: Simulation, *, inner: bool) -> dict[str, object]:
+        loaded, run = simulation.loaded, simulation.run
+        addresses = list(transaction.keys) if loaded is None else [meta.pubkey for meta in loaded.metas]
+        return {
+            "accounts": None,
+            "err": simulation.err,
+            "fee": simulation.fee_lamports or None,
+            "innerInstructions": self._inner(addresses, run.inner) if inner else None,
+            "loadedAccountsDataSize": simulation.loaded_bytes,
+            "loadedAddresses": None if loaded is None else _loaded_addresses(loaded.writable, loaded.readonly),
+            "logs": list(run.logs),
+            "postBalances": _lamports(simulation.after),
+            "postTokenBalances": self._tokens(simulation.after),
+            "preBalances": _lamports(simulation.before),
+            "preTokenBalances": self._tokens(simulation.before),
+            "returnData": None,
+            "unitsConsumed": run.units_used,
+        }
+
+    def _inner(self, addresses: list[Pubkey], inner: dict[int, list[InnerCall]]) -> list[dict[str, object]]:
+        if self._node.exchange.policies.parsed_inner_instructions:
+            shown = parsed_call
+        else:
+            places = {address: place for place, address in enumerate(addresses)}
+
+            def shown(call: InnerCall) -> dict[str, object]:
+                return _compiled(call, places)
+
+        return [{"index": index, "instructions": [shown(call) for call in calls]} for index, calls in inner.items()]
+
+    def _tokens(self, balances: Balances | None) -> list[dict[str, object]] | None:
+        if balances is None:
+            return None
+        return [
+            {
+                "accountIndex": index,
+                "mint": str(account.mint),
+                "owner": str(account.owner),
+                "programId": str(TOKEN_PROGRAM),
+                "uiTokenAmount": self._views.token_amount(account),
+            }
+            for index, account in balances.tokens.items()
+        ]
+
+
+def watched_accounts(config: dict[str, object]) -> tuple[list[Pubkey] | None, object]:
+    """The accounts whose state after the simulation is wanted, and their encoding. Raises ``RpcError``."""
+    wanted = config.get("accounts")
+    if wanted is None:
+        return None, None
+    addresses = wanted.get("addresses") if isinstance(wanted, dict) else None
+    if not isinstance(wanted, dict) or not isinstance(addresses, list):
+        raise invalid_params("accounts must be an object with addresses")
+    encoding = wanted.get("encoding", "base64")
+    if encoding not in ("base64", "jsonParsed"):
+        raise invalid_params("accounts.encoding must be base64 or jsonParsed")
+    return [pubkey_of(addresses, index) for index in range(len(addresses))], encoding
+
+
+def _compiled(call: InnerCall, places: dict[Pubkey, int]) -> dict[str, object]:
+    """A call with the places of its accounts in the transaction."""
+    return {
+        "programIdIndex": places[call.program],
+        "accounts": [places[account] for account in call.accounts],
+        "data": base58.encode(call.data),
+        "stackHeight": call.stack_height,
+    }
+
+
+def _loaded_addresses(writable: tuple[Pubkey, ...], readonly: tuple[Pubkey, ...]) -> dict[str, object]:
+    return {"writable": [str(address) for address in writable], "readonly": [str(address) for address in readonly]}
+
+
+def _lamports(balances: Balances | None) -> list[int] | None:
+    return None if balances is None else list(balances.lamports)

@@ -1,0 +1,171 @@
+"""The web page: the exchange, live in a browser, with buttons for the faults.
+
+Static files, one stream of server-sent events, and a way through to the control API. No build step, nothing fetched
+from anywhere else, and nothing that other websites could reach: requests must name this server as their host, and a
+fault must be ordered as JSON, which a foreign page may not send.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http import HTTPStatus
+from importlib import resources
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Request, Response
+
+from lasersell_sync.sandbox.sandbox import Sandbox
+from lasersell_sync.sandbox.servers.control_server import CONTROL_PREFIX, ControlServer
+from lasersell_sync.sandbox.servers.http_server import HttpService, json_response
+from lasersell_sync.sandbox.servers.sockets import listen, url_host
+from lasersell_sync.sandbox.servers.web_view import SignalLog, picture
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+#: At most ten pictures a second and page: eyes see no more.
+MIN_INTERVAL_S = 0.1
+#: A quiet exchange says so this often; that is also how soon a page that was closed is noticed.
+HEARTBEAT_S = 5.0
+#: How soon a page that has lost us looks for us again.
+RETRY_MS = 1000
+#: Each page that is open holds one worker of the HTTP server.
+MAX_PAGES = 4
+
+
+class WebPage:
+    """Serves the page of one sandbox.
+
+    Use as a context manager, or ``start`` and ``stop``. Signals are shown from the moment it is made.
+
+    Args:
+        sandbox: What is shown.
+        port: HTTP port; 0 picks a free one.
+        host: An IP address to listen on; None means loopback only.
+
+    Threads: those of ``HttpService``, named ``lasersell-sandbox-web``. Every method may be called from any thread.
+    """
+
+    def __init__(self, sandbox: Sandbox, *, port: int = 8083, host: str | None = None) -> None:
+        self._exchange = sandbox._exchange
+        # The page has no key to send: what is asked of every request here stands in for it.
+        self._control = ControlServer(sandbox, lambda _key: True)
+        self._address = (port, host)
+        self._signals = SignalLog()
+        self._exchange.listeners.append(self._signals.hear)
+        self._stopping = threading.Event()
+        # A page takes one, and gives it back when it is closed.
+        self._free_pages = threading.BoundedSemaphore(MAX_PAGES)
+        self._service: HttpService | None = None
+        self._url: str | None = None
+
+    def start(self) -> Self:
+        """Open the port and serve. Raises OSError for a port that is taken."""
+        sockets = listen("web", *self._address)
+        self._url = f"http://{url_host(sockets)}:{sockets[0].getsockname()[1]}/"
+        self._service = HttpService("lasersell-sandbox-web", sockets, self.answer)
+        self._service.start()
+        return self
+
+    def stop(self) -> None:
+        """Close every page's connection and join the threads; again is fine, and without ``start``."""
+        self._stopping.set()
+        self._exchange.wake()
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where to point a browser; after ``start``."""
+        if self._url is None:
+            raise RuntimeError("url is known once the web page is started")
+        return self._url
+
+    # -- requests
+
+    def answer(self, request: Request) -> Response:
+        """The page, its events, or the control API's answer."""
+        if not self._is_our_name(request.host):
+            return json_response({"error": f"this server is not {request.host}"}, HTTPStatus.FORBIDDEN)
+        if request.path.startswith(CONTROL_PREFIX):
+            return self._pass_on(request)
+        if request.method not in ("GET", "HEAD"):
+            return json_response({"error": "only GET here"}, HTTPStatus.METHOD_NOT_ALLOWED)
+        if request.path == "/events":
+            return self._events()
+        if request.path in _FILES:
+            name, mimetype = _FILES[request.path]
+            text = (resources.files("lasersell_sync.sandbox") / "web" / name).read_bytes()
+            return Response(text, mimetype=mimetype, headers=_HEADERS)
+        return json_response({"error": "not found"}, HTTPStatus.NOT_FOUND)
+
+    def _is_our_name(self, host: str) -> bool:
+        """Whether a Host header means us: a foreign name that leads here belongs to a page that must not see us."""
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        try:
+            address = ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name.lower() == "localhost"
+        # Who listens on other addresses was asked to; an address in the header is no name that could be bent.
+        return address.is_loopback or self._address[1] is not None
+
+    def _pass_on(self, request: Request) -> Response:
+        if request.method == "POST" and request.mimetype != "application/json":
+            # A foreign page may post a form here, but JSON only with our leave, which it does not get.
+            return json_response({"error": "send application/json"}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        return self._control(request)
+
+    # -- events
+
+    def _events(self) -> Response:
+        if not self._free_pages.acquire(blocking=False):
+            problem = f"{MAX_PAGES} pages are open already; close one"
+            return json_response({"error": problem}, HTTPStatus.SERVICE_UNAVAILABLE)
+        response = Response(self._pictures(), mimetype="text/event-stream", headers=_HEADERS)
+        response.call_on_close(self._free_pages.release)
+        return response
+
+    def _pictures(self) -> Iterator[bytes]:
+        """A picture now, and one whenever something has changed."""
+        last = ""
+        while not self._stopping.is_set():
+            news = self._exchange.wait_for(partial(self._news, last), HEARTBEAT_S)
+            if news is None:
+                yield b": nothing new\n\n"
+                continue
+            last, took_s = news
+            yield f"retry: {RETRY_MS}\nevent: picture\ndata: {last}\n\n".encode()
+            # The exchange stood still meanwhile: a page may cost it a tenth of its time, no more.
+            self._stopping.wait(max(MIN_INTERVAL_S, 9 * took_s))
+
+    def _news(self, last: str) -> tuple[str, float] | None:
+        """The picture as JSON, and the seconds it took; None if it is the last one and the server goes on."""
+        started_s = time.monotonic()
+        text = json.dumps(picture(self._exchange, self._signals), separators=(",", ":"))
+        took_s = time.monotonic() - started_s
+        return (text, took_s) if text != last or self._stopping.is_set() else None
