@@ -117,7 +117,7 @@ class Position:
         #: Hashes of transactions that were looked at: a signal with one of them says nothing new.
         self._seen: dict[int, None] = {}
         #: When the latest sale was confirmed, by ``time.monotonic_ns()``: older transactions say a wrong amount.
-        self._sold_ns = 0
+        self._sold_ns: int | None = None
         #: The exits here may not be what the journal says.
         self._is_in_doubt = False
         #: Rises with each doubt: what was put into the line before is out of date.
@@ -691,7 +691,8 @@ class Position:
 
     def _age(self, sale: Sale, signal: ExitSignalWithTx, *, is_answer: bool = False) -> Age:
         """An old price, or an amount from before another sale of this position."""
-        if sale.key.is_whole and not is_answer and sale.came_ns < self._sold_ns:
+        is_from_before_a_sale = self._sold_ns is not None and sale.came_ns < self._sold_ns
+        if is_from_before_a_sale and sale.key.is_whole and not is_answer:
             return Age.OLD
         now_ms = self._tools.stream.server_time_ms()
         return age_of(

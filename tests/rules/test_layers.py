@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,13 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield name.removesuffix(".__init__") if name != "__init__" else "", path
 
 
-def imports(path: Path) -> Iterator[tuple[str, ast.AST]]:
-    """(dotted name, node) of every run-time import; what stands under TYPE_CHECKING costs nothing and ties nothing."""
-    tree = ast.parse(path.read_text())
+@cache
+def imports(path: Path) -> list[str]:
+    """The dotted name of every run-time import; an import under TYPE_CHECKING costs nothing and ties nothing."""
+    return list(_imports(path, ast.parse(path.read_text())))
+
+
+def _imports(path: Path, tree: ast.Module) -> Iterator[str]:
     typing_only = {
         child
         for node in ast.walk(tree)
@@ -147,14 +152,14 @@ def imports(path: Path) -> Iterator[tuple[str, ast.AST]]:
             continue
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node
+                yield alias.name
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write it out, so that it can be found"
             if node.module == "lasersell_sync":
                 # "from lasersell_sync import _backend" names a module, not the front door's re-export.
-                yield from ((f"lasersell_sync.{alias.name}", node) for alias in node.names)
+                yield from (f"lasersell_sync.{alias.name}" for alias in node.names)
             else:
-                yield node.module or "", node
+                yield node.module or ""
 
 
 MODULES = dict(modules())
@@ -180,7 +185,7 @@ def test_every_module_has_its_place() -> None:
 def test_imports_point_downwards(name: str) -> None:
     """Inside the package, a module imports only from lines above its own."""
     top, _, rest = name.partition(".")
-    for imported, _ in imports(MODULES[name]):
+    for imported in imports(MODULES[name]):
         if not imported.startswith("lasersell_sync"):
             continue
         target = imported.removeprefix("lasersell_sync").lstrip(".")
@@ -214,7 +219,7 @@ def test_imports_point_downwards(name: str) -> None:
 def test_each_dependency_has_its_owners(dependency: str) -> None:
     """Foreign packages are spoken to, and their errors translated, in one place each."""
     for name, path in MODULES.items():
-        for imported, _ in imports(path):
+        for imported in imports(path):
             if imported.partition(".")[0] != dependency:
                 continue
             allowed = OWNERS[dependency] | ({"sandbox"} if dependency == "solders" else set())

@@ -295,9 +295,12 @@ _rigs: list[Rig] = []
 
 
 def close_rigs() -> None:
-    """Close the journals of the test's rigs, whose threads would outlive it."""
+    """Close the journals and guards of the test's rigs, whose threads would outlive it."""
     while _rigs:
-        _rigs.pop().journal.close()
+        rig = _rigs.pop()
+        rig.journal.close()
+        if rig.gate.guard is not None:
+            rig.gate.guard.close()
 
 
 class Rig:

@@ -8,7 +8,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -36,6 +36,13 @@ TABLE = stranger(50)
 def nodes() -> Iterator[list[SolanaNode]]:
     with ExitStack() as stack:
         yield [stack.enter_context(SolanaNode()) for _ in range(3)]
+
+
+@pytest.fixture
+def guard_of() -> Iterator[Callable[..., SigningGuard]]:
+    """Makes a guard of some nodes, and closes it: otherwise its threads end two seconds later."""
+    with ExitStack() as stack:
+        yield lambda *asked: stack.enter_context(contextlib.closing(SigningGuard(rpc=[node.url for node in asked])))
 
 
 def tip_height(node: RpcNode, budget: TimeBudget) -> int:
@@ -172,7 +179,8 @@ def test_with_rpc_keeps_options_and_tables_and_leaves_the_first_guard_alone(node
     second = first.with_rpc(nodes[0].url)
     assert (first.rpc, second.rpc) == ((), (SendTargetRpc(nodes[0].url),))
     first.add_lookup_table(str(TABLE), [str(key) for key in listed])
-    second.check(tx_b64, wallet=trader.address)
+    with contextlib.closing(second):
+        second.check(tx_b64, wallet=trader.address)
     assert not nodes[0].asked
 
 
@@ -187,19 +195,19 @@ def test_tx_sender_names_its_nodes(nodes: list[SolanaNode]):
 # ── look-up tables ──
 
 
-def test_lookup_table_read_from_a_node_once_and_kept(nodes: list[SolanaNode]):
+def test_lookup_table_read_from_a_node_once_and_kept(nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]):
     trader, _, listed, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = table_account(listed)
-    guard = SigningGuard(rpc=nodes[0].url)
+    guard = guard_of(nodes[0])
     for _ in range(3):
         guard.check(tx_b64, wallet=trader.address)
     assert nodes[0].count("getMultipleAccounts") == 1
 
 
-def test_lookup_table_that_grew_is_read_again(nodes: list[SolanaNode]):
+def test_lookup_table_that_grew_is_read_again(nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]):
     trader, _, listed, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = table_account(listed)
-    guard = SigningGuard(rpc=nodes[0].url)
+    guard = guard_of(nodes[0])
     guard.add_lookup_table(str(TABLE), [str(key) for key in listed[:2]])
     guard.check(tx_b64, wallet=trader.address)
     assert nodes[0].count("getMultipleAccounts") == 1
@@ -207,12 +215,14 @@ def test_lookup_table_that_grew_is_read_again(nodes: list[SolanaNode]):
     assert nodes[0].count("getMultipleAccounts") == 1
 
 
-def test_lookup_table_entries_are_judged_like_any_account(nodes: list[SolanaNode]):
+def test_lookup_table_entries_are_judged_like_any_account(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     """A thief's account in the table: the transaction is read with it, and refused."""
     trader, _, listed, tx_b64 = sale_with_table()
     own = next(n for n, key in enumerate(listed) if str(key) in str(SigningGuard().explain(trader.sell())))
     nodes[0].accounts[str(TABLE)] = table_account([*listed[:own], stranger(9), *listed[own + 1 :]])
-    error = refusal(SigningGuard(rpc=nodes[0].url), tx_b64, trader.address)
+    error = refusal(guard_of(nodes[0]), tx_b64, trader.address)
     assert error.rule != "lookup_table"
 
 
@@ -230,63 +240,75 @@ def test_lookup_table_entries_are_judged_like_any_account(nodes: list[SolanaNode
     ],
     ids=["missing", "not base64", "another owner", "uninitialized", "cut entry", "cut head", "too many", "too short"],
 )
-def test_lookup_table_not_readable_is_refused_with_the_reason(nodes: list[SolanaNode], account: object):
+def test_lookup_table_not_readable_is_refused_with_the_reason(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard], account: object
+):
     trader, _, _, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = account
-    error = refusal(SigningGuard(rpc=nodes[0].url), tx_b64, trader.address)
+    error = refusal(guard_of(nodes[0]), tx_b64, trader.address)
     assert (error.rule, error.account) == ("lookup_table", str(TABLE))
     assert "could not be read" in error.problem
 
 
-def test_lookup_table_nodes_contradict_is_refused(nodes: list[SolanaNode]):
+def test_lookup_table_nodes_contradict_is_refused(nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]):
     """Two of three lie in two ways, or one of two: nobody can say who is right."""
     trader, _, listed, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = table_account(listed)
     nodes[1].accounts[str(TABLE)] = table_account([stranger(9), *listed[1:]])
-    guard = SigningGuard(rpc=[node.url for node in nodes[:2]])
+    guard = guard_of(*nodes[:2])
     error = refusal(guard, tx_b64, trader.address)
     assert (error.rule, "contradict" in error.problem) == ("lookup_table", True)
     nodes[1].accounts[str(TABLE)] = table_account(listed)
     guard.check(tx_b64, wallet=trader.address)
 
 
-def test_lookup_table_contradicts_what_the_user_gave_is_refused(nodes: list[SolanaNode]):
+def test_lookup_table_contradicts_what_the_user_gave_is_refused(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     trader, _, listed, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = table_account([stranger(9), *listed[1:]])
-    guard = SigningGuard(rpc=nodes[0].url)
+    guard = guard_of(nodes[0])
     guard.add_lookup_table(str(TABLE), [str(key) for key in listed[:3]])
     assert refusal(guard, tx_b64, trader.address).rule == "lookup_table"
 
 
-def test_lookup_table_node_that_lags_does_not_stand_in_the_way(nodes: list[SolanaNode]):
+def test_lookup_table_node_that_lags_does_not_stand_in_the_way(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     """It has not seen the last entries yet, or the table at all; what it knows fits."""
     trader, _, listed, tx_b64 = sale_with_table()
     nodes[0].accounts[str(TABLE)] = table_account(listed[:4])
     nodes[2].accounts[str(TABLE)] = table_account(listed)
-    SigningGuard(rpc=[node.url for node in nodes]).check(tx_b64, wallet=trader.address)
+    guard_of(*nodes).check(tx_b64, wallet=trader.address)
 
 
-def test_lookup_table_majority_agrees_does_not_wait_for_the_last_node(nodes: list[SolanaNode]):
+def test_lookup_table_majority_agrees_does_not_wait_for_the_last_node(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     trader, _, listed, tx_b64 = sale_with_table()
     for node in nodes:
         node.accounts[str(TABLE)] = table_account(listed)
     nodes[0].say["getMultipleAccounts"] = nodes[0].hang
-    SigningGuard(rpc=[node.url for node in nodes]).check(tx_b64, wallet=trader.address)
+    guard_of(*nodes).check(tx_b64, wallet=trader.address)
 
 
-def test_lookup_table_all_nodes_fail_is_refused_with_their_errors(nodes: list[SolanaNode]):
+def test_lookup_table_all_nodes_fail_is_refused_with_their_errors(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     trader, _, _, tx_b64 = sale_with_table()
     for node in nodes:
         node.say["getMultipleAccounts"] = lambda _: Answer(429, b"slow down")
-    error = refusal(SigningGuard(rpc=[node.url for node in nodes]), tx_b64, trader.address)
+    error = refusal(guard_of(*nodes), tx_b64, trader.address)
     assert error.rule == "lookup_table"
     assert "429" in error.problem
 
 
-def test_lookup_tables_many_are_kept_and_the_oldest_make_room(nodes: list[SolanaNode]):
+def test_lookup_tables_many_are_kept_and_the_oldest_make_room(
+    nodes: list[SolanaNode], guard_of: Callable[..., SigningGuard]
+):
     """A server that names ever new tables fills no memory."""
     trader, parts, listed, _ = sale_with_table()
-    guard = SigningGuard(rpc=nodes[0].url)
+    guard = guard_of(nodes[0])
     everything = table_account(listed)
     nodes[0].say["getMultipleAccounts"] = lambda params: nodes[0].in_context([everything] * len(params[0]))
     for number in range(300):

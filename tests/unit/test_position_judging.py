@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -160,15 +161,23 @@ def test_exit_that_no_node_can_simulate_is_listed_and_judged_again_until_one_can
 
 
 def test_exit_that_no_node_can_simulate_is_rejected_once_when_its_signal_is_too_old():
-    bench = Bench(policy=SellPolicy(max_signal_age_s=3600))
-    signal = bench.rig.exit(age_s=3590)
+    bench = Bench(policy=SellPolicy(max_signal_age_s=60))
+    signal = bench.rig.exit()
     bench.answer(CANNOT)
     assert bench.rig.reports == []
-    bench.rig.position._current._received_ns -= 3600 * 10**9  # type: ignore[union-attr]
+    bench.rig.position._current._received_ns -= 61 * 10**9  # type: ignore[union-attr]
     bench.rig.lines.advance(1)
     assert (bench.nodes.asked, bench.refused) == ([], 1)
     assert bench.rig.outcomes == [("whole", REJECTED)]
     assert signal.unsigned_tx_b64 not in bench.rig.stream.asked
+
+
+def test_exit_received_at_a_negative_monotonic_time_is_judged():
+    """Python promises no start of the monotonic clock."""
+    bench = Bench(policy=SellPolicy(max_signal_age_s=1e9))
+    bench.rig.exit(age_s=time.monotonic() + 5)
+    bench.answer(OK)
+    assert len(bench.rig.sender.sent) == 1
 
 
 def test_newer_signal_of_an_exit_that_waits_for_a_node_is_judged_at_once(bench: Bench):
