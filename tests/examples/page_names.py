@@ -96,9 +96,8 @@ class Names:
         """The reader's own module."""
         return self._bot
 
-    def make_sandbox(self, stack: ExitStack) -> object:
-        """The page's; what a block orders of its faults ends with the block."""
-        stack.callback(self._account.sandbox.faults.clear)
+    def make_sandbox(self, _: ExitStack) -> object:
+        """The page's; the faults that a block orders end with it."""
         return self._account.sandbox
 
     def make_signer(self, _: ExitStack) -> object:

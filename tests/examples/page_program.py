@@ -21,7 +21,7 @@ import pytest
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Sandbox
 from tests.examples.page_names import Names
-from tests.examples.page_shell import run_block
+from tests.examples.page_shell import missing_command, run_block
 from tests.examples.pages import ROOT, Block, blocks
 from tests.examples.trading import Account
 from tests.support.processes import PATIENCE_S
@@ -43,8 +43,11 @@ def main() -> None:
         names = Names(account, importlib.import_module("bot"))
         defined: dict[str, object] = {"__name__": "__main__"}
         for block in blocks(page):
-            if block.is_run:
+            if block.is_run and missing_command(block.text):
+                print("lacks", missing_command(block.text), flush=True)
+            elif block.is_run:
                 _run(block, names, defined, folder)
+                sandbox.faults.clear()
                 print("ran", block.place, flush=True)
         ls.close_rpc_connections()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,11 @@ _EXEC = "import os, sys; os.execv('/bin/sh', ['sh', '-e', '-c', sys.argv[1]])"
 def shell(text: str, folder: Path, environment: dict[str, str]) -> Program:
     """A block as a running program; it ends at the first command that fails."""
     return Program("-c", _EXEC, text, env={**environment, "PATH": _path(folder)}, cwd=folder)
+
+
+def missing_command(text: str) -> str | None:
+    """A command of a block that this machine does not have: a user of the page would install it."""
+    return "curl" if "curl " in text and shutil.which("curl") is None else None
 
 
 def run_block(text: str, folder: Path) -> str | None:
