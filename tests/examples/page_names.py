@@ -34,6 +34,10 @@ class Names:
         self._bot = bot
         self._rpc = ls.SendTargetRpc(os.environ["LASERSELL_RPC_URL"])
         self._signer = ls.Signer.from_env()
+        self._newest_pnl_update: ls.PnlUpdate | None = None
+        self._position_opened: ls.PositionOpened | None = None
+        # A page's guard has the patience of a test: on a loaded machine the sandbox's node may take a second.
+        ls.SigningGuard.__init__.__kwdefaults__["simulation_timeout_s"] = LIMIT_S
         self._guard = ls.SigningGuard(rpc=self._rpc)
         self._mints = itertools.cycle(account.sandbox.mints)
         #: Sessions whose exits an AutoSeller of the block sells.
@@ -71,20 +75,21 @@ class Names:
     def _live(self, session: ls.StreamSession) -> None:
         """Open a position, signal its exit, have it sold, close the session. A block may close it before that."""
         with suppress(ls.StreamClosed):
-            signal = self._exit_signal(session)
+            _, _, signal = self._signalled(session)
             if session not in self._sold_by_seller:
                 with ls.TxSender(self._rpc) as sender:
                     sender.send(self._signer.sign_tx(signal, guard=self._guard))
             session.wait_for(ls.PositionClosed, LIMIT_S)
             session.close()
 
-    def _exit_signal(self, session: ls.StreamSession) -> ls.ExitSignalWithTx:
+    def _signalled(self, session: ls.StreamSession) -> tuple[ls.PositionOpened, ls.PnlUpdate, ls.ExitSignalWithTx]:
+        """Open a position and signal its exit."""
         sandbox = self._account.sandbox
         sandbox.script.grant(self._signer.wallet, next(self._mints), 0.5)
         opened = session.wait_for(ls.PositionOpened, LIMIT_S).message
-        session.wait_for(ls.PnlUpdate, LIMIT_S)
+        update = session.wait_for(ls.PnlUpdate, LIMIT_S).message
         sandbox.force_exit(opened.position_id, "target_profit")
-        return session.wait_for(ls.ExitSignalWithTx, LIMIT_S).message
+        return opened, update, session.wait_for(ls.ExitSignalWithTx, LIMIT_S).message
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,6 +139,36 @@ class Names:
         session, sender = self.make_session(stack), self.make_sender(stack)
         seller = ls.AutoSeller(session, self._signer, sender=sender, journal=":memory:", guard=self._guard)  # type: ignore[arg-type]
         return stack.enter_context(seller)
+
+    def make_i_looked_at(self, _: ExitStack) -> object:
+        """A decision about a refusal."""
+        return lambda refusal: not refusal.was_signed
+
+    def make_exit_signal(self, stack: ExitStack) -> object:
+        """Of an open position, which nobody sells meanwhile."""
+        client, configure = self.make_client(stack), self.make_configure(stack)
+        session = stack.enter_context(self._connect(client, configure))  # type: ignore[arg-type]
+        self._position_opened, self._newest_pnl_update, signal = self._signalled(session)
+        return signal
+
+    def make_newest_pnl_update(self, _: ExitStack) -> object:
+        """Of the position whose ``exit_signal`` the same block uses."""
+        return self._newest_pnl_update
+
+    def make_position_opened(self, _: ExitStack) -> object:
+        """The same."""
+        return self._position_opened
+
+    def make_mirror_buy_signal(self, stack: ExitStack) -> object:
+        """A purchase of 0.1 SOL that copies another wallet's."""
+        mint = next(self._mints)
+        with ls.ExitApiClient.from_env(ls.ExitApiClientOptions(connect_timeout_s=10, attempt_timeout_s=20)) as api:
+            order = ls.BuildBuyTxRequest(mint, self._signer.wallet, slippage_bps=2_000, amount=0.1)
+            built = api.build_buy_tx(order)
+        return ls.MirrorBuySignal(
+            session_id=1, watched_wallet=mint, user_wallet=self._signer.wallet, mint=mint, input="SOL",
+            amount_quote_units=100_000_000, slippage_bps=2_000, unsigned_tx_b64=built.tx,
+        )  # fmt: skip
 
     def make_sell(self, _: ExitStack) -> object:
         """A handler."""

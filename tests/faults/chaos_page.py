@@ -13,7 +13,9 @@ _PAGE = """\
 
 After this page you know how a session behaves under faults, and how to repeat the run:
 
-```
+*Not run in CI: it takes too long. `tests/faults/test_chaos.py` runs the same program for a minute.*
+
+```sh
 python -m tests.faults.chaos --seconds {seconds:.0f} --seed {seed} --page docs/chaos.md
 ```
 
