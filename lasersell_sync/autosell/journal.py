@@ -384,6 +384,12 @@ class Journal:
         )
         return 0 if row is None else int(row[0])
 
+    def opening(self, wallet: str, token_account: str) -> Opening | None:
+        """The latest opening of this token account; None: no position of it was ever announced."""
+        sql = "SELECT entry_quote_units, opened_at_ms FROM openings WHERE wallet = ? AND token_account = ?"
+        row = self._one(sql, (wallet, token_account))
+        return None if row is None else Opening(int(row[0]), row[1])
+
     def is_announced(self, wallet: str, token_account: str, mint: str) -> bool:
         """Whether a position of this token in this token account was ever announced."""
         sql = "SELECT 1 FROM openings WHERE wallet = ? AND token_account = ? AND mint = ?"

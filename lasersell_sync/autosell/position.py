@@ -31,7 +31,7 @@ from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.autosell.sale import Sale, SaleState, report_of
 from lasersell_sync.autosell.signing_gate import Case
-from lasersell_sync.autosell.take_up import TakeUp
+from lasersell_sync.autosell.take_up import TakeUp, overtaken_by
 from lasersell_sync.autosell.tools import Tools
 from lasersell_sync.exceptions import (
     ConfigurationError,
@@ -274,6 +274,9 @@ class Position:
         if may_be_new and self._sell_at_once(key, signal, received_ns):
             self._remember(transaction)
             return
+        if not self._is_about_what_parts_left(key, signal):
+            self._remember(transaction)
+            return
         sale = self._sale_of(key) or self._begin(key, signal, received_ns)
         if sale is not None and not sale.is_for(signal):
             log.warning("%s is signalled again for another amount, which is not followed", key)
@@ -291,6 +294,21 @@ class Position:
                 self._next_turn()
         # Last: a task that the journal refuses is run again from its beginning.
         self._remember(transaction)
+
+    def _is_about_what_parts_left(self, key: ExitKey, signal: ExitSignalWithTx) -> bool:
+        """False: it repeats the transaction of an earlier process, whose sale has landed.
+
+        A new one ends that exit: what it sells is found out as after every exit that is sold.
+        """
+        sale = self._sale_of(key)
+        if sale is None or sale.landed is None or sale.live or not sale.is_unproven:
+            return True
+        with contextlib.suppress(TxSubmitError):  # the guard says what is wrong with it
+            if blockhash_of(signal.unsigned_tx_b64) in {attempt.blockhash for attempt in sale.record.attempts}:
+                log.info("%s is signalled again by the transaction that was sent: nothing is done", key)
+                return False
+        self._finish(sale, SellOutcome.CONFIRMED, "it is signalled again", result=sale.landed)
+        return True
 
     def _is_too_late(self, received_ns: int) -> bool:
         return time.monotonic_ns() - received_ns > self._tools.policy.max_signal_age_s * 1e9
@@ -499,6 +517,8 @@ class Position:
         self._current = None
         self._waiting = {record.key: Sale(record, before=before.get(record.key)) for record in records}
         self._followed = {}
+        if self._is_restart:
+            self._recall_overtaken()
         for sale in self.live_sales:
             self._follow(sale)
         for sale in self.live_sales:
@@ -518,11 +538,18 @@ class Position:
             self._resume()
         self._is_in_doubt = self._is_restart = False
 
+    def _recall_overtaken(self) -> None:
+        """Which parts an earlier process overtook with an exit of the whole position, by the journal."""
+        for sale in self.live_sales:
+            if sale.key.is_whole:
+                opening = self._tools.journal.of_opening(*self.id, sale.key.generation)
+                sale.overtook = overtaken_by(sale.record, opening)
+
     def _take_up_after_restart(self) -> None:
         """A part is not sold any more, and the whole position only with a proof, or when it is signalled again."""
         present = self._present_generation()
         for sale in self.live_sales:
-            if sale.is_finished or sale.landed is not None:
+            if sale.is_finished:
                 continue
             if sale.key.is_whole and sale.key.generation == present:
                 self._wait_for_proof(sale)
@@ -537,6 +564,7 @@ class Position:
         self._end_take_up()
         self._take_up = TakeUp(
             self._tools, whole.record,
+            opening=self._tools.journal.opening(*self.id),
             slot=self._tools.journal.announced_slot(*self.id),
             may_ask=lambda: not any(sale.live for sale in self.live_sales),
             put_later=self._put_anyway,
@@ -561,6 +589,8 @@ class Position:
         if verdict.finding is Finding.UNTOUCHED:
             whole.is_unproven = False
             self._next_turn()
+        elif whole.landed is not None:
+            self._end_emptying(whole, "" if verdict.finding is Finding.EMPTY else verdict.detail)
         else:
             detail = f"{verdict.detail}: it is not sold without a new signal"
             self._finish(whole, whole.outcome_if_given_up(), detail)
@@ -601,8 +631,8 @@ class Position:
         for attempt in sale.record.attempts:
             if attempt.outcome in {SellOutcome.CONFIRMED, SellOutcome.UNKNOWN} and not sale.is_finished:
                 result = TxResult(signature=attempt.signature, outcome=attempt.outcome, slot=attempt.slot)
-                if sale.live and attempt.outcome is SellOutcome.CONFIRMED:
-                    sale.landed = result  # a later one, of what parts have left, may land: it is followed to its end
+                if attempt.outcome is SellOutcome.CONFIRMED and (sale.live or self._left_by_parts(sale)):
+                    sale.landed = result  # what parts have left may be there, or is being sold
                     continue
                 detail = "the nodes contradicted each other; it is not sold again"
                 self._finish(
@@ -613,12 +643,23 @@ class Position:
         """Go on with what was restored: ask the chain whether there is anything to sell, then for a transaction."""
         if self._current is not None or not self._waiting:
             return
+        if self._resume_emptying():
+            return
         if proof is None:
             waiting = [sale.record for sale in self._waiting.values()]
             announced = self._tools.journal.announced_slot(*self.id)
             proof = AmountProof(since=_newest_slot(waiting), announced=announced)
             log.debug("%s: unfinished exits wait until it is proven whether anything is left", self.id[1])
         self._ask_for_balance(proof, partial(self._go_on, proof))
+
+    def _resume_emptying(self) -> bool:
+        """Whether the whole position is sold, and what its parts have left is looked for again."""
+        whole = next((one for one in self._waiting.values() if one.landed is not None and not one.is_unproven), None)
+        if whole is None or whole.landed is None:
+            return False
+        self._current = self._waiting.pop(whole.key)
+        self._look_for_the_rest(whole, whole.landed)
+        return True
 
     def _go_on(self, proof: AmountProof, amount: int | None) -> None:
         """The nodes have answered whether there is anything to sell."""
@@ -1114,7 +1155,10 @@ class Position:
             return
         if result.outcome is SellOutcome.CONFIRMED:
             self._sold_ns = time.monotonic_ns()
-            if self._left_by_parts(sale):
+            if self._left_by_parts(sale) and sale.is_unproven:
+                sale.landed = result
+                self._wait_for_turn(sale)
+            elif self._left_by_parts(sale):
                 self._look_for_the_rest(sale, result)
             else:
                 self._finish(sale, SellOutcome.CONFIRMED, result=result)
@@ -1151,11 +1195,7 @@ class Position:
         elif sale.landed is not None and not self._left_by_parts(sale):
             self._finish(sale, SellOutcome.CONFIRMED, result=sale.landed)
         elif sale.is_unproven:
-            sale.enter(SaleState.WAITING)
-            self._waiting[sale.key] = sale
-            if sale is self._current:
-                self._current = None
-            self._next_turn()
+            self._wait_for_turn(sale)
         elif len(sale.dead) > self._tools.policy.max_refreshes:
             given_up = f"{result.detail}; given up after {len(sale.dead)} transactions"
             self._finish(sale, result.outcome, given_up, result=result)
@@ -1163,6 +1203,14 @@ class Position:
             self._use_signal(sale)
         else:
             self._ask(sale)
+
+    def _wait_for_turn(self, sale: Sale) -> None:
+        """Let another exit have the turn."""
+        sale.enter(SaleState.WAITING)
+        self._waiting[sale.key] = sale
+        if sale is self._current:
+            self._current = None
+        self._next_turn()
 
     def _note_live(self, sale: Sale) -> None:
         """For purchases of the same token, which wait until nothing can land any more."""
@@ -1192,12 +1240,17 @@ class Position:
             log.warning("%s: %d tokens are left, and are sold, too", whole.key, amount)
             self._ask(whole)
         elif amount == 0:
-            self._finish(whole, SellOutcome.CONFIRMED, result=whole.landed)
+            self._end_emptying(whole)
         else:
             left = "how many tokens are left is not known" if amount is None else f"{amount} tokens are there"
+            self._end_emptying(whole, left)
+
+    def _end_emptying(self, whole: Sale, left: str = "") -> None:
+        """The position was sold; ``left`` says what is left of it, if anything may be."""
+        if left:
             problem = f"{whole.key} was sold, and {left}: nothing more is sold without a new signal"
             self._tools.report_problem(TxSubmitError("confirm_timeout", problem))
-            self._finish(whole, SellOutcome.CONFIRMED, left, result=whole.landed)
+        self._finish(whole, SellOutcome.CONFIRMED, left, result=whole.landed)
 
     # ── fresh transactions ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.lines import Lines
 from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.autosell.policy import SellPolicy
-from lasersell_sync.autosell.questions import BuildAnswer
+from lasersell_sync.autosell.questions import BuildAnswer, TradesAnswer
 from lasersell_sync.autosell.refusals import Refusal
 from lasersell_sync.autosell.reports import BuyReport, SellReport
 from lasersell_sync.autosell.signing_gate import Case, SigningGate
@@ -110,6 +110,13 @@ class QuestionPort(Protocol):
 
     def history(self, token_account: str, history: AccountHistory, then: Callable[[Verdict | None], None]) -> None:
         """Ask whether a token account is as it was recorded; None while that is not proven."""
+
+    @property
+    def lists_trades(self) -> bool:
+        """Whether past trades can be asked for."""
+
+    def trades(self, wallet: str, mint: str, then: TradesAnswer) -> None:
+        """Ask the REST API for past trades of a wallet and token; None when it cannot say."""
 
     def blockhash(self, blockhash: str, then: Callable[[bool | None], None]) -> None:
         """Ask whether any node calls a blockhash valid."""

@@ -229,7 +229,7 @@ def _look(node: RpcNode, token_account: str, history: AccountHistory, budget: Ti
     if amount == 0:
         return Verdict(Finding.EMPTY, "nothing is left in the token account")
     if amount not in recorded.amounts:
-        expected = " or ".join(map(str, sorted(recorded.amounts)))
+        expected = " or ".join(map(str, sorted(recorded.amounts))) or "none"
         return Verdict(Finding.TOUCHED, f"it holds {amount} tokens, and {expected} were left by the record")
     return _judge(_newer(node, token_account, bound, recorded, budget), recorded)
 

@@ -551,16 +551,21 @@ class Round:
         for two in self._world.overseer.two_alive:
             if two.wallet not in self._wallets:
                 continue
-            if not self._is_by_a_lie(two, exits):
+            reason = self._why_two_could_land(two, exits)
+            if reason is None:
                 raise RoundFailed("doubles", self._story("two transactions of one position could land", str(two)))
-            self._events["two transactions of a whole exit, by a lie"] += 1
+            self._events[reason] += 1
 
-    def _is_by_a_lie(self, two: TwoAlive, exits: dict[str, Any]) -> bool:
+    def _why_two_could_land(self, two: TwoAlive, exits: dict[str, Any]) -> str | None:
+        """The tally's name for what is allowed; None: it is not."""
         earlier, later = exits.get(two.earlier), exits.get(two.later)
-        if earlier is not None and later is not None and earlier != later:
-            return True  # the whole position overtakes its parts, and a part that is not sold any more is followed
-        is_whole = earlier is not None and earlier == later and earlier.is_whole
-        return is_whole and self._world.events["answer that was a lie"] > 0
+        if earlier is None or later is None:
+            return None
+        if earlier != later:
+            return "whole exit signed while a part could land"  # or a part that gets no further transaction
+        if earlier.is_whole and self._world.events["answer that was a lie"]:
+            return "second transaction of a whole exit after a false answer"
+        return None
 
     def _judge_sales(self, place: Place, due: dict[str, int], sold: list[int]) -> None:
         held, left = self._tokens[place], self._sandbox.token_balance(*place)

@@ -15,7 +15,8 @@ EVENTS = (
     "round whose simulating node hung or lied", "burst of 40", "re-buy during the gap, signalled",
     "re-buy during the gap, signalled by nobody", "re-buy that was sold", "journal by a symbolic link",
     "second seller refused by the other name", "forked child that outlived its seller",
-    "two transactions of a whole exit, by a lie", "exit refused, reported and signalled again", "seller killed when a node had received so many",
+    "whole exit signed while a part could land", "second transaction of a whole exit after a false answer",
+    "exit refused, reported and signalled again", "seller killed when a node had received so many",
     "received transaction looked up in the journal after a kill",
 )  # fmt: skip
 

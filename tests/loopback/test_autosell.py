@@ -139,6 +139,42 @@ def test_a_restart_in_the_middle_sells_once(trader: Trader, ledger: LedgerAssert
     ledger.assert_sold_exactly_once(trader.wallet, trader.sandbox.mints[0])
 
 
+@pytest.mark.parametrize("is_sold", [True, False])
+def test_an_unfinished_exit_ends_by_the_trade_history_when_nodes_cannot_say(
+    trader: Trader, ledger: LedgerAssertions, is_sold: bool
+):
+    """Sold by hand while no seller ran, or still held: the history ends the exit, or says nothing about it."""
+    mint = trader.sandbox.mints[0]
+    with trader.session() as session:
+        trader.buy()
+        opened = session.wait_for("position_opened", PATIENCE_S).message
+        assert isinstance(opened, ls.PositionOpened)
+    with ls.Journal(trader.folder / "sales.journal") as journal:
+        generation = journal.opened(
+            trader.wallet, opened.token_account, mint, opened.entry_quote_units, opened.opened_at_ms, opened.slot
+        )
+        key = ExitKey(trader.wallet, opened.token_account, mint, "whole", generation)
+        journal.received(key, position_id=1, reason="stop_loss", tokens=opened.tokens, slot=opened.slot)
+    if is_sold:
+        trader.sell_by_hand(mint, opened.tokens)
+    trader.sandbox.faults.rpc("getMultipleAccounts", times=None, error_code=-32005)
+    problems: list[Exception] = []
+    with trader.session() as session, trader.seller(session) as seller:
+        seller.on_problem(problems.append)
+        if is_sold:
+            (report,) = trader.wait_for_reports()
+            assert report.outcome is ls.SellOutcome.EXPIRED
+            assert "the trade history lists its position as sold at" in report.detail
+        else:
+            until(lambda: [note for note in session.health().notes if "waits for a proof" in str(note)])
+            assert trader.reports == []
+            trader.sandbox.faults.clear()
+            (report,) = trader.wait_for_reports()
+            assert report.outcome is CONFIRMED
+    ledger.assert_sold_exactly_once(trader.wallet, mint)
+    assert problems == []
+
+
 def test_what_the_last_process_did_not_come_to_tell_is_told(trader: Trader):
     """It wrote the end of two exits down and died: of one that was sold by its first transaction, and of one given up."""
     sold, given_up = (

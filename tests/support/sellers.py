@@ -64,6 +64,15 @@ class Trader:
             "the purchase did not land"
         )
 
+    def sell_by_hand(self, mint: str, tokens: int) -> None:
+        """The user sells without a seller; returns when the tokens are gone."""
+        with self.api() as api:
+            request = ls.BuildSellTxRequest(mint, self.wallet, tokens, ls.SellOutput.SOL, 2_000)
+            signed = ls.sign_unsigned_tx_b64(api.build_sell_tx(request).tx, self.keypair)
+        ls.send_transaction_b64_to(self.rpc, signed)
+        sold = self.sandbox.wait_for(lambda: self.sandbox.token_balance(self.wallet, mint) == 0, PATIENCE_S)
+        assert sold, "what was sold by hand did not land"
+
     def configure(self, **terms: Any) -> ls.StreamConfigure:
         more = {
             name: terms.pop(name)

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,6 +32,7 @@ from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
 from lasersell_sync.trading.account_history import AccountHistory, Finding, Verdict
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.trading.history import HistoryPage, HistoryTrade
 from lasersell_sync.trading.outcome import SellOutcome, TxResult
 from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
 from lasersell_sync.trading.slot_time import SlotTime
@@ -277,6 +278,9 @@ class FakeApi:
     def __init__(self) -> None:
         self.requests: list[BuildSellTxRequest] = []
         self.failures = 0
+        #: What the service lists, for each question; an exception is raised.
+        self.past_trades: list[HistoryTrade] | Exception = []
+        self.history_questions: list[dict[str, Any]] = []
         #: Called while a sale is built.
         self.on_build: Callable[[], object] | None = None
 
@@ -288,6 +292,12 @@ class FakeApi:
             self.failures -= 1
             raise ExitApiError("transport", "nobody answers")
         return BuildTxResponse(on_another_block(_sale_of(request.amount_tokens)))
+
+    def history(self, **question: Any) -> Iterator[HistoryPage]:
+        self.history_questions.append(question)
+        if isinstance(self.past_trades, Exception):
+            raise self.past_trades
+        yield HistoryPage(trades=tuple(self.past_trades), offset=0, total=len(self.past_trades))
 
 
 #: Those of the running test.

@@ -8,6 +8,7 @@ import pytest
 from lasersell_sync.autosell.exits import ExitKey
 from lasersell_sync.autosell.exits_under_way import ExitsUnderWay
 from lasersell_sync.exceptions import TxSubmitError
+from lasersell_sync.trading.account_history import Finding, Verdict
 from lasersell_sync.trading.outcome import SellOutcome
 from tests.support.selling import Rig, on_another_block
 
@@ -173,6 +174,158 @@ def test_error_while_a_level_is_overtaken_does_not_bring_it_back(rig: Rig) -> No
     rig.settle(CONFIRMED, whole)
     rig.lines.advance(5)
     assert rig.outcomes == [("level 0", EXPIRED), ("whole", CONFIRMED)]
+
+
+# ── what parts have left, after a restart ──
+
+
+@pytest.fixture
+def landed(rig: Rig) -> Rig:
+    """The sale of the whole position has landed, a level may land still, and the process died before it looked."""
+    rig.level(0, tokens=1_000)
+    rig.exit()
+    rig.sender.amount = 1_000
+    rig.sender.is_reachable = False
+    rig.settle(CONFIRMED, rig.sender.sent[1])
+    assert (rig.reports, rig.stream.asked) == ([], [])
+    rig.sender.is_reachable = True
+    return rig
+
+
+def test_rest_is_sold_after_a_restart_with_the_proof(landed: Rig) -> None:
+    level, _whole = landed.sender.sent
+    landed.restart()
+    assert landed.sender.histories == []  # the level may land
+    landed.settle(EXPIRED, level)
+    (history,) = landed.sender.histories
+    assert history.recorded.amounts == {1_000}
+    assert history.recorded.since == 9
+    assert len(landed.stream.asked) == 1
+    landed.exit()
+    landed.sender.amount = 0
+    landed.settle(CONFIRMED)
+    landed.lines.advance(2)
+    assert landed.outcomes == [("level 0", EXPIRED), ("whole", CONFIRMED)]
+
+
+def test_rest_after_a_restart_is_not_asked_for_without_the_proof(landed: Rig) -> None:
+    landed.sender.is_reachable = False
+    landed.restart()
+    landed.settle(EXPIRED, landed.sender.sent[0])
+    landed.lines.advance(55)
+    assert (landed.stream.asked, landed.problems) == ([], [])
+    landed.lines.advance(5)
+    assert "waits for a proof" in str(landed.problems[0])
+
+
+def test_rest_that_was_sold_meanwhile_ends_the_exit_after_a_restart(landed: Rig) -> None:
+    landed.sender.amount = 0
+    landed.restart()
+    landed.settle(CONFIRMED, landed.sender.sent[0])
+    assert landed.stream.asked == []
+    assert landed.outcomes == [("level 0", CONFIRMED), ("whole", CONFIRMED)]
+    assert (landed.reports[-1].detail, landed.reports[-1].slot) == ("", 9)
+
+
+def test_rest_that_somebody_touched_is_reported_after_a_restart(landed: Rig) -> None:
+    landed.sender.verdict = Verdict(Finding.TOUCHED, "somebody touched it in slot 7")
+    landed.restart()
+    landed.settle(EXPIRED, landed.sender.sent[0])
+    assert landed.stream.asked == []
+    assert landed.outcomes[-1] == ("whole", CONFIRMED)
+    assert "somebody touched it in slot 7" in landed.reports[-1].detail
+    assert "new signal" in str(landed.problems[0])
+
+
+def test_rest_of_a_sale_that_lands_after_the_restart_needs_the_proof(rig: Rig) -> None:
+    rig.level(0, tokens=1_000)
+    rig.exit()
+    level, whole = rig.sender.sent
+    rig.sender.amount = 1_000
+    rig.restart()
+    rig.settle(CONFIRMED, whole)
+    assert (rig.reports, rig.stream.asked, rig.sender.histories) == ([], [], [])
+    rig.settle(EXPIRED, level)
+    assert len(rig.sender.histories) == len(rig.stream.asked) == 1
+
+
+def test_sale_of_the_rest_that_was_under_way_is_followed_and_looked_after(landed: Rig) -> None:
+    """It died when a transaction of what is left was signed."""
+    landed.settle(EXPIRED, landed.sender.sent[0])
+    landed.lines.advance(2)
+    landed.exit()
+    assert len(landed.sender.sent) == 3
+    landed.restart()
+    assert landed.sender.tracked == [landed.sender.sent[2]]
+    landed.settle(EXPIRED)
+    assert len(landed.sender.histories) == 1
+    landed.exit()
+    landed.sender.amount = 0
+    landed.settle(CONFIRMED)
+    landed.lines.advance(2)
+    assert landed.outcomes[-1] == ("whole", CONFIRMED)
+
+
+def test_signal_that_repeats_the_landed_sale_leaves_the_rest_to_the_proof(rig: Rig) -> None:
+    """The server sends to a new session what it sent to the last one."""
+    rig.level(0, tokens=1_000)
+    signal = rig.exit()
+    level, whole = rig.sender.sent
+    rig.sender.amount = 1_000
+    rig.sender.is_reachable = False
+    rig.settle(CONFIRMED, whole)
+    rig.restart()
+    rig.settle(EXPIRED, level)
+    rig.exit(signal)
+    assert (rig.outcomes, rig.sender.sent) == ([("level 0", EXPIRED)], [level, whole])
+    rig.sender.is_reachable = True
+    rig.lines.advance(5)
+    assert rig.stream.asked
+
+
+def test_new_signal_after_a_restart_sells_the_rest_without_the_proof(landed: Rig) -> None:
+    landed.sender.is_reachable = False
+    landed.restart()
+    landed.settle(EXPIRED, landed.sender.sent[0])
+    landed.sender.is_reachable = True
+    landed.exit()
+    assert landed.outcomes == [("level 0", EXPIRED), ("whole", CONFIRMED)]
+    landed.sender.amount = 0
+    landed.settle(CONFIRMED)
+    assert [(one.key.generation, one.outcome) for one in landed.reports][-2:] == [(1, CONFIRMED), (2, CONFIRMED)]
+
+
+def error_and_recovery(rig: Rig) -> None:
+    def bug() -> None:
+        raise RuntimeError("a bug")
+
+    rig.lines.put("", lambda: rig.position.do(bug))
+    rig.lines.run()
+    rig.lines._tasks.popleft()
+    rig.do(lambda: None)
+
+
+def test_rest_after_an_error_is_no_more_than_the_parts_have_left(landed: Rig) -> None:
+    landed.sender.is_reachable = False
+    error_and_recovery(landed)
+    landed.sender.is_reachable, landed.sender.amount = True, 1_001
+    landed.lines.advance(5)
+    assert landed.stream.asked == []
+    assert "1001 tokens" in str(landed.problems[0])
+
+
+def test_rest_is_looked_for_again_after_an_error(landed: Rig) -> None:
+    landed.sender.is_reachable = False
+    error_and_recovery(landed)
+    assert landed.reports == []
+    landed.sender.is_reachable = True
+    landed.lines.advance(5)
+    assert landed.stream.asked
+    landed.exit()
+    landed.sender.amount = 0
+    landed.settle(CONFIRMED)
+    landed.lines.advance(2)
+    assert landed.outcomes == [("whole", CONFIRMED)]
 
 
 # ── purchases ──

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
+from lasersell_sync.autosell.past_trades import PastTrades
 from lasersell_sync.autosell.pause_barrier import PauseBarrier
 from lasersell_sync.autosell.questions import Questions
 from lasersell_sync.exceptions import ExitApiError, TxSubmitError
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.history import HistoryPage, HistoryTrade
 from lasersell_sync.trading.token_amounts import AmountProof
 from tests.support.waiting import PATIENCE_S, until
 
@@ -38,9 +41,18 @@ class Nodes:
 class Api:
     def __init__(self) -> None:
         self.asked = 0
+        self.history_questions: list[dict[str, Any]] = []
+        self.listed: list[HistoryTrade] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.error: Exception | None = None
+
+    def history(self, **question: Any) -> Iterator[HistoryPage]:
+        self.history_questions.append(question)
+        assert self.may_answer.wait(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+        yield HistoryPage(trades=tuple(self.listed), offset=0, total=None)
 
     def build_sell_tx(self, request: BuildSellTxRequest) -> BuildTxResponse:
         self.asked += 1
@@ -118,6 +130,75 @@ def test_build_that_fails_hands_the_error_over(questions: Questions, api: Api, e
     api.error = error
     questions.build(REQUEST, lambda *end: ends.append(end))
     until(lambda: ends == [(None, error)])
+
+
+def a_trade(mint: str) -> HistoryTrade:
+    moment = datetime.fromtimestamp(0, tz=timezone.utc)
+    return HistoryTrade(
+        id=mint, session_id=None, position_id=None, wallet_pubkey="wallet", mint=mint, entry_quote_units=1,
+        exit_quote_units=1, profit_quote_units=0, tokens=1, exit_reason=None, market_kind=None, strategy_pct={},
+        opened_at=moment, closed_at=moment,
+    )  # fmt: skip
+
+
+def test_trades_of_one_wallet_that_wait_together_are_one_request(questions: Questions, api: Api) -> None:
+    answers: dict[str, PastTrades | None] = {}
+    api.listed = [a_trade("first"), a_trade("mint 3")]
+    api.may_answer.clear()
+    mints = ["first", *(f"mint {number}" for number in range(40))]
+    for mint in mints:
+        questions.trades("wallet", mint, lambda past, mint=mint: answers.update({mint: past}))
+        until(lambda: api.history_questions)
+    api.may_answer.set()
+    until(lambda: len(answers) == len(mints))
+    assert api.history_questions == [
+        {"wallet": "wallet", "mint": "first", "page_size": 200}, {"wallet": "wallet", "page_size": 200},
+    ]  # fmt: skip
+    assert answers["first"] == PastTrades([api.listed[0]], is_complete=True)
+    assert answers["mint 3"] == PastTrades([api.listed[1]], is_complete=True)
+    assert answers["mint 4"] == PastTrades([], is_complete=True)
+
+
+def test_trades_of_a_full_page_may_lack_older_ones(questions: Questions, api: Api) -> None:
+    answers: list[PastTrades | None] = []
+    api.listed = [a_trade("mint")] * 200
+    questions.trades("wallet", "mint", answers.append)
+    until(lambda: answers)
+    assert answers == [PastTrades(api.listed, is_complete=False)]
+
+
+@pytest.mark.parametrize("error", [ExitApiError("transport", "nobody answers"), ValueError("a bug"), StopIteration()])
+def test_trades_that_cannot_be_asked_for_prove_nothing_and_are_logged(
+    questions: Questions, api: Api, error: Exception, caplog: Any
+) -> None:
+    answers: list[PastTrades | None] = []
+    api.error = error
+    questions.trades("wallet", "mint", answers.append)
+    until(lambda: answers == [None])
+    assert "past trades of wallet" in caplog.text
+    api.error = None
+    questions.trades("wallet", "mint", answers.append)
+    until(lambda: len(answers) == 2)
+    assert answers[1] is not None
+
+
+def test_trades_of_an_api_that_hangs_hold_up_no_build_and_no_history(questions: Questions, api: Api) -> None:
+    api.may_answer.clear()
+    for wallet in range(40):
+        questions.trades(f"wallet {wallet}", "mint", lambda _: None)
+    until(lambda: api.history_questions)
+    for _ in range(4):
+        questions.build(REQUEST, lambda *_: None)
+    until(lambda: api.asked == 4)
+    assert len(api.history_questions) == 1
+
+
+def test_trades_while_paused_are_not_asked_for(questions: Questions, api: Api, barrier: PauseBarrier) -> None:
+    answers: list[PastTrades | None] = []
+    assert barrier.pause(PATIENCE_S)
+    questions.trades("wallet", "mint", answers.append)
+    until(lambda: answers == [None])
+    assert api.history_questions == []
 
 
 def test_build_while_paused_is_not_asked(questions: Questions, api: Api, barrier: PauseBarrier) -> None:

@@ -295,6 +295,22 @@ def test_recorded_amount_is_what_was_recorded_minus_what_landed(
     assert recorded_of(whole, [whole, level], (), None).amounts == amounts
 
 
+def test_recorded_amounts_of_a_whole_exit_that_landed_are_what_its_parts_may_have_left() -> None:
+    """Those that had transactions when it began, and that did not land; each of them all or nothing."""
+    began = 10**6
+    whole = record(attempts=(attempt(CONFIRMED, signed_ms=began, slot=70, name="whole"),))
+    over = {"state": "finished", "outcome": EXPIRED}
+    parts = [
+        record(2, 300, (attempt(EXPIRED, signed_ms=began - 10),), **over, changed_ms=began + 10),
+        record(3, 50, (attempt(UNKNOWN, signed_ms=began - 10),)),
+        record(4, 7, (attempt(EXPIRED, signed_ms=began - 90),), **over, changed_ms=began - 1),  # it had ended before
+        record(5, 3, (attempt(CONFIRMED, signed_ms=began - 10),)),
+        record(6, 2),  # nothing of it was signed
+    ]
+    assert recorded_of(whole, [whole, *parts], (), None).amounts == {300, 50, 350}
+    assert recorded_of(whole, [whole], (), None).amounts == frozenset()
+
+
 def test_recorded_facts_are_those_of_the_opening() -> None:
     level = record(2, 300, (attempt(FAILED, signed_ms=10**6, slot=70, name="failed"),))
     whole = record(attempts=(attempt(EXPIRED, signed_ms=10**6, name="dead"),))
