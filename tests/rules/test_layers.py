@@ -88,7 +88,7 @@ INNER_LAYERS = {
         ["tx_sender"],
     ],
     "autosell": [
-        ["ages", "exits", "policy", "lines", "pause_barrier", "departure"],
+        ["ages", "exits", "policy", "lines", "pause_barrier", "departure", "past_trades"],
         ["exits_under_way", "journal_file", "journal_writer", "questions"],
         ["journal", "refusals", "reports"],
         ["budgets"],
