@@ -16,7 +16,8 @@ class SellReport:
 
     Attributes:
         key: which exit; ``wallet`` and ``mint`` are parts of it.
-        outcome: ``UNKNOWN`` when the seller was closed first; the journal knows how to go on.
+        outcome: ``UNKNOWN`` after ``close()`` (the journal has what the next start needs), in a dry run, and when the
+            nodes contradict each other about a part of a position.
         reason: why the server signalled it, its own word.
         tokens: what was to be sold, in atomic units.
         signature: of the transaction that decided it, base58; None when none was signed.
