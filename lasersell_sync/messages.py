@@ -4,10 +4,11 @@ A class states its fields in the order in which the server writes them (docs/pro
 and what "absent" means. Both decoders, the encoder and the checks are driven by these statements; nothing else in the
 package, and no C, knows a field's name. A new message type is a new class here.
 
-Wire classes hold what the wire said: they have no converters and no validators, so that a decoder may fill their slots
-directly. What is *sent* is checked by the encoder (``codec``), and strategies by ``strategy``. To their users they are
-frozen attrs classes (``attrs.fields``, ``evolve``, ``asdict``); but their methods are written once, in ``WireValue``,
-because attrs would write and compile them anew for each of the 36 and with that cost a tenth of the package's import.
+Wire classes hold what the wire said: they have no validators, so that a decoder may fill their slots directly. What is
+*sent* is checked by the encoder (``codec``), and strategies by ``strategy``. To their users they are frozen attrs
+classes (``attrs.fields``, ``evolve``, ``asdict``); but their methods are written once, in ``WireValue``, because attrs
+would write and compile them anew for each of the 36 and with that cost a tenth of the package's import. Where a field
+is an object, the constructor takes a dict as well.
 
 Units: amounts are atomic units (lamports, USD1 base units, the token's smallest unit); ``*_bps`` are basis points;
 ``*_pct`` are percentages (5 = 5 %); ``*_ms`` are Unix milliseconds by the server's clock. u64 values above 2**53 occur.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 
 import attrs
@@ -234,6 +235,8 @@ class WireValue:
             value = values.get(spec.name, spec.default)
             if spec.kind in _MAY_HOLD_PUBKEYS:
                 value = pubkey_texts(pubkey_text(value))
+            elif spec.cls is not None:
+                value = _from_mappings(spec, spec.cls, value)
             object.__setattr__(self, spec.name, value)
 
     def _refuse_wrong_arguments(self, positional: tuple[Any, ...], values: dict[str, Any]) -> None:
@@ -283,6 +286,15 @@ class WireValue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.__class__, self._values())
+
+
+def _from_mappings(spec: WireField, cls: type[WireValue], value: Any) -> Any:
+    """Objects in place of dicts, which the official SDK takes; anything else is left as it is."""
+    if isinstance(value, Mapping):
+        return cls(**value)
+    if spec.kind == "list" and isinstance(value, (list, tuple)):
+        return type(value)([cls(**item) if isinstance(item, Mapping) else item for item in value])
+    return value
 
 
 class ServerValue(WireValue):

@@ -136,7 +136,7 @@ class RetryPolicy:
 
         def pause_s(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
-            own_s = self._backoff_ms(state.attempt_number) / 1000 + uniform(0.0, self.jitter_ms / 1000)
+            own_s = self.backoff_ms(state.attempt_number) / 1000 + uniform(0.0, self.jitter_ms / 1000)
             return bounded_s(max(own_s, _retry_after_s(error) or 0.0))
 
         retrying = tenacity.Retrying(
@@ -148,7 +148,8 @@ class RetryPolicy:
         )
         return retrying(attempt)
 
-    def _backoff_ms(self, failed_attempts: int) -> int:
+    def backoff_ms(self, failed_attempts: int) -> int:
+        """Milliseconds to wait after so many failed attempts (at least 1), without the random part. Threads: any."""
         # Shifting an int cannot overflow, but max_attempts is the user's: keep it from becoming a huge number.
         return min(self.max_backoff_ms, self.initial_backoff_ms << min(failed_attempts - 1, _MAX_DOUBLINGS))
 

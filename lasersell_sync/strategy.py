@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lasersell_sync.exceptions import StrategyError
@@ -23,12 +23,15 @@ _NOTHING_ENABLED = (
 
 
 def validate_strategy(strategy: object, deadline_timeout_sec: float = 0) -> StrategyConfig:
-    """The strategy as it is, or an error that names the field.
+    """The strategy, a dict as a ``StrategyConfig``; or an error that names the field.
 
     Raises:
+        TypeError: a dict with a field that no strategy has.
         StrategyError: not a StrategyConfig, a percentage that is negative or not finite, a ladder that does not climb,
             has more than 10 levels or sells more than 100 % together, a negative deadline, or nothing enabled.
     """
+    if isinstance(strategy, Mapping):
+        strategy = StrategyConfig(**strategy)
     if not isinstance(strategy, StrategyConfig):
         raise StrategyError(
             "strategy", f"expected StrategyConfig, got {type(strategy).__name__}: build one with StrategyConfig(...)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -162,6 +162,21 @@ class StreamOptions:
     on_event: Callable[[ConnectionEvent], object] | None = None
 
 
+# Dicts as the official SDK takes them become objects; anything else is left for ``validate`` to name.
+
+
+def _to_strategy(value: StrategyConfig | Mapping[str, Any]) -> StrategyConfig:
+    return StrategyConfig(**value) if isinstance(value, Mapping) else value
+
+
+def _to_mirror_config(value: MirrorConfig | Mapping[str, Any] | None) -> MirrorConfig | None:
+    return MirrorConfig(**value) if isinstance(value, Mapping) else value
+
+
+def _to_watch_wallets(value: Sequence[WatchWallet | Mapping[str, Any]]) -> Sequence[WatchWallet]:
+    return tuple(WatchWallet(**item) if isinstance(item, Mapping) else item for item in value)
+
+
 @attrs.frozen
 class StreamConfigure:
     """What a session asks the server to do.
@@ -180,12 +195,12 @@ class StreamConfigure:
     """
 
     wallet_pubkeys: Sequence[str] = attrs.field(converter=pubkey_texts)
-    strategy: StrategyConfig
+    strategy: StrategyConfig = attrs.field(converter=_to_strategy)
     deadline_timeout_sec: float = 0
     send_mode: str | None = None
     tip_lamports: int | None = None
-    watch_wallets: Sequence[WatchWallet] = ()
-    mirror_config: MirrorConfig | None = None
+    watch_wallets: Sequence[WatchWallet] = attrs.field(default=(), converter=_to_watch_wallets)
+    mirror_config: MirrorConfig | None = attrs.field(default=None, converter=_to_mirror_config)
 
     def validate(self) -> None:
         """Check everything that can be checked without the server."""

@@ -80,14 +80,14 @@ class StreamSender:
 
         The wire wants its id here: a token account is looked up among the announced positions.
         """
-        validate_strategy(strategy, self._port.deadline_timeout_sec)
+        checked = validate_strategy(strategy, self._port.deadline_timeout_sec)
         account, position_id = select_position(position)
         if account is not None:
             # A handle's own id may name another position by now.
             position_id = self._port.position_id_of(account)
         if position_id is None:
             raise ConfigurationError("position", f"no position of token account {account} is announced (yet)")
-        self.send(UpdatePositionStrategy(position_id=position_id, strategy=strategy))
+        self.send(UpdatePositionStrategy(position_id=position_id, strategy=checked))
 
     def close_position(self, position: PositionSelector) -> None:
         """Stop tracking a position; nothing is sold."""

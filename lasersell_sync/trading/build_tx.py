@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -71,6 +72,11 @@ def _send_mode(_: object, attribute: attrs.Attribute[Any], value: object) -> Non
 def _market_context(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, MarketContext):
         raise ConfigurationError(attribute.name, f"a MarketContext, or None, is needed, not {type(value).__name__}")
+
+
+def _to_market_context(value: Any) -> Any:
+    """A dict as the official SDK takes it; anything else as it is, for the validator to name."""
+    return MarketContext(**value) if isinstance(value, Mapping) else value
 
 
 def _asset(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -145,7 +151,9 @@ class BuildSellTxRequest(_BuildTxRequest):
     amount_tokens: int = attrs.field(validator=_whole(0, _U64_MAX, "atomic units"))
     output: SellOutput = attrs.field(converter=_to_sell_output, validator=_asset)
     slippage_bps: int = attrs.field(validator=_whole(0, _BPS_MAX, "basis points"))
-    market_context: MarketContext | None = attrs.field(default=None, validator=_market_context, kw_only=True)
+    market_context: MarketContext | None = attrs.field(
+        default=None, converter=_to_market_context, validator=_market_context, kw_only=True
+    )
 
 
 @attrs.frozen

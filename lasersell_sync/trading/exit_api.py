@@ -6,7 +6,7 @@ import json
 import math
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -523,19 +523,7 @@ class ExitApiClient:
                 retry_after_s=answer.retry_after_s,
                 clock_offset_s=answer.clock_offset_s,
             )
-        if parsed is None:
-            raise ExitApiError("parse", "the answer is not a JSON object", status=answer.status, body=snippet)
-        status = parsed.get("status")
-        if status is not None and not (isinstance(status, str) and status.lower() == "ok"):
-            detail = _first_text(parsed, ("reason", "message", "error"))
-            raise ExitApiError(
-                "envelope_status",
-                self._shown(detail) or snippet,
-                status=answer.status,
-                body=snippet,
-                body_status=self._shown(_first_text(parsed, ("status",))) or None,
-            )
-        return parsed, snippet
+        return _require_ok(parsed, snippet, answer.status, self._shown), snippet
 
     def _shown(self, text: str | None) -> str:
         return "" if text is None else _log.shorten(_log.scrub(text, self._api_key), 1000)
@@ -581,6 +569,39 @@ def _first_text(parsed: Mapping[str, Any] | None, names: tuple[str, ...]) -> str
     if parsed is None:
         return None
     return next((parsed[name] for name in names if isinstance(parsed.get(name), str)), None)
+
+
+def _require_ok(
+    parsed: dict[str, Any] | None, snippet: str, http_status: int | None, shown: Callable[[str | None], str]
+) -> dict[str, Any]:
+    """The answer's object, if its own ``status`` is "ok" or absent."""
+    if parsed is None:
+        raise ExitApiError("parse", "the answer is not a JSON object", status=http_status, body=snippet)
+    status = parsed.get("status")
+    if status is not None and not (isinstance(status, str) and status.lower() == "ok"):
+        raise ExitApiError(
+            "envelope_status",
+            shown(_first_text(parsed, ("reason", "message", "error"))) or snippet,
+            status=http_status,
+            body=snippet,
+            body_status=shown(_first_text(parsed, ("status",))) or None,
+        )
+    return parsed
+
+
+def parse_built(body: bytes) -> BuildTxResponse:
+    """The transaction in an answer of ``/v1/sell`` or ``/v1/buy``.
+
+    Raises:
+        ExitApiError: ``envelope_status`` or ``parse``.
+    """
+    snippet = _log.shorten(body.decode("utf-8", "replace"))
+    return _built(_require_ok(_json_object(body), snippet, None, lambda text: _log.shorten(text or "", 1000)), snippet)
+
+
+def summarize_error_body(body: str) -> str:
+    """What an error's body says: its ``error``, ``message`` or ``reason``, else its beginning. Threads: any."""
+    return _first_text(_json_object(body.encode()), ("error", "message", "reason")) or _log.shorten(body)
 
 
 def _require_done(what: str, wallet_pubkey: str, answer: Mapping[str, Any], snippet: str) -> None:

@@ -23,7 +23,7 @@ LAYERS = [
     ["_backend"],
     ["codec"],
     ["stream", "trading"],
-    ["session", "recorded_nodes"],
+    ["session", "recorded_nodes", "official"],
     ["autosell", "recording"],
     ["integrations"],
     ["cli"],
