@@ -3,7 +3,7 @@
 ``LASERSELL_BUILD_EXTENSION`` decides what a failed build means:
 
 * ``yes``: an error (CI and wheels);
-* ``no``: do not try; the package runs on its pure twin;
+* ``no``: do not try; the package runs on its pure-Python fallback;
 * unset: try; on failure install without it, and the first connection says so.
 """
 

@@ -18,15 +18,7 @@ from tests.examples.pages import DATA, ROOT, RUNS, Block, blocks, every_block, p
 from tests.support.processes import PATIENCE_S, Program
 
 #: Not yet.
-PENDING = {
-    "docs/recording.md",
-    "docs/sandbox.md",
-    "docs/testing.md",
-    "docs/architecture.md",
-    "docs/performance.md",
-    "examples/README.md",
-}
-PENDING |= {"docs/protocol.md"}
+PENDING = {"docs/performance.md"}
 BLOCKS = [block for block in every_block() if block.page not in PENDING]
 #: Pages whose every block is run by a test of their own, which names each block it takes.
 TOLD_AS_A_STORY = {"README.md": "test_readme.py", "docs/tutorial.md": "below"}
