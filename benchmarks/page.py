@@ -125,11 +125,11 @@ def _misses(results: Results) -> str:
     reasons = _reasons()
     missed = [target for target in TARGETS if not target.is_met(results)]
     parts = [
-        f"**{target.measure}**: {_reached(target, results)} where {target.aim} was aimed at.\n\n"
-        f"{reasons.get(target.key, 'Not explained yet.')}"
+        f"**{target.measure}**: {_reached(target, results)}; the target is {target.aim}.\n\n"
+        f"{reasons.get(target.key, 'The reason is not known yet.')}"
         for target in missed
     ]
-    return "\n\n".join(["### What is missed, and why", *parts]) if parts else ""
+    return "\n\n".join(["### Missed targets and their reasons", *parts]) if parts else ""
 
 
 def _reached(target: Target, results: Results) -> str:

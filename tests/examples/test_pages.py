@@ -17,9 +17,7 @@ from tests.examples.page_shell import missing_command, shell
 from tests.examples.pages import DATA, ROOT, RUNS, Block, blocks, every_block, pages, reasons
 from tests.support.processes import PATIENCE_S, Program
 
-#: Not yet.
-PENDING = {"docs/performance.md"}
-BLOCKS = [block for block in every_block() if block.page not in PENDING]
+BLOCKS = every_block()
 #: Pages whose every block is run by a test of their own, which names each block it takes.
 TOLD_AS_A_STORY = {"README.md": "test_readme.py", "docs/tutorial.md": "below"}
 RUN_HERE = sorted({block.page for block in BLOCKS if block.is_run and block.page not in TOLD_AS_A_STORY})
