@@ -48,7 +48,7 @@ def main() -> None:
             elif block.is_run:
                 _run(block, names, defined, folder)
                 sandbox.faults.clear()
-                print("ran", block.place, flush=True)
+                print(f"\nran {block.place}", flush=True)
         ls.close_rpc_connections()
 
 
