@@ -162,7 +162,7 @@ def _tell(exchange: Sandbox, page: WebPage | None) -> None:
     click.echo("\nTokens to buy, and what their price does once you hold them:", err=True)
     markets = {token.mint: f"{token.market_type}/{token.quote}" for token in exchange.mint_info.values()}
     _tell_some(
-        f"{token.symbol:<8} {token.tape:<8} {markets[token.mint]:<22} {token.mint}"
+        f"{token.symbol:<8} {token.price_path:<8} {markets[token.mint]:<22} {token.mint}"
         for token in exchange.mint_info.values()
     )
     if exchange.wallets:

@@ -1,6 +1,6 @@
 """Assertions for tests of bots: what must be on the ledger once a bot has done its work.
 
-Each waits until what it asks for is so, because bots and chains take their time, and fails with the whole story when
+Each waits until what it asks for is so, because bots and chains take their time, and fails with a full report when
 it does not come. They ask the ledger, not the bot: what a bot believes is not looked at.
 """
 
@@ -120,14 +120,14 @@ class LedgerAssertions:
         self._wait(sold_out, f"{_address(wallet)} has not sold all it holds of {mint}")
         sales = self.sales(wallet, mint)
         if len(sales) != 1:
-            raise AssertionError(self._story(f"{_address(wallet)} sold {mint} {len(sales)} times, not once"))
+            raise AssertionError(self._report(f"{_address(wallet)} sold {mint} {len(sales)} times, not once"))
         return sales[0]
 
     def assert_never_sold(self, wallet: Wallet, mint: Pubkey | str) -> None:
         """No sale has landed so far. Does not wait."""
         __tracebackhide__ = True
         if self.sales(wallet, mint):
-            raise AssertionError(self._story(f"{_address(wallet)} sold {mint}"))
+            raise AssertionError(self._report(f"{_address(wallet)} sold {mint}"))
 
     def assert_no_position_open(self, wallet: Wallet | None = None) -> None:
         """Every position is closed."""
@@ -139,16 +139,16 @@ class LedgerAssertions:
         """No landed transaction has failed so far. Does not wait."""
         __tracebackhide__ = True
         if self.failed_transactions(wallet):
-            raise AssertionError(self._story("a transaction landed and failed"))
+            raise AssertionError(self._report("a transaction landed and failed"))
 
     def _wait(self, predicate: Callable[[], T], problem: str) -> T:
         __tracebackhide__ = True
         value = self._sandbox.wait_for(predicate, self._timeout_s)
         if not value:
-            raise AssertionError(self._story(f"{problem} ({self._timeout_s:g} s waited)"))
+            raise AssertionError(self._report(f"{problem} ({self._timeout_s:g} s waited)"))
         return value
 
-    def _story(self, problem: str) -> str:
+    def _report(self, problem: str) -> str:
         """The problem, and everything that happened."""
         positions = [
             f"position {record.position_id}: {record.wallet_pubkey} {record.tokens} of {record.mint},"

@@ -23,7 +23,7 @@ from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE
 from lasersell_sync.sandbox.chain.transaction_formats import TRANSACTION_FORMATS
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
-from lasersell_sync.sandbox.exchange.scheduler import Pacemaker
+from lasersell_sync.sandbox.exchange.scheduler import Scheduler
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
 from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
 from lasersell_sync.sandbox.protocol.policies import Policies
@@ -54,7 +54,7 @@ _MAX_MS = 24 * 3600 * 1000
 class MintInfo:
     """A token of the sandbox.
 
-    ``tape`` names the story of its price: ``climb``, ``fall``, ``peak``, ``calm``, or ``scripted`` for one of its own.
+    ``price_path`` is ``climb``, ``fall``, ``peak``, ``calm``, or ``scripted`` for phases of its own.
     ``quote`` is what it trades against: ``SOL`` or ``USD1``.
     """
 
@@ -64,15 +64,15 @@ class MintInfo:
     decimals: int
     market_type: str
     pool: str
-    tape: str
+    price_path: str
     quote: str = "SOL"
 
 
 class Sandbox:
     """A local exchange to trade on with play money: real wire formats, real transactions, no outside world.
 
-    A mint's price story (its tape) starts when a user's buy lands in it while no user holds it, and depends on nothing
-    but ``seed``, the mint and the trades: same seed, same actions, same story. Without a ``scenario``, ``mints[0]``
+    A mint's price path starts when a user's buy lands in it while no user holds it, and depends on nothing but
+    ``seed``, the mint and the trades: same seed, same actions, same prices. Without a ``scenario``, ``mints[0]``
     climbs by 40 to 80 % within about ten seconds, and dates are today's. With one, time begins when the first session
     is configured, on the same date every time: same seed and scenario, same messages from clients, same messages to
     them, byte for byte. ``clock="manual"`` makes that independent of how fast clients and machine are.
@@ -81,7 +81,7 @@ class Sandbox:
 
     Args:
         scenario: A shipped scenario's name, the path of a TOML file, or a ``Scenario``; see docs/sandbox.md.
-        seed: Chooses mints, pools and price stories.
+        seed: Chooses mints, pools and price paths.
         api_key: The API key that clients must send.
         api_keys: More keys that are accepted; a mapping gives each its tier.
         tier: 0 (Personal), 1 (Professional), 2 (Advanced) or 3 (Enterprise): the limits and routing fees of
@@ -217,7 +217,7 @@ class Sandbox:
         self._stop_asked = threading.Event()
         self._faults = Faults(self._exchange, self._running_stream, self._restart_stream, nodes=rpc_nodes)
         self._services: list[HttpService] = []
-        self._pacemaker: Pacemaker | None = None
+        self._scheduler: Scheduler | None = None
 
     def __repr__(self) -> str:
         return f"<Sandbox {self._state}{''.join(f' {name}={url}' for name, url in self._urls.items())}>"
@@ -257,8 +257,8 @@ class Sandbox:
             self._rpc_urls.append(self._serve("rpc", 0 if number else self._ports["rpc_port"], application))
         self._urls["rpc_url"] = self._rpc_urls[0]
         # Every port is ours before the first thread starts, so a taken port leaves nothing behind.
-        self._pacemaker = Pacemaker(self._exchange)
-        self._pacemaker.start()
+        self._scheduler = Scheduler(self._exchange)
+        self._scheduler.start()
         self._stream.start()
         for running in self._services:
             running.start()
@@ -297,8 +297,8 @@ class Sandbox:
             self._stream.stop()
         for service in self._services:
             service.stop()
-        if self._pacemaker is not None:
-            self._pacemaker.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
 
     def _restart_stream(self, *, keep_sessions: bool, down_s: float) -> None:
         """Raises RuntimeError, or OSError if somebody took the port meanwhile."""
@@ -367,7 +367,7 @@ class Sandbox:
 
     @property
     def mint_info(self) -> dict[str, MintInfo]:
-        """Symbol, market and story of every mint."""
+        """Symbol, market and price path of every mint."""
         infos = {}
         for listing in self._exchange.listings:
             mint, pool = str(listing.mint), str(self._exchange.venue(listing).pool(listing))
@@ -378,7 +378,7 @@ class Sandbox:
                 decimals=listing.decimals,
                 market_type=listing.market_type,
                 pool=pool,
-                tape=listing.tape,
+                price_path=listing.price_path,
                 quote=listing.quote.name,
             )
         return infos
@@ -475,7 +475,7 @@ class Sandbox:
         self._exchange.force_exit(position_id, reason)
 
     def set_price_multiplier(self, mint: Address, multiplier: float) -> None:
-        """Multiply a price, by one trade of the crowd; the tape goes on from there. Raises ValueError."""
+        """Multiply a price, by one trade of the crowd; the price path goes on from there. Raises ValueError."""
         if not isinstance(multiplier, (int, float)) or not math.isfinite(multiplier) or not 0 < multiplier < 10**6:
             raise ValueError("multiplier must be a number above 0 and below a million")
         self._exchange.multiply_price(_address(mint, "mint"), Fraction(multiplier).limit_denominator(10**9))

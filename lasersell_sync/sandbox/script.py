@@ -47,7 +47,7 @@ class Script:
         self._act("pull", token, keep_pct=_within("keep_pct", keep_pct, 0.01, 100))
 
     def halt(self, token: str) -> None:
-        """Nobody can trade it until ``resume``: transactions fail on the chain. A running story may resume it too."""
+        """Stop trading it until ``resume``: transactions fail on the chain. A running price path may resume it too."""
         self._act("halt", token)
 
     def resume(self, token: str) -> None:

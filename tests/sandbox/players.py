@@ -85,8 +85,10 @@ class Rig:
         self.exchange.register_wallet(key_id, **proof(wallet, 1.7e9 + self.now_s), label=None)
         return wallet
 
-    def listing(self, market_type: str, tape: str) -> Listing:
-        found = [item for item in self.exchange.listings if (item.market_type, item.tape) == (market_type, tape)]
+    def listing(self, market_type: str, price_path: str) -> Listing:
+        found = [
+            item for item in self.exchange.listings if (item.market_type, item.price_path) == (market_type, price_path)
+        ]
         return found[0]
 
     def session(

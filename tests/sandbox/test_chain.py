@@ -65,7 +65,7 @@ def test_a_buy_spends_what_it_says(rig: Rig, market_type: str) -> None:
     record = rig.buy(wallet, listing, lamports=10**9)
     assert record.err is None
     assert record.fee_lamports == FEE
-    (holding,) = rig.exchange._desk.positions.book.holdings_of(wallet.pubkey())
+    (holding,) = rig.exchange._stream.positions.book.holdings_of(wallet.pubkey())
     rent = 1_488_440
     assert holding.entry_lamports is not None
     assert 10**9 - 10 < holding.entry_lamports <= 10**9

@@ -17,7 +17,7 @@ from lasersell_sync.sandbox.markets.currencies import SOL
 from lasersell_sync.sandbox.markets.listings import Listing
 from tests.sandbox.players import NOBODY, ListOutbox, Rig, Trader, signed, strategy
 
-STORIES = [name for name in shipped_scenarios() if name not in ("default", "flood")]
+PRICE_PATHS = [name for name in shipped_scenarios() if name not in ("default", "flood")]
 TERMS = {
     **strategy(stop=25, trailing=10),
     "breakeven_trail_pct": 15,
@@ -67,7 +67,7 @@ def purchase(rig: Rig, wallet: Keypair, listing: Listing) -> str:
     ).tx_b64
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", PRICE_PATHS)
 def test_a_story_is_told_alike_every_time(name: str) -> None:
     """Two runs of a scenario with a client that buys, sells and copies are equal to the last byte; seeds differ."""
     first = play(name, 3)
@@ -76,7 +76,7 @@ def test_a_story_is_told_alike_every_time(name: str) -> None:
     assert play(name, 4) != first
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", PRICE_PATHS)
 @pytest.mark.parametrize("shape", [None, 5])
 def test_story_through_the_router_is_told_alike_every_time(name: str, shape: int | None) -> None:
     """So it is through the Router, in today's instructions, and on another tier it is another story."""

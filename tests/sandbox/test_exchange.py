@@ -162,7 +162,7 @@ def test_nothing_is_said_about_a_closed_position(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("market_type", "tape", "terms", "reason"),
+    ("market_type", "price_path", "terms", "reason"),
     [
         ("pump_fun", "climb", strategy(target=20), "target_profit"),
         ("pump_swap", "climb", strategy(target=20), "target_profit"),
@@ -170,14 +170,14 @@ def test_nothing_is_said_about_a_closed_position(rig: Rig) -> None:
         ("pump_swap", "peak", strategy(trailing=12), "trailing_stop"),
     ],
 )
-def test_stories_end_as_told(market_type: str, tape: str, terms: dict[str, object], reason: str) -> None:
-    """Climbers reach a target of 20 % within 12 s, fallers stop out, peaks trail; the same seed gives the same tape."""
+def test_stories_end_as_told(market_type: str, price_path: str, terms: dict[str, object], reason: str) -> None:
+    """Climbers reach a target of 20 % within 12 s, fallers stop out, peaks trail; the same seed gives the same price path."""
     ends = []
     for _ in range(2):
         rig = Rig(seed=5)
         wallet = rig.wallet()
         _, outbox = rig.session(wallet, terms=terms)
-        rig.buy(wallet, rig.listing(market_type, tape))
+        rig.buy(wallet, rig.listing(market_type, price_path))
         rig.advance(12, until=lambda box=outbox: box.messages("exit_signal_with_tx"))
         signal = outbox.messages("exit_signal_with_tx")[0]
         ticks = [(tick["side"], tick["token_amount"], tick["price_quote"]) for tick in outbox.messages("trade_tick")]
@@ -536,13 +536,13 @@ def test_frames_are_compact_and_in_wire_order(rig: Rig) -> None:
 
 
 def test_idle_means_idle(rig: Rig) -> None:
-    """With no tape running and no position tracked nothing is planned, even while a session is connected."""
+    """With no price path running and no position tracked nothing is planned, even while a session is connected."""
     assert rig.exchange.run_due() is None
     rig.session(rig.wallet())
     assert rig.exchange.run_due() is None
 
 
-def test_a_late_pacemaker_keeps_the_story(rig: Rig) -> None:
+def test_scheduler_late_plays_the_same_scenario(rig: Rig) -> None:
     """A clock that jumps loses time, not ticks: the prices are those of an even clock."""
     prices = []
     for step_s in (0.1, 0.7):

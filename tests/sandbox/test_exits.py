@@ -50,7 +50,7 @@ class Story:
     @property
     def profit(self) -> int:
         position = self.rig.exchange.positions()[0]
-        return self.rig.exchange._desk.positions.exits.proceeds(self.listing, position.tokens) - self.entry
+        return self.rig.exchange._stream.positions.exits.proceeds(self.listing, position.tokens) - self.entry
 
     @property
     def entry(self) -> int:

@@ -8,25 +8,25 @@ import pytest
 
 from lasersell_sync.sandbox.chain.ledger import Ledger
 from lasersell_sync.sandbox.markets.market import SUPPLY, Market
-from lasersell_sync.sandbox.markets.price_paths import PPM, STORIES, Tape
+from lasersell_sync.sandbox.markets.price_paths import PPM, PRICE_PATHS, PricePath
 from lasersell_sync.sandbox.markets.scenario import load_scenario
 from lasersell_sync.sandbox.markets.venues import VENUES
 from tests.sandbox.players import Rig
 
 
 def path(story: str, seed: str, ticks: int = 200) -> list[float]:
-    """A tape's price, relative to its start, at every tick."""
-    tape, price, prices = Tape(STORIES[story], seed), 1.0, []
+    """A price path's price, relative to its start, at every tick."""
+    price_path, price, prices = PricePath(PRICE_PATHS[story], seed), 1.0, []
     for _ in range(ticks):
-        step = tape.step()
+        step = price_path.step()
         price = price * step.numerator / step.denominator
         prices.append(price)
     return prices
 
 
-@pytest.mark.parametrize("story", sorted(STORIES))
+@pytest.mark.parametrize("story", sorted(PRICE_PATHS))
 def test_one_seed_tells_one_story(story: str) -> None:
-    """The same seed gives the same tape to the last digit, another seed another one."""
+    """The same seed gives the same price path to the last digit, another seed another one."""
     assert path(story, "7") == path(story, "7")
     assert path(story, "7") != path(story, "8")
 
@@ -45,12 +45,12 @@ def test_stories_keep_their_promise(seed: str) -> None:
 
 def test_a_tape_rests_after_its_story() -> None:
     """When the story is told the price only breathes."""
-    tape = Tape(STORIES["climb"], "1")
+    price_path = PricePath(PRICE_PATHS["climb"], "1")
     for _ in range(100):
-        assert not tape.resting
-        tape.step()
-    assert tape.resting
-    steps = [tape.step() for _ in range(200)]
+        assert not price_path.resting
+        price_path.step()
+    assert price_path.resting
+    steps = [price_path.step() for _ in range(200)]
     assert all(abs(step.numerator * PPM // step.denominator - PPM) < 30_000 for step in steps)
 
 
@@ -62,8 +62,8 @@ def test_the_catalogue_depends_on_the_seed_alone() -> None:
     markets = [listing.market_type for listing in one.listings.values()]
     assert min(markets.count("pump_fun"), markets.count("pump_swap")) >= 2
     assert set(markets) == set(VENUES)
-    assert {listing.tape for listing in one.listings.values()} == {"climb", "fall", "peak"}
-    assert next(iter(one.listings.values())).tape == "climb"
+    assert {listing.price_path for listing in one.listings.values()} == {"climb", "fall", "peak"}
+    assert next(iter(one.listings.values())).price_path == "climb"
 
 
 def test_a_tape_starts_with_the_first_buy_and_goes_home_with_the_last_sale(rig: Rig) -> None:
@@ -138,7 +138,7 @@ def test_prices_and_caps_are_the_pools(rig: Rig) -> None:
         reserves, update = rig.exchange._market.reserves(listing), updates[record.position_id]
         assert update["token_price_quote"] == reserves.lamports * 10**6 // reserves.tokens
         assert update["market_cap_quote"] == reserves.lamports * SUPPLY // reserves.tokens
-        assert update["proceeds_units"] == rig.exchange._desk.positions.exits.proceeds(listing, record.tokens)
+        assert update["proceeds_units"] == rig.exchange._stream.positions.exits.proceeds(listing, record.tokens)
 
 
 def test_the_crowd_is_many_traders_drawn_by_the_seed() -> None:

@@ -49,8 +49,8 @@ def test_node_heights_ahead_calls_blockhashes_dead(pair: Trader) -> None:
     blockhash = pair.ask_node(0, "getLatestBlockhash", NEWEST)["result"]["value"]["blockhash"]
     for method in ("getSlot", "getBlockHeight"):
         assert pair.ask_node(1, method, NEWEST)["result"] - pair.ask_node(0, method, NEWEST)["result"] == 500
-    told = [pair.ask_node(node, "getLatestBlockhash", NEWEST)["result"]["value"] for node in (0, 1)]
-    assert told[1]["lastValidBlockHeight"] - told[0]["lastValidBlockHeight"] == 500
+    shown = [pair.ask_node(node, "getLatestBlockhash", NEWEST)["result"]["value"] for node in (0, 1)]
+    assert shown[1]["lastValidBlockHeight"] - shown[0]["lastValidBlockHeight"] == 500
     valid = [pair.ask_node(node, "isBlockhashValid", blockhash, NEWEST)["result"]["value"] for node in (0, 1)]
     assert valid == [True, False]
 
@@ -60,9 +60,9 @@ def test_node_stale_index_does_not_know_what_has_landed(pair: Trader) -> None:
     pair.sandbox.faults.node(1, stale_index_slots=600)
     (signature,) = pair.airdrops()
     (record,) = [item for item in pair.sandbox.transactions() if item.signature == signature]
-    told = [pair.ask_node(node, "getSignatureStatuses", [signature], SEARCH)["result"] for node in (0, 1)]
-    assert told[0]["context"] == told[1]["context"]
-    assert (told[0]["value"][0]["err"], told[1]["value"]) == (None, [None])
+    shown = [pair.ask_node(node, "getSignatureStatuses", [signature], SEARCH)["result"] for node in (0, 1)]
+    assert shown[0]["context"] == shown[1]["context"]
+    assert (shown[0]["value"][0]["err"], shown[1]["value"]) == (None, [None])
     pair.sandbox.skip_slots(100)
     named = [pair.ask_node(node, "getSignaturesForAddress", record.fee_payer)["result"] for node in (0, 1)]
     assert ([item["signature"] for item in named[0]], named[1]) == ([signature], [])
@@ -89,13 +89,13 @@ def test_node_odd_item_spoils_one_of_a_batch(pair: Trader, kind: Any, item: obje
     made = pair.airdrops(3)
     wallets = [pair.pubkey, str(Pubkey.default()), pair.pubkey]
     for method, names in (("getSignatureStatuses", made), ("getMultipleAccounts", wallets)):
-        true, told = (pair.ask_node(node, method, names)["result"]["value"] for node in (0, 1))
+        true, shown = (pair.ask_node(node, method, names)["result"]["value"] for node in (0, 1))
         assert len(true) == 3
         if kind == "missing":
-            assert told == [true[0], true[2]]
+            assert shown == [true[0], true[2]]
         else:
-            assert (told[0], told[2]) == (true[0], true[2])
-            assert told[1] == ({name: [value] for name, value in true[1].items()} if item is ... else item)
+            assert (shown[0], shown[2]) == (true[0], true[2])
+            assert shown[1] == ({name: [value] for name, value in true[1].items()} if item is ... else item)
 
 
 def test_node_odd_item_spoils_a_wallets_token_accounts(pair: Trader) -> None:
@@ -105,8 +105,8 @@ def test_node_odd_item_spoils_a_wallets_token_accounts(pair: Trader) -> None:
     pair.sandbox.advance(1)
     pair.sandbox.faults.node(1, odd_item="wrong_types")
     asked = ("getTokenAccountsByOwner", pair.pubkey, {"mint": mint}, {"encoding": "base64"})
-    (true,), (told,) = (pair.ask_node(node, *asked)["result"]["value"] for node in (0, 1))
-    assert told == {"account": [true["account"]], "pubkey": [true["pubkey"]]}
+    (true,), (shown,) = (pair.ask_node(node, *asked)["result"]["value"] for node in (0, 1))
+    assert shown == {"account": [true["account"]], "pubkey": [true["pubkey"]]}
 
 
 def test_node_absurd_numbers_lie_beyond_63_bits(pair: Trader) -> None:
@@ -173,14 +173,14 @@ def test_node_simulation_lies_show_a_failure_or_nothing_at_all(pair: Trader) -> 
     assert true["innerInstructions"]
     assert true["preBalances"] != true["postBalances"]
     pair.sandbox.faults.node(1, simulation="harmless")
-    told = simulate(1)
-    assert (told["err"], told["innerInstructions"], told["preBalances"]) == (None, [], told["postBalances"])
-    assert told["accounts"][0]["lamports"] == pair.sandbox.balance_lamports(pair.pubkey)
-    assert told["accounts"][0]["lamports"] != true["accounts"][0]["lamports"]
+    shown = simulate(1)
+    assert (shown["err"], shown["innerInstructions"], shown["preBalances"]) == (None, [], shown["postBalances"])
+    assert shown["accounts"][0]["lamports"] == pair.sandbox.balance_lamports(pair.pubkey)
+    assert shown["accounts"][0]["lamports"] != true["accounts"][0]["lamports"]
     pair.sandbox.faults.node(1, simulation="fails")
-    told = simulate(1)
+    shown = simulate(1)
     last = len(read_transaction(base64.b64decode(text)).instructions) - 1
-    assert (told["err"], told["accounts"]) == ({"InstructionError": [last, {"Custom": 6001}]}, [None])
+    assert (shown["err"], shown["accounts"]) == ({"InstructionError": [last, {"Custom": 6001}]}, [None])
     assert simulate(0) == true
     pair.sandbox.faults.clear()
     assert simulate(1) == true

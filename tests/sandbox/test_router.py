@@ -101,7 +101,7 @@ def test_routed_round_trip_moves_what_it_says(number: int, market_type: str, quo
     assert swap.routing_fee == fee.of(swap.lamports, currency)
     assert budget - 20 <= swap.net_lamports <= budget
     assert vault_of(rig, currency) - earned == swap.routing_fee
-    (holding,) = rig.exchange._desk.positions.book.holdings_of(wallet.pubkey())
+    (holding,) = rig.exchange._stream.positions.book.holdings_of(wallet.pubkey())
     assert holding.entry_lamports == swap.net_lamports
     assert holding.tokens == swap.tokens == rig.exchange.token_balance(wallet.pubkey(), listing.mint)
     paid = swap.net_lamports + RENT + bought.fee_lamports if currency == SOL else swap.net_lamports

@@ -21,13 +21,17 @@ from tests.sandbox.players import PATIENCE_S, Trader, receive, signed, strategy
 FREE = {"stream_port": 0, "api_port": 0, "rpc_port": 0}
 
 
-def mint_of(sandbox: Sandbox, market_type: str, tape: str) -> str:
-    found = [info.mint for info in sandbox.mint_info.values() if (info.market_type, info.tape) == (market_type, tape)]
+def mint_of(sandbox: Sandbox, market_type: str, price_path: str) -> str:
+    found = [
+        info.mint
+        for info in sandbox.mint_info.values()
+        if (info.market_type, info.price_path) == (market_type, price_path)
+    ]
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("market_type", "tape", "terms", "reason"),
+    ("market_type", "price_path", "terms", "reason"),
     [
         ("pump_fun", "climb", strategy(target=20), "target_profit"),
         ("pump_swap", "climb", strategy(target=20, stop=50), "target_profit"),
@@ -39,7 +43,7 @@ def test_the_full_story(
     make_sandbox: Callable[..., Sandbox],
     make_trader: Callable[..., Trader],
     market_type: str,
-    tape: str,
+    price_path: str,
     terms: dict[str, object],
     reason: str,
 ) -> None:
@@ -47,7 +51,7 @@ def test_the_full_story(
     sandbox = make_sandbox(speed=10)
     trader = make_trader(sandbox).register()
     ws = trader.stream(terms)
-    mint = mint_of(sandbox, market_type, tape)
+    mint = mint_of(sandbox, market_type, price_path)
     trader.buy(mint)
     opened = receive(ws, "position_opened")
     assert opened["mint"] == mint

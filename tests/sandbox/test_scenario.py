@@ -97,11 +97,11 @@ def test_chop_chops_and_halts() -> None:
 def test_slow_bleed_bleeds_slowly() -> None:
     """No minute loses more than a twentieth, and the hour loses most of it."""
     told = Told("slow-bleed")
-    tape = told.rig.exchange._market._tapes[told.rig.token("SIEVE").mint]
+    price_path = told.rig.exchange._market._paths[told.rig.token("SIEVE").mint]
     levels = [1.0]
     for _ in range(60):
         for _ in range(600):
-            step = tape.step()
+            step = price_path.step()
         levels.append(step.numerator / 1e6)
     assert all(later / earlier > 0.9 for earlier, later in itertools.pairwise(levels))
     assert levels[-1] < 0.31
@@ -183,7 +183,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     )
     scenario = load_scenario(path)
     assert [token.symbol for token in scenario.tokens] == ["A", "B1", "B2", "B3"]
-    phases = scenario.tokens[0].story(random.Random(1))
+    phases = scenario.tokens[0].draw_phases(random.Random(1))
     assert [(phase.ticks, phase.halted, phase.liquidity_ppm) for phase in phases] == [
         (20, False, None),
         (10, True, 500_000),

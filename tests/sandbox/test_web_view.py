@@ -47,10 +47,10 @@ def test_signals_are_kept_newest_first_and_nothing_else(monkeypatch: pytest.Monk
     monkeypatch.setattr(web_view, "ROWS", 2)
     log = SignalLog()
     for number in range(3):
-        log.hear(json.dumps({"type": "exit_signal_with_tx", "position_id": number, "mint": "m", "reason": "r"}))
-    log.hear(json.dumps({"type": "position_opened", "position_id": 9}))
-    log.hear(json.dumps({"type": "error", "message": 'no "exit_signal_with_tx" for you'}))
-    log.hear('{"type":"exit_signal_with_tx",')
-    log.hear(b'\x81\x00"exit_signal_with_tx"')
+        log.observe(json.dumps({"type": "exit_signal_with_tx", "position_id": number, "mint": "m", "reason": "r"}))
+    log.observe(json.dumps({"type": "position_opened", "position_id": 9}))
+    log.observe(json.dumps({"type": "error", "message": 'no "exit_signal_with_tx" for you'}))
+    log.observe('{"type":"exit_signal_with_tx",')
+    log.observe(b'\x81\x00"exit_signal_with_tx"')
     assert log.count == 3
     assert [row["position"] for row in log.rows()] == [2, 1]

@@ -82,7 +82,7 @@ class Overseer:
         self.foreign: set[str] = set()
         #: Called with each transaction that arrives for the first time, while the chain stands still.
         self.on_arrival: Callable[[Arrival], None] = _nothing
-        exits = self._exchange._desk.positions.exits
+        exits = self._exchange._stream.positions.exits
         exits.signal = self._watching_signals(exits.signal)
         self._exchange.send_transaction = self._watching_sendings(self._exchange.send_transaction)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-#: Where virtual time begins in scenarios, so that a story has the same dates whenever it is told: 2026-01-01 00:00 UTC.
-STORY_START_MS = 1_767_225_600_000
+#: Where virtual time begins in scenarios, so that its dates are always the same: 2026-01-01 00:00 UTC.
+SCENARIO_START_MS = 1_767_225_600_000
 
 
 class VirtualClock:

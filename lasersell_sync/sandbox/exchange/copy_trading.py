@@ -16,8 +16,8 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.runtime import Swap
-from lasersell_sync.sandbox.exchange.exits import ExitDesk
-from lasersell_sync.sandbox.exchange.orders import OrderDesk, OrderRejected
+from lasersell_sync.sandbox.exchange.exits import ExitService
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderRejected
 from lasersell_sync.sandbox.exchange.positions import Position, PositionBook
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.currencies import SOL
@@ -77,7 +77,7 @@ class _Plan:
         return self.amount or 0 if self.listing.quote == SOL else 0
 
 
-class MirrorDesk:
+class CopyTrading:
     """Signals copies, and keeps count of them.
 
     Threads: not thread-safe; the exchange's lock guards it.
@@ -86,10 +86,10 @@ class MirrorDesk:
     def __init__(
         self,
         market: Market,
-        orders: OrderDesk,
+        orders: OrderBuilder,
         book: PositionBook,
         clock: VirtualClock,
-        exits: ExitDesk,
+        exits: ExitService,
         policies: Policies,
     ) -> None:
         self._loss_reason = CONSECUTIVE_LOSSES if policies.crate_loss_reason else LOSS_LIMIT_REACHED
@@ -301,7 +301,7 @@ class MirrorDesk:
         if not most or not watches or record.disabled or record.losses < most:
             return
         record.disabled = True
-        told = wire.mirror_wallet_auto_disabled(
+        disabled = wire.mirror_wallet_auto_disabled(
             watched_wallet=watched, reason=self._loss_reason, loss_count=record.losses
         )
-        session.outbox.post([told])
+        session.outbox.post([disabled])

@@ -1,7 +1,7 @@
-"""The exchange: ledger, market, chain and stream desk under one lock, and the moments at which they act.
+"""The exchange: ledger, market, chain and stream service under one lock, and the moments at which they act.
 
 Synchronous and without I/O. The three servers and the test hooks call in from their threads; ``run_due`` is called by
-the pacemaker thread whenever something is due. Every public method takes the lock itself.
+the scheduler's thread whenever something is due. Every public method takes the lock itself.
 
 What is planned is played moment by moment on a virtual clock, in one order: transactions land, wallets of the scenario
 act, the market ticks, profits and liquidity are told, silent sessions end. What comes from outside is dated between two
@@ -28,7 +28,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.chain.blockchain import AnyTransaction, Chain, TransactionRecord
-from lasersell_sync.sandbox.chain.clock import STORY_START_MS, VirtualClock
+from lasersell_sync.sandbox.chain.clock import SCENARIO_START_MS, VirtualClock
 from lasersell_sync.sandbox.chain.instructions import transfer
 from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE, Ledger, Mint, TokenAccount, token_address
 from lasersell_sync.sandbox.chain.lookup_tables import LookupTable
@@ -37,12 +37,18 @@ from lasersell_sync.sandbox.chain.slots import SlotClock
 from lasersell_sync.sandbox.chain.transaction_formats import Version
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing, check_proof
 from lasersell_sync.sandbox.exchange.kept_messages import KeptMessages
-from lasersell_sync.sandbox.exchange.observers import Listener, OverheardOutbox
-from lasersell_sync.sandbox.exchange.orders import Delivery, OrderDesk, OrderRejected, PartnerFee, UnsignedTransaction
+from lasersell_sync.sandbox.exchange.observers import ObservedOutbox, Observer
+from lasersell_sync.sandbox.exchange.orders import (
+    Delivery,
+    OrderBuilder,
+    OrderRejected,
+    PartnerFee,
+    UnsignedTransaction,
+)
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
-from lasersell_sync.sandbox.exchange.scenario_player import Director
+from lasersell_sync.sandbox.exchange.scenario_player import ScenarioPlayer
 from lasersell_sync.sandbox.exchange.sessions import Frame, Outbox, Session, SessionRecord, session_record
-from lasersell_sync.sandbox.exchange.stream_service import StreamDesk
+from lasersell_sync.sandbox.exchange.stream_service import StreamService
 from lasersell_sync.sandbox.markets.listings import Listing, Venue
 from lasersell_sync.sandbox.markets.market import Market, seeded_keypair
 from lasersell_sync.sandbox.markets.pools import Reserves
@@ -116,9 +122,9 @@ class Exchange:
     ) -> None:
         self._settings = settings
         self._wall_s = wall_s
-        # A scenario's story is told alike every time: its time has a beginning of its own, and waits for an audience.
+        # A scenario plays the same every time: its time has a beginning of its own, and starts with the first session.
         scripted = settings.scenario.name != DEFAULT_SCENARIO
-        start_ms = STORY_START_MS if scripted and settings.start_ms is None else settings.start_ms
+        start_ms = SCENARIO_START_MS if scripted and settings.start_ms is None else settings.start_ms
         self._clock = VirtualClock(
             now_s,
             speed=settings.speed,
@@ -131,12 +137,12 @@ class Exchange:
         self._lock = threading.RLock()
         #: anything happened
         self._changed = threading.Condition(self._lock)
-        #: something became due earlier than the pacemaker thinks
+        #: something became due earlier than the scheduler waits for
         self._work = threading.Condition(self._lock)
 
         self.keys = KeyRing(settings.api_keys)
-        #: hear what sessions are told; added to before the first session connects
-        self.listeners: list[Listener] = []
+        #: observe what sessions are sent; added to before the first session connects
+        self.observers: list[Observer] = []
         self._ledger = Ledger(rent_lamports_per_byte=settings.rent_lamports_per_byte)
         self._market = Market(self._ledger, seed=settings.seed, scenario=settings.scenario, today=settings.today)
         self._faucet = seeded_keypair(settings.seed, "faucet")
@@ -145,7 +151,7 @@ class Exchange:
         shape = seeded_shape(settings.seed, settings.router_shape)
         self._router = Router(shape, self._market.listings)
         self._router.open(self._ledger, self._faucet.pubkey())
-        # A scenario's blockhashes are part of its story; without one, no other run's transaction may land in this one.
+        # A scenario's blockhashes depend on the seed alone; otherwise no other run's transaction lands in this one.
         salt = f"lasersell-sandbox:{settings.seed}:{settings.scenario.name}".encode()
         self._slots = SlotClock(self._clock.now_s, salt=salt if scripted else None, slot_s=settings.slot_ms / 1000)
         self._chain = Chain(
@@ -159,10 +165,10 @@ class Exchange:
             seed=settings.seed,
         )
         routed = RoutedOrders(self._ledger, self._router) if settings.router else None
-        self._orders = OrderDesk(self._market, self._slots, routed, settings.direct_version)
+        self._orders = OrderBuilder(self._market, self._slots, routed, settings.direct_version)
         self._tiers = self._tiers_by_key()
         self._rest_limiter = RateLimiter(settings.requests_per_min)
-        self._desk = StreamDesk(
+        self._stream = StreamService(
             keys=self.keys,
             tiers=self._tiers,
             market=self._market,
@@ -179,17 +185,17 @@ class Exchange:
         self._next_tick_s: float | None = None
         self._next_pnl_s: float | None = None
         self._next_liquidity_s: float | None = None
-        self._director = Director(
+        self._player = ScenarioPlayer(
             settings.scenario,
             seed=settings.seed,
             ledger=self._ledger,
             market=self._market,
             orders=self._orders,
             chain=self._chain,
-            positions=self._desk.positions,
+            positions=self._stream.positions,
         )
-        self._director.invite_wallets(self.keys, self._tiers)
-        self._paid_wallets.update(keypair.pubkey() for keypair in self._director.wallets.values())
+        self._player.invite_wallets(self.keys, self._tiers)
+        self._paid_wallets.update(keypair.pubkey() for keypair in self._player.wallets.values())
 
     def _tiers_by_key(self) -> dict[str, Tier]:
         tiers, tier = {}, self._settings.tiers[-1]
@@ -240,11 +246,11 @@ class Exchange:
     def _next_due_s(self) -> float | None:
         planned = (
             self._chain.next_landing_s(),
-            self._director.next_action_s(),
+            self._player.next_action_s(),
             self._next_tick_s,
             self._next_pnl_s,
             self._next_liquidity_s,
-            self._desk.next_expiry_s(),
+            self._stream.next_expiry_s(),
         )
         return min((moment for moment in planned if moment is not None), default=None)
 
@@ -255,12 +261,12 @@ class Exchange:
             return False
         self._clock.move_to(moment_s)
         for landing in self._chain.land_due():
-            self._desk.positions.settle(landing)
-            self._director.look_for_graduates(landing.execution.swaps)
-        self._director.act_if_due(self._clock.now_s())
+            self._stream.positions.settle(landing)
+            self._player.look_for_graduates(landing.execution.swaps)
+        self._player.act_if_due(self._clock.now_s())
         self._tick_if_due()
         self._flush_if_due()
-        self._desk.expire()
+        self._stream.expire()
         self._plan()
         return True
 
@@ -269,7 +275,7 @@ class Exchange:
         self._clock.date_outside_event(self._next_due_s())
 
     def run_and_wait(self, stopping: Callable[[], bool]) -> None:
-        """Do what is due, then wait until the next thing is or somebody brings work; for the pacemaker alone."""
+        """Do what is due, then wait until the next thing is or somebody brings work; for the scheduler alone."""
         # The lock is held from looking to waiting, so that work brought in between cannot be missed.
         with self._lock:
             wait_s = self.run_due()
@@ -278,19 +284,19 @@ class Exchange:
                 self._work.wait(None if wait_s is None else max(wait_s, _LEAST_WAIT_S))
 
     def wake(self) -> None:
-        """End the pacemaker's wait now."""
+        """End the scheduler's wait now."""
         with self._lock:
             self._happened()
 
     def _happened(self) -> None:
-        """Somebody changed something: plan again, wake the pacemaker and all who wait."""
+        """Somebody changed something: plan again, wake the scheduler and all who wait."""
         self._plan()
         self._work.notify_all()
         self._changed.notify_all()
 
     def _plan(self) -> None:
         now_s = self._clock.now_s()
-        sessions = self._desk.roster.live
+        sessions = self._stream.registry.live
         tracking = any(session.positions for session in sessions)
         ticking = self._market.needs_ticks(watched=bool(sessions))
         self._next_tick_s = _planned(self._next_tick_s, now_s, MARKET_TICK_S, wanted=ticking)
@@ -305,61 +311,61 @@ class Exchange:
         if self._next_tick_s is None or self._next_tick_s > self._clock.now_s():
             return
         self._next_tick_s += MARKET_TICK_S
-        moves = self._market.tick(watched=bool(self._desk.roster.live))
+        moves = self._market.tick(watched=bool(self._stream.registry.live))
         for mint in moves.repriced:
-            self._desk.positions.repriced(mint)
+            self._stream.positions.repriced(mint)
         for swap in moves.swaps:
-            self._desk.positions.traded(swap)
-        self._director.look_for_graduates(moves.swaps)
+            self._stream.positions.traded(swap)
+        self._player.look_for_graduates(moves.swaps)
 
     def _flush_if_due(self) -> None:
-        now_s, sessions = self._clock.now_s(), self._desk.roster.live
+        now_s, sessions = self._clock.now_s(), self._stream.registry.live
         if self._next_pnl_s is not None and self._next_pnl_s <= now_s:
             self._next_pnl_s += self._pnl_s
-            self._desk.positions.feed.flush_pnl(sessions)
+            self._stream.positions.feed.flush_pnl(sessions)
         if self._next_liquidity_s is not None and self._next_liquidity_s <= now_s:
             self._next_liquidity_s += LIQUIDITY_S
-            self._desk.positions.feed.flush_liquidity(
+            self._stream.positions.feed.flush_liquidity(
                 [session for session in sessions if session.tier.liquidity_snapshots]
             )
 
     # -- the script
 
     def _begin(self) -> None:
-        """If the first session has just been configured, the story begins."""
-        if self._desk.roster.live and self._director.begin(self._clock.now_s()):
+        """Start the scenario if the first session has just been configured."""
+        if self._stream.registry.live and self._player.begin(self._clock.now_s()):
             self._clock.begin()
 
     def act(self, action: Action) -> None:
         """Do now what a scenario can do at a moment. Raises ValueError with what is wrong."""
         with self._lock:
             self._date()
-            self._director.act(action)
+            self._player.act(action)
             self._happened()
 
     def multiply_price(self, mint: Pubkey, ratio: Fraction) -> None:
         """Move a price by one trade of the crowd. Raises ValueError for an unknown mint."""
         with self._lock:
             self._date()
-            self._director.multiply_price(self._director.listing(str(mint)), ratio)
+            self._player.multiply_price(self._player.listing(str(mint)), ratio)
             self._happened()
 
     def find_listing(self, token: str) -> Listing:
         """A listing by symbol or mint. Raises ValueError."""
         with self._lock:
-            return self._director.listing(token)
+            return self._player.listing(token)
 
     def grant(self, wallet: Pubkey, mint: Pubkey, quote_units: int) -> None:
         """Give a wallet tokens as if it had bought them for so much, without moving the price. Raises ValueError."""
         with self._lock:
             self._date()
-            self._director.grant(wallet, str(mint), quote_units)
+            self._player.grant(wallet, str(mint), quote_units)
             self._happened()
 
     def fund(self, wallet: Pubkey, *, lamports: int, usd1_units: int) -> None:
         """Play money out of nothing."""
         with self._lock:
-            self._director.fund(wallet, lamports=lamports, usd1_units=usd1_units)
+            self._player.fund(wallet, lamports=lamports, usd1_units=usd1_units)
             self._happened()
 
     def put_lookup_table(self, addresses: Sequence[Pubkey]) -> Pubkey:
@@ -378,7 +384,7 @@ class Exchange:
     @property
     def wallets(self) -> Mapping[str, Keypair]:
         """The scenario's own wallets by name, in its order."""
-        return dict(self._director.wallets)
+        return dict(self._player.wallets)
 
     @property
     def now_s(self) -> float:
@@ -402,7 +408,7 @@ class Exchange:
         """A stream connection passed the upgrade."""
         with self._lock:
             self._date()
-            session = self._desk.connect(key_id, OverheardOutbox(outbox, self.listeners))
+            session = self._stream.connect(key_id, ObservedOutbox(outbox, self.observers))
             self._happened()
             return session
 
@@ -411,7 +417,7 @@ class Exchange:
         with self._lock:
             self._date()
             known = len(session.received)
-            self._desk.receive(session, data)
+            self._stream.receive(session, data)
             if len(session.received) > known:
                 self._kept_messages.add(session, len(data))
             self._begin()
@@ -421,20 +427,20 @@ class Exchange:
         """A stream connection is gone."""
         with self._lock:
             self._date()
-            self._desk.disconnect(session)
+            self._stream.disconnect(session)
             self._happened()
 
     def forget_sessions(self) -> None:
         """What a restart without memory loses: sessions, ids, and what strategies have seen of positions."""
         with self._lock:
             self._date()
-            for session in self._desk.roster.live:
-                self._desk.disconnect(session)
-            for position in self._desk.positions.book.open_positions():
+            for session in self._stream.registry.live:
+                self._stream.disconnect(session)
+            for position in self._stream.positions.book.open_positions():
                 position.watches.clear()
                 position.announced.clear()
                 position.exit_reason = None
-                self._desk.positions.book.renumber(position)
+                self._stream.positions.book.renumber(position)
             self._happened()
 
     # -- REST
@@ -471,7 +477,7 @@ class Exchange:
     ) -> dict[str, object]:
         """A page of a key's trades, newest first; see ``TradeHistory``."""
         with self._lock:
-            return self._desk.positions.history.page(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
+            return self._stream.positions.history.page(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
 
     def remove_wallet(self, key_id: str, wallet: Pubkey) -> None:
         """Take a wallet from under a key; running sessions keep it."""
@@ -683,12 +689,12 @@ class Exchange:
     def newest_positions(self, count: int) -> tuple[int, list[PositionRecord]]:
         """How many positions are open, and the newest ``count`` of all, open ones first."""
         with self._lock:
-            return self._desk.positions.book.newest(count)
+            return self._stream.positions.book.newest(count)
 
     def sale_proceeds(self, listing: Listing, tokens: int) -> int:
         """What a sale would return now, net of all fees, the routing fee of the first key included."""
         with self._lock:
-            return self._desk.positions.exits.proceeds(listing, tokens, self._routing_fee(None))
+            return self._stream.positions.exits.proceeds(listing, tokens, self._routing_fee(None))
 
     def depth(self, listing: Listing) -> tuple[Reserves, int]:
         """A listing's reserves, and its token's supply in smallest units."""
@@ -703,23 +709,23 @@ class Exchange:
     def positions(self) -> list[PositionRecord]:
         """Positions, oldest first, closed ones included."""
         with self._lock:
-            return self._desk.positions.book.records()
+            return self._stream.positions.book.records()
 
     def sessions(self, *, include_closed: bool) -> list[SessionRecord]:
         """Sessions, oldest first."""
         with self._lock:
-            every = self._desk.roster.sessions.values()
+            every = self._stream.registry.sessions.values()
             return [session_record(session) for session in every if include_closed or session.live]
 
     def received(self) -> dict[int, list[dict[str, object]]]:
         """What each session's client has sent so far."""
         with self._lock:
-            return {session.session_id: list(session.received) for session in self._desk.roster.sessions.values()}
+            return {session.session_id: list(session.received) for session in self._stream.registry.sessions.values()}
 
     def post_to_all(self, frames: Sequence[Frame]) -> int:
         """Put frames on every open connection; how many there were."""
         with self._lock:
-            connected = [session for session in self._desk.roster.sessions.values() if session.closed_at_ms is None]
+            connected = [session for session in self._stream.registry.sessions.values() if session.closed_at_ms is None]
             for session in connected:
                 session.outbox.post(frames)
             return len(connected)
@@ -727,11 +733,11 @@ class Exchange:
     def force_exit(self, position_id: int, reason: str) -> None:
         """Signal an exit. Raises ValueError for a position that is not open."""
         with self._lock:
-            position = self._desk.positions.book.position(position_id)
+            position = self._stream.positions.book.position(position_id)
             if position is None or not position.open:
                 raise ValueError(f"position_id {position_id} is not an open position")
             self._date()
-            self._desk.positions.force_exit(position, reason)
+            self._stream.positions.force_exit(position, reason)
             self._happened()
 
 

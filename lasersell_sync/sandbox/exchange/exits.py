@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
-from lasersell_sync.sandbox.exchange.orders import OrderDesk
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder
 from lasersell_sync.sandbox.exchange.positions import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.listings import Listing
@@ -27,13 +27,13 @@ GUARD_SLIPPAGE_BPS = 1_000
 BREAKEVEN_MARGIN_PCT = 2
 
 
-class ExitDesk:
+class ExitService:
     """Watches and signals.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
-    def __init__(self, market: Market, orders: OrderDesk, now_ms: Callable[[], int], policies: Policies) -> None:
+    def __init__(self, market: Market, orders: OrderBuilder, now_ms: Callable[[], int], policies: Policies) -> None:
         self._readings = Readings(
             trail_from_level=policies.trail_from_level,
             breakeven_margin_pct=Fraction(BREAKEVEN_MARGIN_PCT if policies.breakeven_below_entry else 0),

@@ -66,7 +66,7 @@ class UnsignedTransaction:
     pool: Pubkey
 
 
-class OrderDesk:
+class OrderBuilder:
     """Builds transactions against the market's current reserves.
 
     Args:

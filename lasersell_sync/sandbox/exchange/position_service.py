@@ -1,7 +1,7 @@
 """Positions: who is told of them, what moves them, how they end.
 
 Takes executed trades in, puts server messages into outboxes. When to sell is ``exits.py``'s business, what to copy
-``mirror.py``'s, the numbers ten times a second ``feed.py``'s.
+``copy_trading.py``'s, the numbers ten times a second ``feed.py``'s.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.ledger import TokenAccount, token_address
 from lasersell_sync.sandbox.chain.runtime import Swap
 from lasersell_sync.sandbox.chain.slots import SlotClock
-from lasersell_sync.sandbox.exchange.copy_trading import MirrorDesk
-from lasersell_sync.sandbox.exchange.exits import ExitDesk
+from lasersell_sync.sandbox.exchange.copy_trading import CopyTrading
+from lasersell_sync.sandbox.exchange.exits import ExitService
 from lasersell_sync.sandbox.exchange.feed import Feed
-from lasersell_sync.sandbox.exchange.orders import OrderDesk
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder
 from lasersell_sync.sandbox.exchange.positions import Holding, Position, PositionBook
-from lasersell_sync.sandbox.exchange.session_registry import Roster
+from lasersell_sync.sandbox.exchange.session_registry import SessionRegistry
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.exchange.trade_history import TradeHistory
 from lasersell_sync.sandbox.markets.market import Market
@@ -34,23 +34,23 @@ SOLD = "sold"
 _POOL_FOLLOWS_FROM_TOKEN = frozenset({"pump_fun"})
 
 
-class PositionDesk:
-    """Holdings become positions, positions are told, exits follow.
+class PositionService:
+    """Holdings become positions, sessions are sent positions, and exits follow.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """
 
     def __init__(
         self,
-        roster: Roster,
+        registry: SessionRegistry,
         *,
         market: Market,
-        orders: OrderDesk,
+        orders: OrderBuilder,
         slots: SlotClock,
         clock: VirtualClock,
         policies: Policies,
     ) -> None:
-        self._roster = roster
+        self._registry = registry
         self._market = market
         self._slots = slots
         self._clock = clock
@@ -58,8 +58,8 @@ class PositionDesk:
         self.book = PositionBook()
         self.history = TradeHistory()
         self.feed = Feed(market, clock.now_ms)
-        self.exits = ExitDesk(market, orders, clock.now_ms, policies)
-        self.mirror = MirrorDesk(market, orders, self.book, clock, self.exits, policies)
+        self.exits = ExitService(market, orders, clock.now_ms, policies)
+        self.mirror = CopyTrading(market, orders, self.book, clock, self.exits, policies)
 
     # -- announcements
 
@@ -67,7 +67,7 @@ class PositionDesk:
         """Holdings first, then positions, then whatever their strategies say about them."""
         holdings = [holding for wallet in dict.fromkeys(wallets) for holding in self.book.holdings_of(wallet)]
         slot = self._slots.slot()
-        session.outbox.post([_balance(holding, slot) for holding in holdings if self._tells(session, holding)])
+        session.outbox.post([_balance(holding, slot) for holding in holdings if self._is_news(session, holding)])
         positions = []
         for holding in holdings:
             if holding.entry_lamports is not None and not holding.dismissed:
@@ -78,7 +78,7 @@ class PositionDesk:
         for position in positions:
             if self._policies.resend_exits:
                 self.exits.resend(session, position)
-            self.exits.evaluate(position, self._roster.deciders(position))
+            self.exits.evaluate(position, self._registry.deciders(position))
 
     def announce_watched(self, session: Session, wallet: Pubkey) -> None:
         """What a watched wallet holds."""
@@ -86,14 +86,14 @@ class PositionDesk:
             if holding.entry_lamports is not None:
                 self._show(session, self.book.track(holding, entry_lamports=holding.entry_lamports))
 
-    def _tells(self, session: Session, holding: Holding) -> bool:
+    def _is_news(self, session: Session, holding: Holding) -> bool:
         """Whether a holding is news to a session, or told again."""
         position = holding.position
         return self._policies.reannounce or position is None or session.key_id not in position.announced
 
     def _renumber(self, session: Session, position: Position) -> None:
         known = session.key_id in position.announced and position.position_id not in session.positions
-        if known and not self._policies.stable_ids and not self._roster.trackers(position):
+        if known and not self._policies.stable_ids and not self._registry.trackers(position):
             self.book.renumber(position)
 
     def _adopt(self, session: Session, position: Position) -> bool:
@@ -107,7 +107,7 @@ class PositionDesk:
             mint = position.holding.mint
             session.outbox.post([wire.error("capacity_exceeded", f"{obstacle}: the position in {mint} is not tracked")])
             return False
-        news = self._tells(session, position.holding)
+        news = self._is_news(session, position.holding)
         session.track(position, watched=False)
         position.announced.add(session.key_id)
         watch = position.watches.get(session.key_id)
@@ -128,7 +128,7 @@ class PositionDesk:
     def force_exit(self, position: Position, reason: str) -> None:
         """Signal an exit for a reason of the caller's, as if a strategy had fired."""
         position.exit_reason = reason
-        for session in self._roster.deciders(position):
+        for session in self._registry.deciders(position):
             self.exits.signal(session, position, Exit(reason))
 
     # -- trades
@@ -141,7 +141,7 @@ class PositionDesk:
                 self._balance_changed(landing, address, before, after)
         for swap in landing.execution.swaps:
             self.traded(swap, tx_signature=landing.record.signature)
-            self.mirror.copy(swap, self._roster.spectators(swap.trader))
+            self.mirror.copy(swap, self._registry.spectators(swap.trader))
         for mint in dict.fromkeys(swap.mint for swap in landing.execution.swaps):
             self._market.holders_changed(mint)
         if landing.record.err is not None and self._policies.rebuild_exits:
@@ -151,13 +151,13 @@ class PositionDesk:
         """A wallet's transaction failed: whatever it was told to sell and has not sold is signalled afresh."""
         for holding in self.book.holdings_of(wallet):
             if holding.position is not None:
-                for session in self._roster.deciders(holding.position):
+                for session in self._registry.deciders(holding.position):
                     self.exits.resend(session, holding.position)
 
     def traded(self, swap: Swap, *, tx_signature: str | None = None) -> None:
         """A trade moved a pool: ticks for those who watch, and the strategies have a look."""
         for position in self.book.open_in(swap.mint):
-            trackers = self._roster.trackers(position)
+            trackers = self._registry.trackers(position)
             for session in trackers:
                 tick = self.feed.tick(position, swap, tx_signature, watched=session.watched(position))
                 session.outbox.post([tick], low_lane=True)
@@ -170,14 +170,14 @@ class PositionDesk:
         """
         announces = self._market.listings[mint].launched_on not in _POOL_FOLLOWS_FROM_TOKEN
         for position in self.book.open_in(mint):
-            for session in self._roster.trackers(position) if announces else ():
+            for session in self._registry.trackers(position) if announces else ():
                 session.outbox.post([self.feed.opened(position, watched=session.watched(position))])
-            self.exits.graduated(position, self._roster.deciders(position))
+            self.exits.graduated(position, self._registry.deciders(position))
 
     def repriced(self, mint: Pubkey) -> None:
         """A pool changed without a trade: no ticks, but the strategies have a look."""
         for position in self.book.open_in(mint):
-            self.exits.evaluate(position, self._roster.deciders(position))
+            self.exits.evaluate(position, self._registry.deciders(position))
 
     def _balance_changed(
         self, landing: Landing, address: Pubkey, before: TokenAccount | None, after: TokenAccount | None
@@ -196,7 +196,7 @@ class PositionDesk:
         if holding is None:
             return
         self._tokens_left(landing, holding, new)
-        self._tell_balance(holding, slot)
+        self._send_balance(holding, slot)
         if not new and holding.position is not None:
             self.close(holding.position, holding.position.exit_reason or SOLD)
 
@@ -213,10 +213,10 @@ class PositionDesk:
     def _tokens_arrived(self, landing: Landing, address: Pubkey, account: TokenAccount, gained: int) -> None:
         swaps = landing.execution.swaps
         costs = [swap.net_lamports for swap in swaps if swap.side == "buy" and swap.token_account == address]
-        told = self._roster.owners(account.owner) or self._roster.spectators(account.owner)
+        concerned = self._registry.owners(account.owner) or self._registry.spectators(account.owner)
         if costs:
             cost_lamports: int | None = sum(costs)
-        elif told or self.book.holding(address) is not None:
+        elif concerned or self.book.holding(address) is not None:
             # Not bought: worth what it would bring now, so that a gift is neither profit nor loss.
             cost_lamports = self.exits.proceeds(self._market.listings[account.mint], gained)
         else:
@@ -230,7 +230,7 @@ class PositionDesk:
             slot=landing.record.slot,
             ms=self._clock.now_ms(),
         )
-        self._tell_arrival(holding, landing.record.slot, bought=bool(costs))
+        self._announce_arrival(holding, landing.record.slot, bought=bool(costs))
 
     def granted(self, wallet: Pubkey, mint: Pubkey, *, tokens: int, cost: int) -> None:
         """A wallet was given tokens as if it had bought them."""
@@ -245,11 +245,11 @@ class PositionDesk:
             slot=slot,
             ms=self._clock.now_ms(),
         )
-        self._tell_arrival(holding, slot, bought=True)
+        self._announce_arrival(holding, slot, bought=True)
 
-    def _tell_arrival(self, holding: Holding, slot: int, *, bought: bool) -> None:
-        self._tell_balance(holding, slot)
-        owners, spectators = self._roster.owners(holding.wallet), self._roster.spectators(holding.wallet)
+    def _announce_arrival(self, holding: Holding, slot: int, *, bought: bool) -> None:
+        self._send_balance(holding, slot)
+        owners, spectators = self._registry.owners(holding.wallet), self._registry.spectators(holding.wallet)
         if not (owners or spectators) or holding.entry_lamports is None:
             return
         position = self.book.track(holding, entry_lamports=holding.entry_lamports)
@@ -259,11 +259,11 @@ class PositionDesk:
             self._adopt(session, position)
         for session in spectators:
             self._show(session, position)
-        self.exits.evaluate(position, self._roster.deciders(position))
+        self.exits.evaluate(position, self._registry.deciders(position))
 
-    def _tell_balance(self, holding: Holding, slot: int) -> None:
+    def _send_balance(self, holding: Holding, slot: int) -> None:
         position = holding.position
-        for session in self._roster.live:
+        for session in self._registry.live:
             tracked = position is not None and position.position_id in session.positions
             if holding.wallet in session.wallets or (tracked and position and not session.watched(position)):
                 session.outbox.post([_balance(holding, slot)])
@@ -272,7 +272,7 @@ class PositionDesk:
         """Stop tracking, and say why."""
         holding = position.holding
         self.book.close(position, reason, ms=self._clock.now_ms())
-        for session in self._roster.trackers(position):
+        for session in self._registry.trackers(position):
             closed = wire.position_closed(
                 position_id=position.position_id,
                 wallet=holding.wallet,
@@ -285,7 +285,7 @@ class PositionDesk:
             )
             session.outbox.post([closed])
             session.forget(position)
-        self.mirror.closed(position, self._roster.live)
+        self.mirror.closed(position, self._registry.live)
 
 
 def _balance(holding: Holding, slot: int) -> str:

@@ -16,8 +16,8 @@ from lasersell_sync.sandbox.chain.blockchain import Chain
 from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger, token_address
 from lasersell_sync.sandbox.chain.runtime import Swap
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing
-from lasersell_sync.sandbox.exchange.orders import Delivery, OrderDesk
-from lasersell_sync.sandbox.exchange.position_service import PositionDesk
+from lasersell_sync.sandbox.exchange.orders import Delivery, OrderBuilder
+from lasersell_sync.sandbox.exchange.position_service import PositionService
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market, seeded_keypair
@@ -30,7 +30,7 @@ _log = logging.getLogger("lasersell_sync.sandbox.exchange")
 SCRIPTED_SLIPPAGE_BPS = 2_000
 
 
-class Director:
+class ScenarioPlayer:
     """Plays a scenario's actions, and those of the scripting API.
 
     Threads: not thread-safe; the exchange's lock guards it.
@@ -43,9 +43,9 @@ class Director:
         seed: int,
         ledger: Ledger,
         market: Market,
-        orders: OrderDesk,
+        orders: OrderBuilder,
         chain: Chain,
-        positions: PositionDesk,
+        positions: PositionService,
     ) -> None:
         self._scenario = scenario
         self._seed = seed
@@ -100,7 +100,7 @@ class Director:
     # -- moments
 
     def begin(self, now_s: float) -> bool:
-        """The first session is configured: the story begins. False if it has begun already."""
+        """Start the scenario: the first session is configured. False if it has started already."""
         if self._start_s is not None:
             return False
         self._start_s = now_s
@@ -139,7 +139,7 @@ class Director:
         elif action.act == "graduate":
             if listing.market_type not in CURVES:
                 raise ValueError(f"{listing.symbol} does not trade on a bonding curve")
-            self._told(self._market.buy_out(listing.mint))
+            self._publish(self._market.buy_out(listing.mint))
         else:
             self._market.halt(listing.mint, halted=action.act == "halt")
 
@@ -152,9 +152,9 @@ class Director:
 
     def multiply_price(self, listing: Listing, ratio: Fraction) -> None:
         """Move a price by one trade of the crowd."""
-        self._told(self._market.multiply_price(listing.mint, ratio.numerator, ratio.denominator))
+        self._publish(self._market.multiply_price(listing.mint, ratio.numerator, ratio.denominator))
 
-    def _told(self, swap: Swap | None) -> None:
+    def _publish(self, swap: Swap | None) -> None:
         if swap is not None:
             self._positions.traded(swap)
             self.look_for_graduates([swap])

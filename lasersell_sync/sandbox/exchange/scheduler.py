@@ -7,16 +7,16 @@ import threading
 
 from lasersell_sync.sandbox.exchange.exchange import Exchange
 
-_log = logging.getLogger("lasersell_sync.sandbox.pacemaker")
+_log = logging.getLogger("lasersell_sync.sandbox.scheduler")
 
 
-class Pacemaker:
-    """Owns the thread ``lasersell-sandbox-pacemaker``. With nothing planned it waits without waking up."""
+class Scheduler:
+    """Owns the thread ``lasersell-sandbox-scheduler``. With nothing planned it waits without waking up."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-pacemaker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-scheduler", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

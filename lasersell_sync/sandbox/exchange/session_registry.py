@@ -8,7 +8,7 @@ from lasersell_sync.sandbox.exchange.positions import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 
 
-class Roster:
+class SessionRegistry:
     """Sessions by id; live is one that is configured and connected.
 
     Threads: not thread-safe; the exchange's lock guards it.

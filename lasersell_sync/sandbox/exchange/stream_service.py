@@ -1,7 +1,7 @@
 """The stream's side of the exchange: sessions, and what their clients say.
 
 Takes client messages in, puts server messages into outboxes. No sockets, no clock of its own. What becomes of positions
-is ``position_desk.py``'s business.
+is ``position_service.py``'s business.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.slots import SlotClock
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing
 from lasersell_sync.sandbox.exchange.exits import DEFAULT_EXIT_SLIPPAGE_BPS
-from lasersell_sync.sandbox.exchange.orders import OrderDesk
-from lasersell_sync.sandbox.exchange.position_service import PositionDesk
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder
+from lasersell_sync.sandbox.exchange.position_service import PositionService
 from lasersell_sync.sandbox.exchange.positions import Position
-from lasersell_sync.sandbox.exchange.session_registry import Roster
+from lasersell_sync.sandbox.exchange.session_registry import SessionRegistry
 from lasersell_sync.sandbox.exchange.sessions import Outbox, Session
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.protocol import server_messages as wire
@@ -52,7 +52,7 @@ MANUAL_SELL = "manual_sell"
 MANUAL_CLOSE = "manual"
 
 
-class _Complaint(Exception):
+class _Rejection(Exception):
     """A well-formed message that cannot be obeyed: the ``error`` message to answer it with."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -60,7 +60,7 @@ class _Complaint(Exception):
         self.code = code
 
 
-class StreamDesk:
+class StreamService:
     """Sessions: their beginning, their commands, their end.
 
     Threads: not thread-safe; the exchange's lock guards it.
@@ -72,7 +72,7 @@ class StreamDesk:
         keys: KeyRing,
         tiers: Mapping[str, Tier],
         market: Market,
-        orders: OrderDesk,
+        orders: OrderBuilder,
         slots: SlotClock,
         clock: VirtualClock,
         pnl_flush_ms: int,
@@ -85,9 +85,9 @@ class StreamDesk:
         self._pnl_flush_ms = pnl_flush_ms
         self._policies = policies
         self._rate_limiter = rate_limiter
-        self.roster = Roster()
-        self.positions = PositionDesk(
-            self.roster, market=market, orders=orders, slots=slots, clock=clock, policies=policies
+        self.registry = SessionRegistry()
+        self.positions = PositionService(
+            self.registry, market=market, orders=orders, slots=slots, clock=clock, policies=policies
         )
 
     # -- connections
@@ -95,32 +95,32 @@ class StreamDesk:
     def connect(self, key_id: str, outbox: Outbox) -> Session:
         """A connection came up; it must ``configure`` before anything else."""
         session = Session(
-            len(self.roster.sessions) + 1,
+            len(self.registry.sessions) + 1,
             key_id,
             outbox,
             self._clock.now_ms(),
             tier=self._tiers[key_id],
             active_s=self._clock.now_s(),
         )
-        self.roster.add(session)
+        self.registry.add(session)
         if self._policies.hello_first:
             try:
                 self._admit(session)
-            except _Complaint as complaint:
-                self._complain(session, complaint.code, str(complaint))
+            except _Rejection as rejection:
+                self._reject(session, rejection.code, str(rejection))
             else:
-                self._greet(session)
+                self._send_hello(session)
         return session
 
     def disconnect(self, session: Session) -> None:
         """A connection is gone; its positions stay with their wallets."""
-        self.roster.remove(session, self._clock.now_ms())
+        self.registry.remove(session, self._clock.now_ms())
 
     def next_expiry_s(self) -> float | None:
         """When the next session has been silent for too long."""
         ends = [
             session.active_s + session.tier.inactivity_s
-            for session in self.roster.live
+            for session in self.registry.live
             if session.tier.inactivity_s is not None
         ]
         return min(ends, default=None)
@@ -129,7 +129,7 @@ class StreamDesk:
         """End the sessions that have been silent for too long; how many."""
         expired = [
             session
-            for session in self.roster.live
+            for session in self.registry.live
             if session.tier.inactivity_s is not None
             and session.active_s + session.tier.inactivity_s <= self._clock.now_s()
         ]
@@ -146,7 +146,7 @@ class StreamDesk:
         if session.closed_at_ms is not None:
             return
         if self._rate_limiter.wait_s(session.key_id, self._clock.now_s()):
-            self._complain(session, "rate_limited", "too many messages within a minute: this one was not read")
+            self._reject(session, "rate_limited", "too many messages within a minute: this one was not read")
             return
         try:
             if isinstance(data, bytes):
@@ -158,15 +158,15 @@ class StreamDesk:
                 raise BadField("the first message must be configure")
             if self._policies.ping_is_activity or not isinstance(command, Ping):
                 session.active_s = self._clock.now_s()
-            self._obey(session, command)
+            self._dispatch(session, command)
         except BadField as error:
-            self._complain(session, "bad_message", str(error))
+            self._reject(session, "bad_message", str(error))
         except InvalidStrategy as error:
-            self._complain(session, "invalid_strategy", str(error))
-        except _Complaint as complaint:
-            self._complain(session, complaint.code, str(complaint))
+            self._reject(session, "invalid_strategy", str(error))
+        except _Rejection as rejection:
+            self._reject(session, rejection.code, str(rejection))
 
-    def _complain(self, session: Session, code: str, message: str) -> None:
+    def _reject(self, session: Session, code: str, message: str) -> None:
         """An error message; before the session is configured it also ends the connection."""
         session.outbox.post([wire.error(code, message)])
         if session.configure is None:
@@ -176,7 +176,7 @@ class StreamDesk:
         session.outbox.close(POLICY_VIOLATION, reason)
         self.disconnect(session)
 
-    def _obey(self, session: Session, command: Command) -> None:
+    def _dispatch(self, session: Session, command: Command) -> None:
         if isinstance(command, Ping):
             session.outbox.post([wire.pong(server_time_ms=self._clock.now_ms())])
         elif isinstance(command, Configure):
@@ -208,13 +208,13 @@ class StreamDesk:
         session.configure = command
         session.strategy = command.strategy
         session.wallets = set(wallets)
-        self.roster.go_live(session)
+        self.registry.go_live(session)
         if not self._policies.hello_first:
-            self._greet(session)
+            self._send_hello(session)
         self.positions.announce(session, wallets)
         self._update_watch_wallets(session, command.watch_wallets)
 
-    def _greet(self, session: Session) -> None:
+    def _send_hello(self, session: Session) -> None:
         limits = session.tier.stream_limits(self._pnl_flush_ms)
         hello = wire.hello_ok(session_id=session.session_id, server_time_ms=self._clock.now_ms(), limits=limits)
         session.outbox.post([hello])
@@ -222,7 +222,7 @@ class StreamDesk:
     def _admit(self, session: Session) -> None:
         """One session per API key: the second is refused, or replaces the first."""
         # With the greeting first, a session holds its key from the connection on.
-        everyone = self.roster.sessions.values() if self._policies.hello_first else self.roster.live
+        everyone = self.registry.sessions.values() if self._policies.hello_first else self.registry.live
         others = [
             other
             for other in everyone
@@ -231,7 +231,7 @@ class StreamDesk:
         if len(others) < session.tier.max_sessions_per_key:
             return
         if not self._policies.replace_sessions:
-            raise _Complaint("session_limit", "this API key has a session already; close it, or use another key")
+            raise _Rejection("session_limit", "this API key has a session already; close it, or use another key")
         for other in others:
             other.outbox.post([wire.error("session_replaced", "another session of this API key took over")])
             self._end(other, "session_replaced")
@@ -292,7 +292,7 @@ class StreamDesk:
             position = next((p for p in every if str(p.holding.token_account) == selector.token_account), None)
         if position is None or session.watched(position):
             kind = "position" if position is None else "position of yours (it is a watched wallet's)"
-            raise _Complaint("unknown_position", f"no such {kind}: {str(selector)[:64]}")
+            raise _Rejection("unknown_position", f"no such {kind}: {str(selector)[:64]}")
         return position
 
     def _update_strategy(self, session: Session, strategy: Strategy) -> None:
@@ -319,9 +319,9 @@ class StreamDesk:
         self.positions.exits.signal(session, position, Exit(MANUAL_SELL), slippage_bps)
 
 
-def _over(tier: Tier, what: str, most: int, given: int) -> _Complaint:
-    return _Complaint("limit_exceeded", f"tier {tier.number} ({tier.name}) allows {most} {what}, not {given}")
+def _over(tier: Tier, what: str, most: int, given: int) -> _Rejection:
+    return _Rejection("limit_exceeded", f"tier {tier.number} ({tier.name}) allows {most} {what}, not {given}")
 
 
-def _unregistered(text: str) -> _Complaint:
-    return _Complaint("wallet_not_registered", f"wallet not registered: {text[:64]}; POST /v1/wallets/register first")
+def _unregistered(text: str) -> _Rejection:
+    return _Rejection("wallet_not_registered", f"wallet not registered: {text[:64]}; POST /v1/wallets/register first")

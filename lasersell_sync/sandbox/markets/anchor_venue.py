@@ -203,8 +203,8 @@ class AnchorVenue:
         authority = AccountMeta(self.event_authority, is_signer=True, is_writable=False)
         if self.event_names and any(meta.pubkey == authority.pubkey for meta in invocation.accounts):
             name = self.event_names[0 if swap.side == "buy" else 1]
-            told = struct.pack("<QQ?", swap.tokens, swap.lamports, swap.side == "buy")
-            data = EVENT_TAG + event_tag(name) + bytes(swap.mint) + told + bytes(swap.trader)
+            numbers = struct.pack("<QQ?", swap.tokens, swap.lamports, swap.side == "buy")
+            data = EVENT_TAG + event_tag(name) + bytes(swap.mint) + numbers + bytes(swap.trader)
             invocation.call(Instruction(self.program, data, [authority]), signed_for=[authority.pubkey])
 
     def _take_event(self, invocation: Invocation) -> None:

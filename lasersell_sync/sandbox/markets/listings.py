@@ -27,7 +27,7 @@ _ARGUMENTS = struct.Struct("<QQ")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A token of the sandbox: identity, market and the story its price follows."""
+    """A token of the sandbox: identity, market and price path."""
 
     mint: Pubkey
     symbol: str
@@ -35,7 +35,7 @@ class Listing:
     decimals: int
     creator: Pubkey
     market_type: str
-    tape: str
+    price_path: str
     quote: Currency = SOL
     #: the bonding curve it came from, if it did; it has graduated when that is not where it trades
     launched_on: str | None = None

@@ -1,8 +1,8 @@
 """The market: the sandbox's listings, their pools, and the crowd that moves the prices.
 
-A mint's tape starts when a user's buy lands in it while no user holds it, and ends when the last user has sold; the
-crowd then walks the price back to where it began. So the same seed and the same actions give the same prices, whenever
-they happen. The crowd is many traders, drawn by the seed, who trade out of one purse.
+A mint's price path starts when a user's buy lands in it while no user holds it, and ends when the last user has sold;
+the crowd then walks the price back to where it began. So the same seed and the same actions give the same prices,
+whenever they happen. The crowd is many traders, drawn by the seed, who trade out of one purse.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lasersell_sync.sandbox.markets.anchor_venue import open_account
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1, Currency
 from lasersell_sync.sandbox.markets.listings import Listing, Venue
 from lasersell_sync.sandbox.markets.pools import Reserves, trade_to_reach
-from lasersell_sync.sandbox.markets.price_paths import PPM, Tape
+from lasersell_sync.sandbox.markets.price_paths import PPM, PricePath
 from lasersell_sync.sandbox.markets.scenario import Scenario, TokenPlan
 from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES
 
@@ -34,7 +34,7 @@ _CROWD_WRAPPED_LAMPORTS = 10**8 * 10**9
 _PUMP = ("pump_fun", "pump_swap")
 _CROWD_USD1_UNITS = 10**9 * 10**6
 _CROWD_TRADERS = 24
-#: The way home after a story: at most this much a tick.
+#: How far a price moves per tick on its way back after a price path, at most.
 _HOMEWARD_PPM = 30_000
 
 
@@ -52,7 +52,7 @@ class Moves:
 
 
 class Market:
-    """Listings, venues and tapes.
+    """Listings, venues and price paths.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """
@@ -67,7 +67,7 @@ class Market:
         self.listings: dict[Pubkey, Listing] = {}
         self._plans: dict[Pubkey, TokenPlan] = {}
         self._homes: dict[Pubkey, Reserves] = {}
-        self._tapes: dict[Pubkey, Tape] = {}
+        self._paths: dict[Pubkey, PricePath] = {}
         self._chapters: dict[Pubkey, int] = {}
         #: owners of token accounts that are no user's
         self._own: set[Pubkey] = {self._crowd}
@@ -107,7 +107,7 @@ class Market:
             TOKEN_DECIMALS,
             seeded_keypair(self._seed, creator).pubkey(),
             plan.market_type,
-            plan.tape,
+            plan.price_path,
             plan.quote,
             launched_on=plan.market_type if plan.market_type in CURVES else None,
             today=self._today,
@@ -184,44 +184,46 @@ class Market:
     # -- the crowd
 
     def holders_changed(self, mint: Pubkey) -> None:
-        """Start or end a mint's tape, after user trades in it."""
+        """Start or end a mint's price path, after user trades in it."""
         held = self.held_by_users(self.listings[mint])
-        if held and mint not in self._tapes:
+        if held and mint not in self._paths:
             chapter = self._chapters.get(mint, 0)
             self._chapters[mint] = chapter + 1
             suffix = f":{chapter}" if chapter else ""
             plan = self._plans[mint]
             seed = f"{self._seed}:{mint}{suffix}"
-            self._tapes[mint] = Tape(plan.story, seed, rest_noise_ppm=plan.rest_noise_ppm)
+            self._paths[mint] = PricePath(plan.draw_phases, seed, rest_noise_ppm=plan.rest_noise_ppm)
             self._homeward.discard(mint)
-            _log.debug("tape %s of %s starts", plan.tape, plan.symbol)
-        elif not held and self._tapes.pop(mint, None) is not None:
+            _log.debug("price path %s of %s starts", plan.price_path, plan.symbol)
+        elif not held and self._paths.pop(mint, None) is not None:
             self._set_halted(mint, halted=False)
             self._homeward.add(mint)
 
     def needs_ticks(self, *, watched: bool) -> bool:
-        """Whether ``tick`` would do anything; resting tapes move only while someone watches."""
-        return bool(self._homeward) or any(self._moves(tape, watched=watched) for tape in self._tapes.values())
+        """Whether ``tick`` would do anything; resting price paths move only while someone watches."""
+        return bool(self._homeward) or any(
+            self._moves(price_path, watched=watched) for price_path in self._paths.values()
+        )
 
-    def _moves(self, tape: Tape, *, watched: bool) -> bool:
-        return not tape.still and (watched or not tape.resting)
+    def _moves(self, price_path: PricePath, *, watched: bool) -> bool:
+        return not price_path.still and (watched or not price_path.resting)
 
     def tick(self, *, watched: bool) -> Moves:
         """One market tick: the crowd's trades, in listing order."""
         moves = Moves([], [])
         for mint in self.listings:
-            tape = self._tapes.get(mint)
+            price_path = self._paths.get(mint)
             swap = None
-            if tape is not None and self._moves(tape, watched=watched):
-                swap = self._play(mint, tape, moves)
+            if price_path is not None and self._moves(price_path, watched=watched):
+                swap = self._play(mint, price_path, moves)
             elif mint in self._homeward:
                 swap = self._walk_home(mint)
             if swap is not None:
                 moves.swaps.append(swap)
         return moves
 
-    def _play(self, mint: Pubkey, tape: Tape, moves: Moves) -> Swap | None:
-        step = tape.step()
+    def _play(self, mint: Pubkey, price_path: PricePath, moves: Moves) -> Swap | None:
+        step = price_path.step()
         self._set_halted(mint, halted=step.halted)
         if step.liquidity_ppm is not None and self.pull_liquidity(mint, step.liquidity_ppm):
             moves.repriced.append(mint)
@@ -290,7 +292,7 @@ class Market:
         return venue is not None
 
     def halt(self, mint: Pubkey, *, halted: bool) -> None:
-        """Stop or resume all trade in a mint. A tape that is running decides anew at its next tick."""
+        """Stop or resume all trade in a mint. A running price path decides again at its next tick."""
         self._set_halted(mint, halted=halted)
 
     def _set_halted(self, mint: Pubkey, *, halted: bool) -> None:

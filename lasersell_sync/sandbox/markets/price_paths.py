@@ -1,7 +1,7 @@
-"""Seeded price stories: what the crowd does to a token's price, tick by tick.
+"""Seeded price paths: what the crowd does to a token's price, tick by tick.
 
-A tape yields the ratio by which the price moves at each market tick. Integers only (parts per million), so that one
-seed tells one story on every platform.
+A price path yields the ratio by which the price moves at each market tick. It computes with integers (parts per
+million), so one seed gives one path on every platform.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Phase:
     halted: bool = False
 
 
-#: Makes a story's phases; what is left to chance is drawn from the argument.
-Story = Callable[[random.Random], list[Phase]]
+#: Returns the phases of a price path; the argument draws what is left to chance.
+DrawPhases = Callable[[random.Random], list[Phase]]
 
 
 def _climb(rng: random.Random) -> list[Phase]:
@@ -50,12 +50,12 @@ def _peak(rng: random.Random) -> list[Phase]:
 
 
 def _calm(_rng: random.Random) -> list[Phase]:
-    """No story: the price breathes from the beginning."""
+    """No phases: the price only fluctuates."""
     return []
 
 
-STORIES: dict[str, Story] = {"climb": _climb, "fall": _fall, "peak": _peak, "calm": _calm}
-#: After the story the price only breathes.
+PRICE_PATHS: dict[str, DrawPhases] = {"climb": _climb, "fall": _fall, "peak": _peak, "calm": _calm}
+#: After the last phase the price only fluctuates.
 REST_NOISE_PPM = 12_000
 
 
@@ -72,12 +72,12 @@ class Step:
     lot: int
 
 
-class Tape:
-    """One run of a story. ``step`` gives the next tick; it never ends, but ``resting`` tells when the story is."""
+class PricePath:
+    """One run of a price path. ``step`` returns the next tick; it never ends. ``resting``: the last phase is over."""
 
-    def __init__(self, story: Story, seed: str, *, rest_noise_ppm: int = REST_NOISE_PPM) -> None:
-        self._rng = random.Random(seed)  # noqa: S311 (a story, not a secret)
-        self._phases = story(self._rng)
+    def __init__(self, draw_phases: DrawPhases, seed: str, *, rest_noise_ppm: int = REST_NOISE_PPM) -> None:
+        self._rng = random.Random(seed)  # noqa: S311 (a price, not a secret)
+        self._phases = draw_phases(self._rng)
         self._rest_noise_ppm = rest_noise_ppm
         self._phase_start_ppm = PPM
         self._phase_tick = 0
@@ -89,7 +89,7 @@ class Tape:
 
     @property
     def resting(self) -> bool:
-        """True once the story is told."""
+        """True once the last phase is over."""
         return not self._phases
 
     @property

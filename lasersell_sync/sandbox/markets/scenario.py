@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lasersell_sync.sandbox.markets.currencies import CURRENCIES, Currency
-from lasersell_sync.sandbox.markets.price_paths import PPM, REST_NOISE_PPM, STORIES, TICKS_PER_S, Phase, Story
+from lasersell_sync.sandbox.markets.price_paths import PPM, PRICE_PATHS, REST_NOISE_PPM, TICKS_PER_S, DrawPhases, Phase
 from lasersell_sync.sandbox.markets.venues import CURVES, VENUES
 
 if sys.version_info >= (3, 11):
@@ -68,9 +68,9 @@ class TokenPlan:
     name: str
     market_type: str
     quote: Currency
-    #: the word for its story that people read
-    tape: str
-    story: Story
+    #: the name of its price path, for people
+    price_path: str
+    draw_phases: DrawPhases
     rest_noise_ppm: int
     #: quote units in its pool (virtual ones of a curve); None: the market's usual
     liquidity: int | None
@@ -82,7 +82,7 @@ class TokenPlan:
 
 @dataclass(frozen=True, slots=True)
 class WalletPlan:
-    """Wallets that are the scenario's own; ``holds`` is what each has paid for every token before the story."""
+    """Wallets that are the scenario's own; ``holds`` is what each has paid for every token at the start."""
 
     name: str
     count: int
@@ -113,7 +113,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A story to trade in."""
+    """Tokens, wallets and scripted actions of one sandbox."""
 
     name: str
     about: str
@@ -174,7 +174,7 @@ def _tokens(table: _Table) -> Iterator[TokenPlan]:
     phases = [_phase(item) for item in table.tables("phase")]
     if phases and table.given("story"):
         table.fail("story", "and [[token.phase]] exclude each other: a token has a named story or phases of its own")
-    tape = "scripted" if phases else table.choice("story", STORIES, default="calm")
+    price_path = "scripted" if phases else table.choice("story", PRICE_PATHS, default="calm")
     rest_noise_ppm = table.ppm("rest_noise_pct", default=REST_NOISE_PPM / 10_000)
     name = table.text("name", default=symbol.title())
     creator = table.text("creator", default="") or None
@@ -183,8 +183,8 @@ def _tokens(table: _Table) -> Iterator[TokenPlan]:
         table.fail("may_graduate", f"{market_type} is no bonding curve")
     table.finish()
 
-    def story(rng: random.Random) -> list[Phase]:
-        return [plan.phase(rng) for plan in phases] if phases else STORIES[tape](rng)
+    def draw_phases(rng: random.Random) -> list[Phase]:
+        return [plan.phase(rng) for plan in phases] if phases else PRICE_PATHS[price_path](rng)
 
     for number in range(1, count + 1):
         suffix = "" if count == 1 else str(number)
@@ -193,8 +193,8 @@ def _tokens(table: _Table) -> Iterator[TokenPlan]:
             name=f"{name} {suffix}".strip(),
             market_type=market_type,
             quote=quote,
-            tape=tape,
-            story=story,
+            price_path=price_path,
+            draw_phases=draw_phases,
             rest_noise_ppm=rest_noise_ppm,
             liquidity=round(liquidity * 10**quote.decimals) or None,
             creator=creator,

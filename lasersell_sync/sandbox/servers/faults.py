@@ -20,7 +20,7 @@ from lasersell_sync.sandbox.exchange.sessions import Frame
 from lasersell_sync.sandbox.protocol import server_messages as wire
 from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS
 from lasersell_sync.sandbox.servers.http_server import Application, DisturbedResponse
-from lasersell_sync.sandbox.servers.network_conditions import LinkConditions
+from lasersell_sync.sandbox.servers.network_conditions import NetworkConditions
 from lasersell_sync.sandbox.servers.node_lies import TRUTHFUL, NodeLies, OddItem, SimulationLie
 from lasersell_sync.sandbox.servers.stream_server import StreamServer, framed
 
@@ -141,7 +141,7 @@ class Faults:
         self._restart = restart
         self._plan = _Plan()
         #: what every stream connection's link is like
-        self.conditions = LinkConditions()
+        self.conditions = NetworkConditions()
         #: what each JSON-RPC node says that is not so
         self._lies = [TRUTHFUL] * nodes
 

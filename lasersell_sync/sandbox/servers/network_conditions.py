@@ -18,7 +18,7 @@ _PIECE_S = 0.02
 
 
 @dataclass(slots=True)
-class LinkConditions:
+class NetworkConditions:
     """What every connection's link is like; changes take effect at once.
 
     Threads: set from any thread, read on the server's loop.
@@ -34,13 +34,13 @@ class LinkConditions:
         return self.latency_s > 0 or self.bytes_per_s is not None
 
 
-class Link:
+class ThrottledTransport:
     """Stands in for asyncio's transport: what is written goes out later, or never.
 
     On the server's loop only.
     """
 
-    def __init__(self, transport: asyncio.Transport, conditions: LinkConditions) -> None:
+    def __init__(self, transport: asyncio.Transport, conditions: NetworkConditions) -> None:
         self._transport = transport
         self._conditions = conditions
         self._loop = asyncio.get_running_loop()

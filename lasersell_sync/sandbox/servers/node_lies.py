@@ -65,7 +65,7 @@ class NodeLies:
         """How old the accounts are that the node shows."""
         return self.lag_slots + self.stale_accounts_slots
 
-    def told(self, number: int) -> int:
+    def reported(self, number: int) -> int:
         """A slot or height as the node tells it."""
         return _ABSURD + number if self.absurd_numbers else number + self.heights_ahead
 
@@ -75,19 +75,19 @@ class NodeLies:
 
     def spoiled(self, entries: Sequence[dict[str, object] | None]) -> list[object]:
         """Statuses, signatures or accounts as the node shows them: the middle one may be odd, every slot absurd."""
-        told: list[object] = list(entries)
+        shown: list[object] = list(entries)
         if self.absurd_numbers:
-            told = [{**item, "slot": _ABSURD} if item is not None and "slot" in item else item for item in entries]
-        if self.odd_item is None or not told:
-            return told
-        middle = len(told) // 2
+            shown = [{**item, "slot": _ABSURD} if item is not None and "slot" in item else item for item in entries]
+        if self.odd_item is None or not shown:
+            return shown
+        middle = len(shown) // 2
         if self.odd_item == "missing":
-            del told[middle]
+            del shown[middle]
         elif self.odd_item == "wrong_types":
-            told[middle] = {name: [value] for name, value in (entries[middle] or {"slot": None}).items()}
+            shown[middle] = {name: [value] for name, value in (entries[middle] or {"slot": None}).items()}
         else:
-            told[middle] = _ODD_ITEMS[self.odd_item]
-        return told
+            shown[middle] = _ODD_ITEMS[self.odd_item]
+        return shown
 
 
 TRUTHFUL = NodeLies()

@@ -1,6 +1,6 @@
 """The stream service: WebSocket connections on one event loop, in one thread of its own.
 
-The server only moves frames: what they mean is ``StreamDesk``'s. Each connection has an outbox, which the exchange
+The server only moves frames: what they mean is ``StreamService``'s. Each connection has an outbox, which the exchange
 fills from any thread in batches and a writer task empties. Frames are framed here and written in large pieces: at
 200,000 messages a second a call into the WebSocket library for each would be too much.
 """
@@ -29,7 +29,7 @@ from lasersell_sync.sandbox.exchange.exchange import Exchange
 from lasersell_sync.sandbox.exchange.sessions import Frame, Session
 from lasersell_sync.sandbox.exchange.stream_service import POLICY_VIOLATION
 from lasersell_sync.sandbox.protocol import server_messages as wire
-from lasersell_sync.sandbox.servers.network_conditions import Link, LinkConditions
+from lasersell_sync.sandbox.servers.network_conditions import NetworkConditions, ThrottledTransport
 from lasersell_sync.sandbox.servers.sockets import BACKLOG, connection_limit
 
 _log = logging.getLogger("lasersell_sync.sandbox.stream")
@@ -52,7 +52,7 @@ class _LibraryLog(logging.LoggerAdapter):  # type: ignore[type-arg]
     """What the websockets library says, at debug level, without tracebacks and without the frames and headers.
 
     At debug level the library logs request headers, and with them API keys; and it reports every garbled handshake as
-    an error with a traceback, where for a sandbox garbage is an ordinary guest.
+    an error with a traceback, although garbage is ordinary input for a sandbox.
     """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (the base class's name)
@@ -202,9 +202,9 @@ class _Connection(ServerConnection):
         self.outbox: _Outbox | None = None
 
     @property
-    def link(self) -> Link:
+    def throttled(self) -> ThrottledTransport:
         """What stands in for the transport."""
-        return cast("Link", self.transport)
+        return cast("ThrottledTransport", self.transport)
 
     @property
     def configured(self) -> bool:
@@ -213,8 +213,8 @@ class _Connection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's callback."""
-        link = Link(cast("asyncio.Transport", transport), self._stream_server.conditions)
-        super().connection_made(cast("asyncio.Transport", link))
+        throttled = ThrottledTransport(cast("asyncio.Transport", transport), self._stream_server.conditions)
+        super().connection_made(cast("asyncio.Transport", throttled))
         self._stream_server.arrived(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -235,11 +235,11 @@ class _Connection(ServerConnection):
 
     async def write(self, piece: bytes) -> None:
         """Write whole frames and wait until the client has taken most of them. Raises ConnectionError."""
-        if self.state is not State.OPEN or self.link.is_closing():
+        if self.state is not State.OPEN or self.throttled.is_closing():
             raise ConnectionError("the connection is closing")
-        self.link.write(piece)
+        self.throttled.write(piece)
         await asyncio.sleep(0)  # the waits below do not give others their turn while there is room
-        await self.link.room()
+        await self.throttled.room()
         await self._writable.wait()
 
 
@@ -250,11 +250,11 @@ class StreamServer:
     """
 
     def __init__(
-        self, exchange: Exchange, listeners: list[socket.socket], conditions: LinkConditions | None = None
+        self, exchange: Exchange, listeners: list[socket.socket], conditions: NetworkConditions | None = None
     ) -> None:
         self._exchange = exchange
         self._listeners = listeners
-        self.conditions = conditions or LinkConditions()
+        self.conditions = conditions or NetworkConditions()
         self._limit = connection_limit()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-stream", daemon=True)
@@ -267,10 +267,10 @@ class StreamServer:
         self._stop_requested: asyncio.Event | None = None
         self._connections: set[_Connection] = set()
         #: those that have not introduced themselves, longest first (some may have since)
-        self._strangers: dict[_Connection, None] = {}
-        self._guests = 0
+        self._unconfigured: dict[_Connection, None] = {}
+        self._open_count = 0
         #: half-open ones, which only their clients believe in
-        self._ghosts: set[_Connection] = set()
+        self._half_open_connections: set[_Connection] = set()
         self._unmuted: asyncio.Event | None = None
 
     def start(self) -> None:
@@ -296,28 +296,28 @@ class StreamServer:
         if self._stop_requested is not None:
             self._stop_requested.set()
 
-    # -- too many guests
+    # -- too many connections
 
     def arrived(self, connection: _Connection) -> None:
         """A TCP connection came up; when there are too many, the longest silent one makes room."""
-        self._guests += 1
-        self._strangers[connection] = None
-        if self._guests > self._limit:
-            self._oldest_stranger(connection).link.abort()
+        self._open_count += 1
+        self._unconfigured[connection] = None
+        if self._open_count > self._limit:
+            self._oldest_unconfigured(connection).throttled.abort()
 
-    def _oldest_stranger(self, newcomer: _Connection) -> _Connection:
-        while self._strangers:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            if not oldest.configured and not oldest.link.is_closing():
+    def _oldest_unconfigured(self, newcomer: _Connection) -> _Connection:
+        while self._unconfigured:
+            oldest = next(iter(self._unconfigured))
+            del self._unconfigured[oldest]
+            if not oldest.configured and not oldest.throttled.is_closing():
                 return oldest
         return newcomer
 
     def left(self, connection: _Connection) -> None:
         """A TCP connection is gone."""
-        self._guests -= 1
-        self._strangers.pop(connection, None)
-        self._ghosts.discard(connection)
+        self._open_count -= 1
+        self._unconfigured.pop(connection, None)
+        self._half_open_connections.discard(connection)
 
     # -- faults
 
@@ -329,7 +329,7 @@ class StreamServer:
         chosen = self._chosen(session_id)
         if code is None:
             for connection in chosen:
-                connection.link.abort()
+                connection.throttled.abort()
         else:
             await asyncio.gather(*(connection.close(code, reason) for connection in chosen))
         return len(chosen)
@@ -368,8 +368,8 @@ class StreamServer:
         chosen = self._chosen(session_id)
         for connection in chosen:
             self._connections.discard(connection)
-            self._ghosts.add(connection)
-            connection.link.die()
+            self._half_open_connections.add(connection)
+            connection.throttled.die()
             if connection.session is not None:
                 self._exchange.disconnect(connection.session)
         return len(chosen)
@@ -423,8 +423,8 @@ class StreamServer:
             # Nobody answers closing handshakes that we do not read.
             await self._drop(None)
             self._unmuted.set()
-        for ghost in list(self._ghosts):
-            ghost.link.abort()
+        for connection in list(self._half_open_connections):
+            connection.throttled.abort()
         for server in servers:
             server.close()
         await self._finish(servers)
@@ -479,7 +479,7 @@ class StreamServer:
         if key_id is None:  # the upgrade let it pass: this is where it is told
             await _refuse_key(connection, missing=not api_keys)
             return
-        outbox = _Outbox(self._loop, cut=connection.link.abort)
+        outbox = _Outbox(self._loop, cut=connection.throttled.abort)
         session = self._exchange.connect(key_id, outbox)
         connection.session, connection.outbox = session, outbox
         _log.debug("session %d connected", session.session_id)

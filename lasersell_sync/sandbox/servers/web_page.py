@@ -68,7 +68,7 @@ class WebPage:
         self._control = ControlServer(sandbox, lambda _key: True)
         self._address = (port, host)
         self._signals = SignalLog()
-        self._exchange.listeners.append(self._signals.hear)
+        self._exchange.observers.append(self._signals.observe)
         self._stopping = threading.Event()
         # A page takes one, and gives it back when it is closed.
         self._free_pages = threading.BoundedSemaphore(MAX_PAGES)

@@ -22,14 +22,14 @@ View = dict[str, Any]
 class SignalLog:
     """The newest signals that sessions were sent.
 
-    Threads: ``hear`` under the exchange's lock, as every listener; ``rows`` too.
+    Threads: ``observe`` under the exchange's lock, as every listener; ``rows`` too.
     """
 
     def __init__(self) -> None:
         self._signals: deque[View] = deque(maxlen=ROWS)
         self.count = 0
 
-    def hear(self, frame: Frame) -> None:
+    def observe(self, frame: Frame) -> None:
         """Keep a signal; everything else is let pass."""
         if isinstance(frame, bytes) or not any(f'"{kind}"' in frame for kind in SIGNALS):
             return
@@ -101,7 +101,7 @@ def _pool(exchange: Exchange, listing: Listing) -> View:
         "symbol": listing.symbol,
         "name": listing.name,
         "market": listing.market_type,
-        "tape": listing.tape,
+        "price_path": listing.price_path,
         "halted": listing.halted,
         "quote": listing.quote.name,
         "quote_decimals": listing.quote.decimals,

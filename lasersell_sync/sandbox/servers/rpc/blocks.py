@@ -37,18 +37,20 @@ class BlockMethods:
         }
 
     def _get_slot(self, params: Params) -> int:
-        return self._node.lies().told(self._node.slot(self._node.commitment(config_of(params, 0))))
+        return self._node.lies().reported(self._node.slot(self._node.commitment(config_of(params, 0))))
 
     def _get_block_height(self, params: Params) -> int:
         slot = self._node.slot(self._node.commitment(config_of(params, 0)))
-        return self._node.lies().told(self._node.ask_chain(lambda chain: chain.slots.block_height(slot)))
+        return self._node.lies().reported(self._node.ask_chain(lambda chain: chain.slots.block_height(slot)))
 
     def _get_epoch_info(self, params: Params) -> object:
         slot = self._node.slot(self._node.commitment(config_of(params, 0)))
         epoch, slot_index = divmod(slot, SLOTS_IN_EPOCH)
         return {
-            "absoluteSlot": self._node.lies().told(slot),
-            "blockHeight": self._node.lies().told(self._node.ask_chain(lambda chain: chain.slots.block_height(slot))),
+            "absoluteSlot": self._node.lies().reported(slot),
+            "blockHeight": self._node.lies().reported(
+                self._node.ask_chain(lambda chain: chain.slots.block_height(slot))
+            ),
             "epoch": epoch,
             "slotIndex": slot_index,
             "slotsInEpoch": SLOTS_IN_EPOCH,
@@ -57,7 +59,7 @@ class BlockMethods:
 
     def _get_latest_blockhash(self, params: Params) -> object:
         commitment = self._node.commitment(config_of(params, 0))
-        slot = self._node.lies().told(self._node.slot(commitment))
+        slot = self._node.lies().reported(self._node.slot(commitment))
         return self._node.in_context(self._node.latest_blockhash(commitment), slot)
 
     def _is_blockhash_valid(self, params: Params) -> object:
@@ -71,7 +73,7 @@ class BlockMethods:
         slot = self._node.slot(self._node.commitment(config_of(params, 1)))
         seen = slot + self._node.lies().heights_ahead
         valid = self._node.ask_chain(lambda chain: chain.slots.accepted(blockhash, seen))
-        return self._node.in_context(valid, self._node.lies().told(slot))
+        return self._node.in_context(valid, self._node.lies().reported(slot))
 
     def _get_recent_performance_samples(self, params: Params) -> object:
         """One sample for each minute of chain time, newest first: how many slots went by in it."""

@@ -36,11 +36,11 @@ class RpcNode:
 
     def in_context(self, value: object, slot: int | None = None) -> dict[str, object]:
         """An answer with the slot that it belongs to."""
-        slot = self.lies().told(self.slot("processed")) if slot is None else slot
+        slot = self.lies().reported(self.slot("processed")) if slot is None else slot
         return {"context": {"apiVersion": API_VERSION, "slot": slot}, "value": value}
 
     def slot(self, commitment: str) -> int:
-        """The newest slot that the node really knows at a commitment; what it tells of it is ``lies().told``."""
+        """The newest slot that the node really knows at a commitment; what it tells of it is ``lies().reported``."""
         lag_slots = self.lies().lag_slots
         return self.exchange.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
 
@@ -51,7 +51,7 @@ class RpcNode:
             commitment = default
         if not isinstance(commitment, str) or commitment not in COMMITMENT_SLOTS:
             raise invalid_params(f"unknown variant `{commitment}`, expected one of {', '.join(COMMITMENT_SLOTS)}")
-        wanted, slot = optional_integer(config, "minContextSlot"), self.lies().told(self.slot(commitment))
+        wanted, slot = optional_integer(config, "minContextSlot"), self.lies().reported(self.slot(commitment))
         if wanted is not None and wanted > slot:
             raise RpcError(-32016, "Minimum context slot has not been reached", {"contextSlot": slot})
         return commitment
@@ -62,4 +62,4 @@ class RpcNode:
         blockhash, last_height = self.ask_chain(
             lambda chain: chain.slots.latest_blockhash(commitment, lag_slots=lag_slots)
         )
-        return {"blockhash": str(blockhash), "lastValidBlockHeight": self.lies().told(last_height)}
+        return {"blockhash": str(blockhash), "lastValidBlockHeight": self.lies().reported(last_height)}

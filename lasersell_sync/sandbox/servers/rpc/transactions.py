@@ -81,7 +81,7 @@ class TransactionMethods:
             return statuses, chain.slots.slot() - lies.lag_slots
 
         statuses, slot = self._node.ask_chain(look)
-        return self._node.in_context(lies.spoiled(statuses), lies.told(slot))
+        return self._node.in_context(lies.spoiled(statuses), lies.reported(slot))
 
     def _get_fee_for_message(self, params: Params) -> object:
         """The fee, or null for a message whose blockhash is dead."""
