@@ -16,7 +16,7 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
+from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
 from lasersell_sync.sandbox.markets.scenario import (

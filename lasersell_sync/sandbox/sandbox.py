@@ -18,12 +18,11 @@ from urllib.parse import urlsplit
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
 from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE
-from lasersell_sync.sandbox.chain.transaction_formats import TRANSACTION_FORMATS
-from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
+from lasersell_sync.sandbox.chain.transactions import TRANSACTION_FORMATS
+from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings, Scheduler
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
-from lasersell_sync.sandbox.exchange.scheduler import Scheduler
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
 from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
 from lasersell_sync.sandbox.protocol.policies import Policies

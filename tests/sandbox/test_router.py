@@ -15,7 +15,7 @@ from lasersell_sync.sandbox.chain.transactions import Transaction, read_transact
 from lasersell_sync.sandbox.exchange.orders import Delivery, PartnerFee
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1
 from lasersell_sync.sandbox.markets.listings import Listing
-from lasersell_sync.sandbox.markets.routing_fees import RoutingFee
+from lasersell_sync.sandbox.markets.pools import RoutingFee
 from lasersell_sync.sandbox.markets.scenario import Scenario, parse_scenario
 from lasersell_sync.sandbox.markets.venues import VENUES
 from lasersell_sync.sandbox.router.program import VAULT

@@ -12,9 +12,9 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.chain.instructions import transfer
-from lasersell_sync.sandbox.chain.transaction_formats import drawn_version, write_unsigned
-from lasersell_sync.sandbox.chain.transactions import MAX_PACKET_BYTES, BudgetHeader, read_transaction
+from lasersell_sync.sandbox.chain.transactions import MAX_PACKET_BYTES, BudgetHeader, read_transaction, write_unsigned
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
+from lasersell_sync.sandbox.exchange.orders import drawn_version
 from tests.sandbox.players import Trader, signed
 
 FORMATS: list[tuple[str, Any]] = [("legacy", "legacy"), ("0", 0), ("1", 1)]

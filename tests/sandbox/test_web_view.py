@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lasersell_sync.sandbox.servers import web_view
-from lasersell_sync.sandbox.servers.web_view import SignalLog, picture
+from lasersell_sync.sandbox.servers.web_page import SignalLog, picture
 from tests.sandbox.players import Rig, strategy
 
 

@@ -31,10 +31,10 @@ from solders.system_program import TransferParams, transfer
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
+from lasersell_sync.sandbox.chain.anchor import discriminator
 from lasersell_sync.sandbox.chain.instructions import close_token_account, create_token_account
 from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.sandbox.exchange.orders import PartnerFee
-from lasersell_sync.sandbox.markets.listings import discriminator
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import token_account

@@ -16,7 +16,7 @@ from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.markets.listings import discriminator
+from lasersell_sync.sandbox.chain.anchor import discriminator
 from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import token_account

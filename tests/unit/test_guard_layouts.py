@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import MarketContext, PumpSwapContext
 from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.markets.listings import discriminator
+from lasersell_sync.sandbox.chain.anchor import discriminator
 from lasersell_sync.trading.build_tx import BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.swap_layout import _FIELDS

@@ -13,9 +13,14 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.chain.compute_budget import BUILTIN_PROGRAMS
-from lasersell_sync.sandbox.chain.ledger import TOKEN_ACCOUNT_BYTES, Ledger, Mint, TokenAccount
-from lasersell_sync.sandbox.chain.ledger_past import LedgerAt
-from lasersell_sync.sandbox.chain.lookup_tables import LOOKUP_TABLE_PROGRAM
+from lasersell_sync.sandbox.chain.ledger import (
+    LOOKUP_TABLE_PROGRAM,
+    TOKEN_ACCOUNT_BYTES,
+    Ledger,
+    LedgerAt,
+    Mint,
+    TokenAccount,
+)
 
 _NATIVE_LOADER = Pubkey.from_string("NativeLoader1111111111111111111111111111111")
 _PROGRAM_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")

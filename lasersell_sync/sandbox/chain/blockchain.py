@@ -21,27 +21,25 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.chain.account_data import AccountInfo, account_info
-from lasersell_sync.sandbox.chain.addresses import LASERSELL_ROUTER_PROGRAM, SYSTEM_PROGRAM, TIP_ACCOUNTS
+from lasersell_sync.sandbox.chain.addresses import SYSTEM_PROGRAM, TIP_ACCOUNTS
 from lasersell_sync.sandbox.chain.compute_budget import InvalidBudget
 from lasersell_sync.sandbox.chain.execution import (
-    InnerCall,
+    InnerCalls,
     LoadError,
     Processor,
     Run,
+    Simulation,
+    Simulator,
     TransactionError,
     budget_of,
     load_accounts,
-    programs_and_data,
 )
-from lasersell_sync.sandbox.chain.ledger import Ledger, TokenAccount, TokenChanges
-from lasersell_sync.sandbox.chain.ledger_past import LedgerAt
+from lasersell_sync.sandbox.chain.ledger import Ledger, LedgerAt, TokenAccount, TokenChanges
 from lasersell_sync.sandbox.chain.programs import Programs
 from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap
-from lasersell_sync.sandbox.chain.simulation import Simulation, Simulator
 from lasersell_sync.sandbox.chain.slots import SlotClock, commitment_after
-from lasersell_sync.sandbox.chain.transaction_history import SignatureHistory
+from lasersell_sync.sandbox.chain.transaction_history import SignatureHistory, TransactionRecord
 from lasersell_sync.sandbox.chain.transactions import Transaction, of_solders
-from lasersell_sync.sandbox.markets.summaries import is_market, summarise
 
 _log = logging.getLogger("lasersell_sync.sandbox.chain")
 
@@ -63,26 +61,6 @@ class TransactionRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class TransactionRecord:
-    """A landed transaction. ``instructions`` are one-line summaries; ``err`` is None on success.
-
-    ``tip_lamports`` is what it paid to senders' tip accounts, and ``swaps`` the trades it made, if it succeeded.
-    """
-
-    signature: str
-    slot: int
-    err: TransactionError | None
-    fee_lamports: int
-    fee_payer: str
-    instructions: tuple[str, ...]
-    tip_lamports: int = 0
-    units_used: int = 0
-    swaps: tuple[Swap, ...] = ()
-    #: virtual Unix seconds
-    block_time_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Execution:
     """What running a transaction did; on failure no swaps and no token changes."""
 
@@ -92,7 +70,7 @@ class Execution:
     token_changes: TokenChanges
     logs: tuple[str, ...]
     units_used: int = 0
-    inner: dict[int, list[InnerCall]] = field(default_factory=dict)
+    inner: InnerCalls = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +121,7 @@ class Chain:
     """Mempool, execution and history.
 
     Args:
+        describe: Writes one line for each instruction of a landed transaction.
         loss_probability: The share of the node's sendings that get lost, from 0 to 1; drawn from ``seed``.
 
     Threads: not thread-safe; the exchange's lock guards it.
@@ -156,6 +135,7 @@ class Chain:
         *,
         now_s: Callable[[], float],
         now_ms: Callable[[], int],
+        describe: Callable[[Transaction, InnerCalls], tuple[str, ...]],
         landing_delay_s: float,
         loss_probability: float = 0.0,
         seed: int = 1,
@@ -166,6 +146,7 @@ class Chain:
         self._simulator = Simulator(ledger, programs, self._processor)
         self._now_s = now_s
         self._now_ms = now_ms
+        self._describe = describe
         self._history = SignatureHistory()
         self.slots = slots
         ledger.keep_past(slots.slot)
@@ -353,7 +334,7 @@ class Chain:
             err=execution.err,
             fee_lamports=execution.fee_lamports,
             fee_payer=str(transaction.payer),
-            instructions=_summaries(transaction, execution.inner),
+            instructions=self._describe(transaction, execution.inner),
             tip_lamports=0 if execution.err is not None else tip_lamports(transaction),
             units_used=execution.units_used,
             swaps=execution.swaps,
@@ -456,16 +437,6 @@ class Chain:
     def records(self) -> list[TransactionRecord]:
         """Every landed transaction, oldest first."""
         return list(self._landed.values())
-
-
-def _summaries(transaction: Transaction, inner: dict[int, list[InnerCall]]) -> tuple[str, ...]:
-    """One line for each instruction; for one of the Router, which market it has called and how."""
-    lines = []
-    for index, (program, data) in enumerate(programs_and_data(transaction)):
-        called = [summarise(call.program, call.data) for call in inner.get(index, ()) if is_market(call.program)]
-        routed = program == LASERSELL_ROUTER_PROGRAM
-        lines.append(f"lasersell_router {called[0] if called else 'failed'}" if routed else summarise(program, data))
-    return tuple(lines)
 
 
 _ALL_TIP_ACCOUNTS = frozenset(account for accounts in TIP_ACCOUNTS.values() for account in accounts)

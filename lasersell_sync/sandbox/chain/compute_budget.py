@@ -21,6 +21,7 @@ from lasersell_sync.sandbox.chain.addresses import (
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
+from lasersell_sync.sandbox.chain.anchor import EVENT_TAG
 from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_CLOSE_ACCOUNT,
     TOKEN_SYNC_NATIVE,
@@ -28,7 +29,6 @@ from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_TRANSFER_CHECKED,
 )
 from lasersell_sync.sandbox.chain.transactions import BudgetHeader
-from lasersell_sync.sandbox.markets.listings import EVENT_TAG
 
 DEFAULT_UNITS_PER_INSTRUCTION = 200_000
 MAX_UNITS = 1_400_000

@@ -11,7 +11,6 @@ from solders.system_program import transfer as system_transfer
 
 from lasersell_sync.sandbox.chain.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
 from lasersell_sync.sandbox.chain.ledger import token_address
-from lasersell_sync.sandbox.markets.listings import readonly, signer, writable
 
 SYSTEM_CREATE_ACCOUNT = 0
 SYSTEM_TRANSFER = 2
@@ -75,3 +74,18 @@ def transfer_checked(
     authority = AccountMeta(owner, is_signer=True, is_writable=False)
     data = struct.pack("<BQB", TOKEN_TRANSFER_CHECKED, amount, decimals)
     return Instruction(TOKEN_PROGRAM, data, [writable(source), readonly(mint), writable(target), authority])
+
+
+def signer(address: Pubkey) -> AccountMeta:
+    """An account that signs and pays."""
+    return AccountMeta(address, is_signer=True, is_writable=True)
+
+
+def writable(address: Pubkey) -> AccountMeta:
+    """An account the instruction changes."""
+    return AccountMeta(address, is_signer=False, is_writable=True)
+
+
+def readonly(address: Pubkey) -> AccountMeta:
+    """An account the instruction reads or calls."""
+    return AccountMeta(address, is_signer=False, is_writable=False)

@@ -6,17 +6,17 @@ any program live here (``programs.py`` has those), no clock, no lock: the exchan
 
 from __future__ import annotations
 
+import struct
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from solders.pubkey import Pubkey
 from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.chain.ledger_past import LedgerAt, LedgerPast
-from lasersell_sync.sandbox.chain.lookup_tables import LookupTable
 
 TOKEN_ACCOUNT_BYTES = 165
 #: What a byte costs to be exempt from rent, since September 2026: 1 488 440 lamports for a token account.
@@ -278,3 +278,125 @@ class Ledger:
     def put_lookup_table(self, address: Pubkey, table: LookupTable) -> None:
         """Write a look-up table's new state; its rent is on the account already."""
         self._put(self._lookup_tables, address, table)
+
+
+Table = Literal["lamports", "tokens"]
+T = TypeVar("T")
+#: Ten minutes of slots.
+_KEPT_SLOTS = 3_000
+_MOST_CHANGES = 50_000
+
+
+class LedgerPast:
+    """The values that balances had before they changed, for as long as anybody may ask.
+
+    Args:
+        slot: The current slot.
+
+    Threads: not thread-safe; the exchange's lock guards it.
+    """
+
+    def __init__(self, slot: Callable[[], int]) -> None:
+        #: the current slot
+        self.slot = slot
+        #: (slot of the change, value before it), oldest first; one for each slot in which an account changed
+        self._changes: dict[tuple[Table, Pubkey], deque[tuple[int, object]]] = {}
+        #: the same changes in their order, to forget the oldest
+        self._order: deque[tuple[int, tuple[Table, Pubkey]]] = deque()
+
+    def note(self, table: Table, address: Pubkey, before: object, slot: int) -> None:
+        """Remember the value that an account has had until it changed in a slot, the current one."""
+        name = (table, address)
+        known = self._changes.get(name)
+        if known is None:
+            known = self._changes[name] = deque()
+        elif known[-1][0] == slot:
+            return
+        known.append((slot, before))
+        self._order.append((slot, name))
+        self._forget(slot)
+
+    def _forget(self, slot: int) -> None:
+        while len(self._order) > _MOST_CHANGES or self._order[0][0] < slot - _KEPT_SLOTS:
+            _, name = self._order.popleft()
+            self._changes[name].popleft()
+            if not self._changes[name]:
+                del self._changes[name]
+
+    def value(self, table: Table, address: Pubkey, slot: int, now: T) -> T:
+        """What an account held at the end of a slot; ``now`` if it has not changed since."""
+        later = (before for changed, before in self._changes.get((table, address), ()) if changed > slot)
+        return next(later, now)  # type: ignore[return-value]  # one type for each table
+
+    def token_accounts(self) -> list[Pubkey]:
+        """Every token account that has changed."""
+        return [address for table, address in self._changes if table == "tokens"]
+
+
+class LedgerAt:
+    """Accounts as they were at the end of a slot; mints and look-up tables, which do not change, as they are now."""
+
+    def __init__(self, ledger: Ledger, past: LedgerPast, slot: int) -> None:
+        self._ledger = ledger
+        self._past = past
+        self._slot = slot
+
+    def lamports(self, address: Pubkey) -> int:
+        """Lamports that ``address`` held."""
+        now: int | None = self._ledger.lamports(address)
+        return self._past.value("lamports", address, self._slot, now) or 0
+
+    def token_account(self, address: Pubkey) -> TokenAccount | None:
+        """The token account at ``address``."""
+        return self._past.value("tokens", address, self._slot, self._ledger.token_account(address))
+
+    def token_accounts_of(self, owner: Pubkey) -> list[tuple[Pubkey, TokenAccount]]:
+        """Every token account of ``owner``: first those that have not been closed since."""
+        now = [address for address, _ in self._ledger.token_accounts_of(owner)]
+        found = ((address, self.token_account(address)) for address in dict.fromkeys(now + self._past.token_accounts()))
+        return [(address, account) for address, account in found if account is not None and account.owner == owner]
+
+    def mint(self, address: Pubkey) -> Mint | None:
+        """The mint at ``address``."""
+        return self._ledger.mint(address)
+
+    def lookup_table(self, address: Pubkey) -> LookupTable | None:
+        """The look-up table at ``address``."""
+        return self._ledger.lookup_table(address)
+
+    def allocated(self, address: Pubkey) -> tuple[int, Pubkey] | None:
+        """Bytes and owner of an account that no program has initialized yet."""
+        return self._ledger.allocated(address)
+
+    def rent_lamports(self, size: int) -> int:
+        """What an account with so many bytes of data must hold."""
+        return self._ledger.rent_lamports(size)
+
+
+LOOKUP_TABLE_PROGRAM = Pubkey.from_string("AddressLookupTab1e1111111111111111111111111")
+_NEVER = 2**64 - 1
+#: kind (1: a table), slot of deactivation, slot of the last extension, its first index, whether there is an authority
+_META = struct.Struct("<IQQBB32s2x")
+_KIND_TABLE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LookupTable:
+    """A table. ``extended_slot`` is when its last addresses came, which a transaction can use a slot later."""
+
+    addresses: tuple[Pubkey, ...]
+    authority: Pubkey | None = None
+    extended_slot: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """The account's data: 56 bytes about the table, then its addresses."""
+        authority = bytes(32) if self.authority is None else bytes(self.authority)
+        meta = _META.pack(_KIND_TABLE, _NEVER, self.extended_slot, 0, self.authority is not None, authority)
+        return meta + b"".join(map(bytes, self.addresses))
+
+    def loaded(self, indexes: bytes) -> list[Pubkey] | None:
+        """The addresses at some places; None if there is no such place."""
+        if any(index >= len(self.addresses) for index in indexes):
+            return None
+        return [self.addresses[index] for index in indexes]

@@ -118,28 +118,3 @@ class Invocation:
         if writable and not account.is_writable:
             raise ProgramError("InvalidArgument")
         return account.pubkey
-
-
-class Anchor:
-    """Error numbers every Anchor program shares."""
-
-    INSTRUCTION_FALLBACK_NOT_FOUND = 101
-    INSTRUCTION_DID_NOT_DESERIALIZE = 102
-    CONSTRAINT_MUT = 2000
-    CONSTRAINT_SEEDS = 2006
-    ACCOUNT_NOT_ENOUGH_KEYS = 3005
-    ACCOUNT_NOT_SIGNER = 3010
-    ACCOUNT_NOT_INITIALIZED = 3012
-
-
-def check_anchor_accounts(got: Sequence[AccountMeta], wanted: Sequence[AccountMeta]) -> None:
-    """Compare an instruction's accounts with the program's own list; more accounts behind it are allowed."""
-    if len(got) < len(wanted):
-        raise custom(Anchor.ACCOUNT_NOT_ENOUGH_KEYS)
-    for have, want in zip(got, wanted, strict=False):
-        if have.pubkey != want.pubkey:
-            raise custom(Anchor.CONSTRAINT_SEEDS)
-        if want.is_signer and not have.is_signer:
-            raise custom(Anchor.ACCOUNT_NOT_SIGNER)
-        if want.is_writable and not have.is_writable:
-            raise custom(Anchor.CONSTRAINT_MUT)

@@ -1,15 +1,34 @@
-"""Which landed transactions named an account: what ``getSignaturesForAddress`` answers from."""
+"""Landed transactions, and which of them named an account: what ``getSignaturesForAddress`` answers from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from solders.pubkey import Pubkey
 
-if TYPE_CHECKING:
-    from lasersell_sync.sandbox.chain.blockchain import TransactionRecord
+from lasersell_sync.sandbox.chain.execution import TransactionError
+from lasersell_sync.sandbox.chain.runtime import Swap
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRecord:
+    """A landed transaction. ``instructions`` are one-line summaries; ``err`` is None on success.
+
+    ``tip_lamports`` is what it paid to senders' tip accounts, and ``swaps`` the trades it made, if it succeeded.
+    """
+
+    signature: str
+    slot: int
+    err: TransactionError | None
+    fee_lamports: int
+    fee_payer: str
+    instructions: tuple[str, ...]
+    tip_lamports: int = 0
+    units_used: int = 0
+    swaps: tuple[Swap, ...] = ()
+    #: virtual Unix seconds
+    block_time_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

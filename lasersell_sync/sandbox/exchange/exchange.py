@@ -27,17 +27,23 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from lasersell_sync.sandbox.chain.blockchain import AnyTransaction, Chain, TransactionRecord
+from lasersell_sync.sandbox.chain.addresses import LASERSELL_ROUTER_PROGRAM
+from lasersell_sync.sandbox.chain.blockchain import AnyTransaction, Chain
 from lasersell_sync.sandbox.chain.clock import SCENARIO_START_MS, VirtualClock
 from lasersell_sync.sandbox.chain.instructions import transfer
-from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE, Ledger, Mint, TokenAccount, token_address
-from lasersell_sync.sandbox.chain.lookup_tables import LookupTable
+from lasersell_sync.sandbox.chain.ledger import (
+    RENT_LAMPORTS_PER_BYTE,
+    Ledger,
+    LookupTable,
+    Mint,
+    TokenAccount,
+    token_address,
+)
 from lasersell_sync.sandbox.chain.programs import Programs
 from lasersell_sync.sandbox.chain.slots import SlotClock
-from lasersell_sync.sandbox.chain.transaction_formats import Version
+from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
+from lasersell_sync.sandbox.chain.transactions import Version
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing, check_proof
-from lasersell_sync.sandbox.exchange.kept_messages import KeptMessages
-from lasersell_sync.sandbox.exchange.observers import ObservedOutbox, Observer
 from lasersell_sync.sandbox.exchange.orders import (
     Delivery,
     OrderBuilder,
@@ -47,13 +53,22 @@ from lasersell_sync.sandbox.exchange.orders import (
 )
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
 from lasersell_sync.sandbox.exchange.scenario_player import ScenarioPlayer
-from lasersell_sync.sandbox.exchange.sessions import Frame, Outbox, Session, SessionRecord, session_record
+from lasersell_sync.sandbox.exchange.sessions import (
+    Frame,
+    KeptMessages,
+    ObservedOutbox,
+    Observer,
+    Outbox,
+    Session,
+    SessionRecord,
+    session_record,
+)
 from lasersell_sync.sandbox.exchange.stream_service import StreamService
-from lasersell_sync.sandbox.markets.listings import Listing, Venue
+from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market, seeded_keypair
-from lasersell_sync.sandbox.markets.pools import Reserves
-from lasersell_sync.sandbox.markets.routing_fees import NO_ROUTING_FEE, RoutingFee
+from lasersell_sync.sandbox.markets.pools import NO_ROUTING_FEE, Reserves, RoutingFee
 from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Action, Scenario, load_scenario
+from lasersell_sync.sandbox.markets.venues import Venue, summaries
 from lasersell_sync.sandbox.protocol.policies import Policies
 from lasersell_sync.sandbox.protocol.tiers import TIERS, RateLimiter, Tier
 from lasersell_sync.sandbox.router.orders import RoutedOrders
@@ -156,10 +171,11 @@ class Exchange:
         self._slots = SlotClock(self._clock.now_s, salt=salt if scripted else None, slot_s=settings.slot_ms / 1000)
         self._chain = Chain(
             self._ledger,
-            Programs(self._market.venues, self._market.listings, self._router),
+            Programs({**self._market.programs, LASERSELL_ROUTER_PROGRAM: self._router.execute}),
             self._slots,
             now_s=self._clock.now_s,
             now_ms=self._clock.now_ms,
+            describe=summaries,
             landing_delay_s=settings.landing_delay_ms / 1000,
             loss_probability=settings.loss_probability,
             seed=settings.seed,
@@ -746,3 +762,35 @@ def _planned(moment_s: float | None, now_s: float, interval_s: float, *, wanted:
     if not wanted:
         return None
     return now_s + interval_s if moment_s is None else moment_s
+
+
+_log = logging.getLogger("lasersell_sync.sandbox.scheduler")
+
+
+class Scheduler:
+    """Owns the thread ``lasersell-sandbox-scheduler``. With nothing planned it waits without waking up."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lasersell-sandbox-scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End and join the thread; fine if it never started."""
+        self._stopping.set()
+        self._exchange.wake()
+        if self._thread.ident is not None:
+            self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._exchange.run_and_wait(self._stopping.is_set)
+            except Exception:  # noqa: BLE001
+                # A bug of ours must not freeze the market silently; the state was left as far as it got.
+                _log.exception("the exchange failed while running what was due")
+                self._stopping.wait(0.1)

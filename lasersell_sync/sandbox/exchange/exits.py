@@ -11,8 +11,7 @@ from lasersell_sync.sandbox.exchange.positions import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market
-from lasersell_sync.sandbox.markets.pools import max_sell_tokens, sell_fill
-from lasersell_sync.sandbox.markets.routing_fees import NO_ROUTING_FEE, RoutingFee
+from lasersell_sync.sandbox.markets.pools import NO_ROUTING_FEE, RoutingFee, max_sell_tokens, sell_fill
 from lasersell_sync.sandbox.protocol import server_messages as wire
 from lasersell_sync.sandbox.protocol.exit_conditions import LADDER_LEVEL, Exit, Readings, Watch
 from lasersell_sync.sandbox.protocol.policies import Policies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import Final
 
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
@@ -11,12 +12,24 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.sandbox.chain.instructions import COMPUTE_UNIT_LIMIT, transfer
 from lasersell_sync.sandbox.chain.slots import SlotClock
-from lasersell_sync.sandbox.chain.transaction_formats import Version, drawn_version, write_unsigned
+from lasersell_sync.sandbox.chain.transactions import (
+    Version,
+    write_unsigned,
+)
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market
-from lasersell_sync.sandbox.markets.pools import BPS, sell_fill, tokens_for_budget
-from lasersell_sync.sandbox.markets.routing_fees import NO_ROUTING_FEE, RoutingFee
+from lasersell_sync.sandbox.markets.pools import BPS, NO_ROUTING_FEE, RoutingFee, sell_fill, tokens_for_budget
 from lasersell_sync.sandbox.router.orders import RoutedOrders
+
+_VERSIONS: Final[tuple[Version, ...]] = (0, "legacy", 1)
+#: The lower part of a lot chooses among a market's instructions.
+_FORMS = 16
+
+
+def drawn_version(listing: Listing) -> Version:
+    """The format that the seed has drawn for a token's direct trades."""
+    return _VERSIONS[listing.lot // _FORMS % len(_VERSIONS)]
+
 
 DEFAULT_TIP_LAMPORTS = 1_000
 _U64_MAX = 2**64 - 1

@@ -20,8 +20,7 @@ from lasersell_sync.sandbox.exchange.exits import ExitService
 from lasersell_sync.sandbox.exchange.feed import Feed
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder
 from lasersell_sync.sandbox.exchange.positions import Holding, Position, PositionBook
-from lasersell_sync.sandbox.exchange.session_registry import SessionRegistry
-from lasersell_sync.sandbox.exchange.sessions import Session
+from lasersell_sync.sandbox.exchange.sessions import Session, SessionRegistry
 from lasersell_sync.sandbox.exchange.trade_history import TradeHistory
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.protocol import server_messages as wire

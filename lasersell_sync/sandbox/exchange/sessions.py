@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -142,3 +142,110 @@ def session_record(session: Session) -> SessionRecord:
         connected_at_ms=session.connected_at_ms,
         closed_at_ms=session.closed_at_ms,
     )
+
+
+class SessionRegistry:
+    """Sessions by id; live is one that is configured and connected.
+
+    Threads: not thread-safe; the exchange's lock guards it.
+    """
+
+    def __init__(self) -> None:
+        #: every session ever, by id, in order of connection
+        self.sessions: dict[int, Session] = {}
+        self._live: dict[int, Session] = {}
+
+    def add(self, session: Session) -> None:
+        """A connection came up."""
+        self.sessions[session.session_id] = session
+
+    def go_live(self, session: Session) -> None:
+        """It has configured."""
+        self._live[session.session_id] = session
+
+    def remove(self, session: Session, closed_at_ms: int) -> None:
+        """It is gone; its positions stay with their wallets."""
+        if session.closed_at_ms is None:
+            session.closed_at_ms = closed_at_ms
+        self._live.pop(session.session_id, None)
+        for position in list(session.positions.values()):
+            session.forget(position)
+
+    @property
+    def live(self) -> list[Session]:
+        """Configured sessions, oldest first."""
+        return list(self._live.values())
+
+    def owners(self, wallet: Pubkey) -> list[Session]:
+        """Sessions that have configured a wallet as their own."""
+        return [session for session in self._live.values() if wallet in session.wallets]
+
+    def spectators(self, wallet: Pubkey) -> list[Session]:
+        """Sessions that watch a wallet which is not their own."""
+        return [
+            session
+            for session in self._live.values()
+            if wallet not in session.wallets and any(watch.pubkey == wallet for watch in session.watch_wallets)
+        ]
+
+    def trackers(self, position: Position) -> list[Session]:
+        """Sessions that are told about a position."""
+        return [session for session in self._live.values() if position.position_id in session.positions]
+
+    def deciders(self, position: Position) -> list[Session]:
+        """Sessions whose strategy governs a position."""
+        return [session for session in self.trackers(position) if not session.watched(position)]
+
+
+#: Takes a high-lane frame as it is sent to some session, under the exchange's lock: it must be quick and must not fail.
+Observer = Callable[[Frame], object]
+
+
+class ObservedOutbox:
+    """An outbox whose high-lane frames go to observers too; low-lane frames do not.
+
+    Threads: as the outbox in it.
+    """
+
+    def __init__(self, outbox: Outbox, observers: Sequence[Observer]) -> None:
+        self._outbox = outbox
+        self._observers = observers
+
+    def post(self, frames: Sequence[Frame], *, low_lane: bool = False) -> None:
+        """Queue frames in order."""
+        if not low_lane:
+            for observer in self._observers:
+                for frame in frames:
+                    observer(frame)
+        self._outbox.post(frames, low_lane=low_lane)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection once everything queued is written."""
+        self._outbox.close(code, reason)
+
+
+MAX_KEPT_BYTES = 2**24
+#: A small message costs more than its text.
+_OVERHEAD_BYTES = 256
+
+
+class KeptMessages:
+    """The messages in all sessions' ``received``, oldest first; the oldest are forgotten when there are too many.
+
+    Threads: not thread-safe; the exchange's lock guards it.
+    """
+
+    def __init__(self) -> None:
+        #: (whose, how many bytes)
+        self._kept: deque[tuple[Session, int]] = deque()
+        self._bytes = 0
+
+    def add(self, session: Session, text_bytes: int) -> None:
+        """The newest message of a session has been put into its ``received``."""
+        size = text_bytes + _OVERHEAD_BYTES
+        self._kept.append((session, size))
+        self._bytes += size
+        while self._bytes > MAX_KEPT_BYTES:
+            oldest, size = self._kept.popleft()
+            del oldest.received[0]
+            self._bytes -= size

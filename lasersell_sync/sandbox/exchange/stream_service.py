@@ -18,8 +18,7 @@ from lasersell_sync.sandbox.exchange.exits import DEFAULT_EXIT_SLIPPAGE_BPS
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder
 from lasersell_sync.sandbox.exchange.position_service import PositionService
 from lasersell_sync.sandbox.exchange.positions import Position
-from lasersell_sync.sandbox.exchange.session_registry import SessionRegistry
-from lasersell_sync.sandbox.exchange.sessions import Outbox, Session
+from lasersell_sync.sandbox.exchange.sessions import Outbox, Session, SessionRegistry
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.protocol import server_messages as wire
 from lasersell_sync.sandbox.protocol.client_messages import (

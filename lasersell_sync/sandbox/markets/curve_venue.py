@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.chain.anchor import Anchor
 from lasersell_sync.sandbox.chain.ledger import BondingCurve, InsufficientFunds, Ledger, token_address
-from lasersell_sync.sandbox.chain.runtime import Anchor, ProgramError, Swap, custom
+from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap, custom
 from lasersell_sync.sandbox.markets.anchor_venue import AnchorVenue, open_account
 from lasersell_sync.sandbox.markets.currencies import SOL, Currency
 from lasersell_sync.sandbox.markets.listings import Listing

@@ -10,19 +10,23 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.chain.addresses import PUMP_FEES_PROGRAM
 from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger, token_address
+from lasersell_sync.sandbox.chain.programs import Execute
 from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap
 from lasersell_sync.sandbox.markets.anchor_venue import open_account
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1, Currency
-from lasersell_sync.sandbox.markets.listings import Listing, Venue
+from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pools import Reserves, trade_to_reach
 from lasersell_sync.sandbox.markets.price_paths import PPM, PricePath
+from lasersell_sync.sandbox.markets.pump_fun import execute_pump_fees
 from lasersell_sync.sandbox.markets.scenario import Scenario, TokenPlan
-from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES
+from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES, Venue
 
 _log = logging.getLogger("lasersell_sync.sandbox.market")
 
@@ -123,9 +127,10 @@ class Market:
         self._homes[mint] = self.reserves(listing)
 
     @property
-    def venues(self) -> list[Venue]:
-        """The markets there are."""
-        return list(VENUES.values())
+    def programs(self) -> dict[Pubkey, Execute]:
+        """What executes the instructions of the markets' programs."""
+        venues = {venue.program: partial(venue.execute, listings=self.listings) for venue in VENUES.values()}
+        return {PUMP_FEES_PROGRAM: execute_pump_fees, **venues}
 
     def venue(self, listing: Listing) -> Venue:
         """The market a listing trades on."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.addresses import METEORA_DAMM_V2_PROGRAM, METEORA_DBC_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.anchor import Call
+from lasersell_sync.sandbox.chain.instructions import readonly, signer, writable
 from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.sandbox.markets.anchor_venue import AnchorVenue
-from lasersell_sync.sandbox.markets.listings import Call, Listing, readonly, signer, writable
+from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.pool_venue import PoolVenue
+from lasersell_sync.sandbox.markets.pools import FeeSchedule
 
 __all__ = ["MeteoraVenue"]
 
@@ -77,3 +82,64 @@ class MeteoraVenue(AnchorVenue):
             readonly(self.derived(b"__event_authority")),
             readonly(self.program),
         ]
+
+
+class MeteoraDbc(MeteoraVenue, CurveVenue):
+    """The venue."""
+
+    market_type = "meteora_dbc"
+    route_name = "meteora_dbc"
+    program = METEORA_DBC_PROGRAM
+    fees = FeeSchedule(lp_bps=0, protocol_bps=20, creator_bps=80)
+    graduates_to = "meteora_damm_v2"
+    mint_indexes = (7, 7)
+    user_index = 9
+    halted_code = 6013  # SwapDisabled
+    zero_code = 6024  # AmountIsZero
+    slippage_code = 6003  # ExceededSlippage
+    least_tokens_code = 6003  # ExceededSlippage
+    complete_code = 6025  # PoolIsCompleted
+
+    def config(self, listing: Listing) -> Pubkey:
+        """One for each quote currency; a real one is a keypair's account."""
+        return self.derived(b"sandbox_config", bytes(listing.quote.mint))
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """Pool, configuration and quote currency."""
+        del user
+        context = {
+            "pool": str(self.pool(listing)),
+            "config": str(self.config(listing)),
+            "quote_mint": str(listing.quote.mint),
+        }
+        return {"market_type": self.market_type, "meteora_dbc": context}
+
+    def pool_accounts(self, listing: Listing) -> list[AccountMeta]:
+        """Its configuration stands before the pool."""
+        return [readonly(self.config(listing)), *super().pool_accounts(listing)]
+
+
+class MeteoraDammV2(MeteoraVenue, PoolVenue):
+    """The venue."""
+
+    market_type = "meteora_damm_v2"
+    route_name = "meteora_damm_v2"
+    program = METEORA_DAMM_V2_PROGRAM
+    fees = FeeSchedule(lp_bps=25, protocol_bps=0, creator_bps=0)
+    mint_indexes = (6, 6)
+    user_index = 8
+    halted_code = 6011  # PoolDisabled
+    zero_code = 6026  # AmountIsZero
+    slippage_code = 6003  # ExceededSlippage
+    least_tokens_code = 6003  # ExceededSlippage
+    empty_code = 6030  # InsufficientLiquidity
+
+    def config(self, listing: Listing) -> Pubkey:
+        """One for all pools."""
+        del listing
+        return self.derived(b"config", bytes(8))
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """The pool."""
+        del user
+        return {"market_type": self.market_type, "meteora_damm_v2": {"pool": str(self.pool(listing))}}

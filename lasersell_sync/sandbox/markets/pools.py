@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isqrt
 
+from lasersell_sync.sandbox.markets.currencies import Currency
+
 BPS = 10_000
 
 
@@ -112,3 +114,25 @@ def trade_to_reach(reserves: Reserves, ratio_numerator: int, ratio_denominator: 
     if wanted >= reserves.lamports:
         return "buy", max(0, reserves.tokens - wanted_tokens)
     return "sell", wanted_tokens - reserves.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingFee:
+    """``bps`` of a trade, and at least ``least_lamports`` of one for SOL; USD1 has no least fee."""
+
+    bps: int
+    least_lamports: int
+
+    def of(self, units: int, quote: Currency) -> int:
+        """The fee of a trade that moves so many quote units."""
+        share = ceil_div(units * self.bps, BPS)
+        return max(share, self.least_lamports) if quote.is_native else share
+
+    def budget_without(self, units: int, quote: Currency) -> int:
+        """What is left for the market when a purchase may take so many quote units, its fee included; at least 0."""
+        left = units * BPS // (BPS + self.bps)
+        return max(0, min(left, units - self.of(left, quote)))
+
+
+#: Of direct trades.
+NO_ROUTING_FEE = RoutingFee(0, 0)

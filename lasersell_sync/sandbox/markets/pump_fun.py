@@ -9,9 +9,10 @@ cashback to the trader's volume account. Graduates to PumpSwap.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
-from solders.instruction import AccountMeta
+from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import (
@@ -23,14 +24,13 @@ from lasersell_sync.sandbox.chain.addresses import (
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
-from lasersell_sync.sandbox.chain.instructions import create_account
+from lasersell_sync.sandbox.chain.anchor import Anchor, Call, derived_address, discriminator
+from lasersell_sync.sandbox.chain.instructions import create_account, readonly, signer, writable
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
-from lasersell_sync.sandbox.chain.runtime import Invocation
+from lasersell_sync.sandbox.chain.runtime import Invocation, custom
 from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
-from lasersell_sync.sandbox.markets.listings import Call, Listing, derived_address, readonly, signer, writable
-from lasersell_sync.sandbox.markets.pools import FeeSchedule, Fill
-from lasersell_sync.sandbox.markets.pump_fees import ask_pump_fees, fee_config
-from lasersell_sync.sandbox.markets.trade_forms import TradeForm
+from lasersell_sync.sandbox.markets.listings import Listing, TradeForm
+from lasersell_sync.sandbox.markets.pools import FeeSchedule, Fill, Reserves, market_cap_lamports
 
 TOO_MUCH_SOL_REQUIRED = 6002
 TOO_LITTLE_SOL_RECEIVED = 6003
@@ -281,3 +281,43 @@ class PumpFun(CurveVenue):
             readonly(SYSTEM_PROGRAM),
             *self._program_accounts(),
         ]
+
+
+#: Every token of pump.fun has as many, in smallest units.
+_SUPPLY = 1_000_000_000 * 10**6
+#: whether it is a pool of the pump creator, the market cap (u128) and the size of the trade in lamports
+_GET_FEES = struct.Struct("<?QQQ")
+
+
+def fee_config(program: Pubkey) -> Pubkey:
+    """Where the fees of a pump program are kept."""
+    return derived_address(PUMP_FEES_PROGRAM, b"fee_config", bytes(program))
+
+
+def get_fees(program: Pubkey, *, is_pump_pool: bool, market_cap_lamports: int, trade_lamports: int) -> Instruction:
+    """The question what a trade costs."""
+    cap_low, cap_high = market_cap_lamports % 2**64, market_cap_lamports // 2**64
+    data = discriminator("get_fees") + _GET_FEES.pack(is_pump_pool, cap_low, cap_high, min(trade_lamports, 2**64 - 1))
+    return Instruction(PUMP_FEES_PROGRAM, data, [readonly(fee_config(program)), readonly(program)])
+
+
+def ask_pump_fees(invocation: Invocation, program: Pubkey, reserves: Reserves, tokens: int) -> None:
+    """Let a pump program that is at work ask what its trade of so many tokens costs. Raises ``ProgramError``.
+
+    The smaller instructions do not name the fee program: they read its configuration themselves.
+    """
+    if not any(meta.pubkey == PUMP_FEES_PROGRAM for meta in invocation.accounts):
+        return
+    worth = reserves.lamports * tokens // reserves.tokens
+    cap = market_cap_lamports(reserves, _SUPPLY)
+    invocation.call(get_fees(program, is_pump_pool=True, market_cap_lamports=cap, trade_lamports=worth))
+
+
+def execute_pump_fees(invocation: Invocation) -> None:
+    """Run one instruction; its caller knows here what it returns. Raises ``ProgramError``."""
+    if invocation.data[:8] != discriminator("get_fees"):
+        raise custom(Anchor.INSTRUCTION_FALLBACK_NOT_FOUND)
+    if len(invocation.data) < 8 + _GET_FEES.size:
+        raise custom(Anchor.INSTRUCTION_DID_NOT_DESERIALIZE)
+    if invocation.address(0) != fee_config(invocation.address(1)):
+        raise custom(Anchor.CONSTRAINT_SEEDS)

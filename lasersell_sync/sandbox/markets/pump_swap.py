@@ -23,14 +23,15 @@ from lasersell_sync.sandbox.chain.addresses import (
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
+from lasersell_sync.sandbox.chain.anchor import Call, derived_address
+from lasersell_sync.sandbox.chain.instructions import readonly, signer, writable
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
 from lasersell_sync.sandbox.chain.runtime import Invocation
 from lasersell_sync.sandbox.markets.anchor_venue import open_account
-from lasersell_sync.sandbox.markets.listings import Call, Listing, derived_address, readonly, signer, writable
+from lasersell_sync.sandbox.markets.listings import Listing, TradeForm
 from lasersell_sync.sandbox.markets.pool_venue import PoolVenue
 from lasersell_sync.sandbox.markets.pools import FeeSchedule, Fill
-from lasersell_sync.sandbox.markets.pump_fees import ask_pump_fees, fee_config
-from lasersell_sync.sandbox.markets.trade_forms import TradeForm
+from lasersell_sync.sandbox.markets.pump_fun import ask_pump_fees, fee_config
 
 ZERO_BASE_AMOUNT = 6001
 TOO_LITTLE_POOL_TOKEN_LIQUIDITY = 6003

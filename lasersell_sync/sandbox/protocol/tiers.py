@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from lasersell_sync.sandbox.markets.routing_fees import RoutingFee
+from lasersell_sync.sandbox.markets.pools import RoutingFee
 
 HIGH_LANE_CAPACITY = 256
 RATE_WINDOW_S = 60.0

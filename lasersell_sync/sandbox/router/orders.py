@@ -11,11 +11,11 @@ from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.ledger import Ledger
-from lasersell_sync.sandbox.chain.lookup_tables import LOOKUP_TABLE_PROGRAM, LookupTable
-from lasersell_sync.sandbox.chain.transaction_formats import write_unsigned
-from lasersell_sync.sandbox.markets.listings import Listing, derived_address
-from lasersell_sync.sandbox.markets.routing_fees import RoutingFee
+from lasersell_sync.sandbox.chain.anchor import derived_address
+from lasersell_sync.sandbox.chain.ledger import LOOKUP_TABLE_PROGRAM, Ledger, LookupTable
+from lasersell_sync.sandbox.chain.transactions import write_unsigned
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.pools import RoutingFee
 from lasersell_sync.sandbox.markets.venues import VENUES
 from lasersell_sync.sandbox.router.program import Router
 from lasersell_sync.sandbox.router.shapes import RouterOrder

@@ -18,14 +18,15 @@ from lasersell_sync.sandbox.chain.addresses import (
     SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
-from lasersell_sync.sandbox.chain.instructions import transfer, transfer_checked
+from lasersell_sync.sandbox.chain.anchor import Anchor, derived_address
+from lasersell_sync.sandbox.chain.instructions import readonly, signer, transfer, transfer_checked, writable
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
-from lasersell_sync.sandbox.chain.runtime import Anchor, Invocation, Swap, custom
+from lasersell_sync.sandbox.chain.runtime import Invocation, Swap, custom
 from lasersell_sync.sandbox.markets.anchor_venue import open_account
 from lasersell_sync.sandbox.markets.currencies import CURRENCIES, Currency
-from lasersell_sync.sandbox.markets.listings import Listing, Venue, derived_address, readonly, signer, writable
-from lasersell_sync.sandbox.markets.routing_fees import RoutingFee
-from lasersell_sync.sandbox.markets.venues import VENUES
+from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.pools import RoutingFee
+from lasersell_sync.sandbox.markets.venues import VENUES, Venue
 from lasersell_sync.sandbox.router.shapes import RouterOrder, RouterShape
 from lasersell_sync.sandbox.router.thefts import RouterTheft
 

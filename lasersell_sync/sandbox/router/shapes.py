@@ -16,7 +16,7 @@ from typing import Literal
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.transaction_formats import Version
+from lasersell_sync.sandbox.chain.transactions import Version
 
 #: The Router's own accounts, in one of many orders; the market's stand before or behind them.
 HEADER = ("user", "mint", "config", "vault", "vault_tokens", "escrow", "user_quote")

@@ -16,10 +16,11 @@ from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_SET_AUTHORITY,
     transfer,
     transfer_checked,
+    writable,
 )
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
 from lasersell_sync.sandbox.chain.runtime import Invocation, ProgramError
-from lasersell_sync.sandbox.markets.listings import Listing, writable
+from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.router.shapes import RouterOrder
 
 #: What it keeps in the wallet when it takes its lamports: enough for the transaction to succeed.

@@ -13,17 +13,20 @@ from collections.abc import Sequence
 from solders.instruction import AccountMeta
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.addresses import RAYDIUM_LAUNCHPAD_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
+from lasersell_sync.sandbox.chain.addresses import (
+    RAYDIUM_CPMM_PROGRAM,
+    RAYDIUM_LAUNCHPAD_PROGRAM,
+    SYSTEM_PROGRAM,
+    TOKEN_PROGRAM,
+)
+from lasersell_sync.sandbox.chain.anchor import Call
+from lasersell_sync.sandbox.chain.instructions import readonly, signer, writable
 from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
-from lasersell_sync.sandbox.markets.listings import Call, Listing, readonly, signer, writable
+from lasersell_sync.sandbox.markets.listings import Listing, TradeForm
+from lasersell_sync.sandbox.markets.pool_venue import PoolVenue
 from lasersell_sync.sandbox.markets.pools import FeeSchedule
-from lasersell_sync.sandbox.markets.trade_forms import TradeForm
 
-NOT_APPROVED = 6000
-INVALID_INPUT = 6003
-EXCEEDED_SLIPPAGE = 6006
-POOL_FUNDING = 6005
 _NO_SHARE_FEE = bytes(8)
 
 
@@ -40,11 +43,11 @@ class RaydiumLaunchpad(CurveVenue):
     event_names = ("TradeEvent", "TradeEvent")
     mint_indexes = (9, 9)
     user_index = 0
-    halted_code = NOT_APPROVED
-    zero_code = INVALID_INPUT
-    slippage_code = EXCEEDED_SLIPPAGE
-    least_tokens_code = EXCEEDED_SLIPPAGE
-    complete_code = POOL_FUNDING
+    halted_code = 6000  # NotApproved
+    zero_code = 6003  # InvalidInput
+    slippage_code = 6006  # ExceededSlippage
+    least_tokens_code = 6006  # ExceededSlippage
+    complete_code = 6005  # PoolFunding
 
     def _config(self, listing: Listing) -> Pubkey:
         # Constant-product curve, index 0.
@@ -124,3 +127,74 @@ class RaydiumLaunchpad(CurveVenue):
             self.derived(bytes(owner), bytes(listing.quote.mint)) for owner in (self._platform(), listing.creator)
         )
         return [*self.buy_accounts(listing, user), readonly(SYSTEM_PROGRAM), *map(writable, vaults)]
+
+
+class RaydiumCpmm(PoolVenue):
+    """The venue."""
+
+    market_type = "raydium_cpmm"
+    route_name = "raydium_cpmm"
+    program = RAYDIUM_CPMM_PROGRAM
+    fees = FeeSchedule(lp_bps=25, protocol_bps=0, creator_bps=0)
+    buy_call = Call("swap_base_output", limit_first=True)
+    sell_call = Call("swap_base_input")
+    mint_indexes = (11, 10)
+    user_index = 0
+    halted_code = 6000  # NotApproved
+    zero_code = 6006  # ZeroTradingTokens
+    slippage_code = 6005  # ExceededSlippage
+    least_tokens_code = 6005  # ExceededSlippage
+    empty_code = 6004  # EmptySupply
+
+    def _config(self) -> Pubkey:
+        return self.derived(b"amm_config", b"\x00\x00")
+
+    def pool(self, listing: Listing) -> Pubkey:
+        """The pool state; the two mints stand in the order of their bytes."""
+        first, second = sorted((bytes(listing.mint), bytes(listing.quote.mint)))
+        return self.derived(b"pool", bytes(self._config()), first, second)
+
+    def vault_owner(self, listing: Listing) -> Pubkey:
+        """The authority of all vaults."""
+        del listing
+        return self.derived(b"vault_and_lp_mint_auth_seed")
+
+    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
+        """The pool's two vaults."""
+        pool = bytes(self.pool(listing))
+        base, quote = (self.derived(b"pool_vault", pool, bytes(mint)) for mint in (listing.mint, listing.quote.mint))
+        return base, quote
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """Pool, configuration, and where the user's quote currency is."""
+        context = {
+            "pool": str(self.pool(listing)),
+            "config": str(self._config()),
+            "quote_mint": str(listing.quote.mint),
+            "user_quote_account": str(token_address(user, listing.quote.mint)),
+        }
+        return {"market_type": self.market_type, "raydium_cpmm": context}
+
+    def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """Of ``swap_base_output``: from quote currency to token."""
+        return self._accounts(listing, user, (listing.quote.mint, listing.mint), self.vaults(listing)[::-1])
+
+    def sell_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        """Of ``swap_base_input``: from token to quote currency."""
+        return self._accounts(listing, user, (listing.mint, listing.quote.mint), self.vaults(listing))
+
+    def _accounts(
+        self, listing: Listing, user: Pubkey, mints: tuple[Pubkey, Pubkey], vaults: tuple[Pubkey, Pubkey]
+    ) -> list[AccountMeta]:
+        return [
+            signer(user),
+            readonly(self.vault_owner(listing)),
+            readonly(self._config()),
+            writable(self.pool(listing)),
+            *(writable(token_address(user, mint)) for mint in mints),
+            *(writable(vault) for vault in vaults),
+            readonly(TOKEN_PROGRAM),
+            readonly(TOKEN_PROGRAM),
+            *(readonly(mint) for mint in mints),
+            writable(self.derived(b"observation", bytes(self.pool(listing)))),
+        ]
