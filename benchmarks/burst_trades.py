@@ -108,10 +108,8 @@ def direct_positions(count: int) -> Sequence[Position]:
     rig = Rig(scenario=parse_scenario(f'about = "A burst."\n{tokens}', "burst"))
     wallet = direct_keypair().pubkey()
     sales = [
-        rig.exchange.build_sell(
-            listing, wallet, tokens=TOKENS, slippage_bps=500, delivery=Delivery("rpc"), partner_fee=None
-        )
-        for listing in rig.exchange.listings
+        rig.build_sell(listing, wallet, tokens=TOKENS, slippage_bps=500, delivery=Delivery("rpc"), partner_fee=None)
+        for listing in rig.listings
     ]
     return [
         Position(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import click
 
 from lasersell_sync.sandbox import DEFAULT_SCENARIO, Sandbox, shipped_scenarios
-from lasersell_sync.sandbox.servers.web_page import WebPage
+from lasersell_sync.sandbox.web import WebPage
 
 __all__ = ["sandbox"]
 

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -24,12 +23,12 @@ from lasersell_sync.sandbox.chain.transactions import TRANSACTION_FORMATS
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings, Scheduler
 from lasersell_sync.sandbox.exchange.positions import PositionRecord
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
-from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Scenario, load_scenario
+from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Action, Scenario, load_scenario
 from lasersell_sync.sandbox.protocol.policies import Policies
 from lasersell_sync.sandbox.protocol.tiers import TIERS
 from lasersell_sync.sandbox.router.shapes import SHAPES
 from lasersell_sync.sandbox.script import Script
-from lasersell_sync.sandbox.servers.control_server import ControlServer, mounted
+from lasersell_sync.sandbox.servers.control_server import ControlServer, Order, mounted
 from lasersell_sync.sandbox.servers.faults import Faults
 from lasersell_sync.sandbox.servers.http_server import Application, HttpService
 from lasersell_sync.sandbox.servers.rest_server import ApiServer
@@ -247,8 +246,9 @@ class Sandbox:
         self._stream = StreamServer(self._exchange, sockets, self._faults.conditions)
         host, port = url_host(sockets), sockets[0].getsockname()[1]
         self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
-        control = ControlServer(self, self._exchange.keys.match)
-        api = mounted(control, self._faults.disturb("api", ApiServer(self._exchange)))
+        api = mounted(
+            self._control_server(self._exchange.keys.match), self._faults.disturb("api", ApiServer(self._exchange))
+        )
         self._say_who_can_connect(sockets)
         self._urls["api_url"] = self._serve("api", self._ports["api_port"], api)
         for number in range(self._rpc_nodes):
@@ -261,6 +261,15 @@ class Sandbox:
         self._stream.start()
         for running in self._services:
             running.start()
+
+    def _control_server(self, is_key: Callable[[str | None], object]) -> ControlServer:
+        """The control API's application, for a server of its own."""
+        acts: dict[str, Order] = {
+            "skip-slots": self.skip_slots,
+            "price": self.set_price_multiplier,
+            "exit": self.force_exit,
+        }
+        return ControlServer(self._faults, acts, is_key)
 
     def _rpc_node(self, number: int) -> RpcServer:
         faults = self._faults
@@ -362,14 +371,15 @@ class Sandbox:
     @property
     def mints(self) -> list[str]:
         """What trades here; the first is a climber."""
-        return [str(listing.mint) for listing in self._exchange.listings]
+        return [str(mint) for mint in list(self._exchange.market.listings)]
 
     @property
     def mint_info(self) -> dict[str, MintInfo]:
         """Symbol, market and price path of every mint."""
         infos = {}
-        for listing in self._exchange.listings:
-            mint, pool = str(listing.mint), str(self._exchange.venue(listing).pool(listing))
+        market = self._exchange.market
+        for listing in list(market.listings.values()):
+            mint, pool = str(listing.mint), str(market.venue(listing).pool(listing))
             infos[mint] = MintInfo(
                 mint=mint,
                 symbol=listing.symbol,
@@ -404,28 +414,35 @@ class Sandbox:
 
     def balance_lamports(self, pubkey: Address) -> int:
         """Lamports of an account."""
-        return self._exchange.balance_lamports(_address(pubkey, "pubkey"))
+        with self._exchange.lock:
+            return self._exchange.ledger.lamports(_address(pubkey, "pubkey"))
 
     def token_balance(self, owner: Address, mint: Address) -> int:
         """Smallest units of a token that an owner holds."""
-        return self._exchange.token_balance(_address(owner, "owner"), _address(mint, "mint"))
+        with self._exchange.lock:
+            return self._exchange.ledger.token_balance(_address(owner, "owner"), _address(mint, "mint"))
 
     def positions(self) -> list[PositionRecord]:
         """Every position so far, oldest first; ``close_reason`` tells the closed ones."""
-        return self._exchange.positions()
+        with self._exchange.lock:
+            return self._exchange.positions.book.records()
 
     def transactions(self) -> list[TransactionRecord]:
         """Every landed transaction, oldest first."""
-        return self._exchange.transactions()
+        with self._exchange.lock:
+            return self._exchange.chain.records()
 
     def sessions(self, *, include_closed: bool = False) -> list[SessionRecord]:
         """The configured sessions that are connected; or every connection there ever was."""
-        return self._exchange.sessions(include_closed=include_closed)
+        with self._exchange.lock:
+            return self._exchange.sessions.records(include_closed=include_closed)
 
     @property
     def received(self) -> dict[int, list[dict[str, object]]]:
         """Every JSON object that clients sent, in order of arrival, by session id; the newest 16 MiB of them."""
-        return self._exchange.received()
+        with self._exchange.lock:
+            every = self._exchange.sessions.sessions.values()
+            return {session.session_id: list(session.received) for session in every}
 
     # -- stepping in
 
@@ -442,12 +459,13 @@ class Sandbox:
     @property
     def wallets(self) -> dict[str, Keypair]:
         """The scenario's own wallets, by name: play-money keys that depend on the seed."""
-        return dict(self._exchange.wallets)
+        return dict(self._exchange.player.wallets)
 
     @property
     def now_s(self) -> float:
         """Virtual seconds since the sandbox began."""
-        return self._exchange.now_s
+        with self._exchange.lock:
+            return self._exchange.clock.now_s()
 
     def advance(self, seconds: float, *, until: Callable[[], object] | None = None) -> bool:
         """With ``clock="manual"``: play so much virtual time, as fast as the machine can.
@@ -471,13 +489,14 @@ class Sandbox:
 
     def force_exit(self, position_id: int, reason: str) -> None:
         """Send an exit signal for an open position, as if a strategy had fired. Raises ValueError."""
-        self._exchange.force_exit(position_id, reason)
+        with self._exchange.change():
+            self._exchange.positions.force_exit(position_id, reason)
 
     def set_price_multiplier(self, mint: Address, multiplier: float) -> None:
         """Multiply a price, by one trade of the crowd; the price path goes on from there. Raises ValueError."""
         if not isinstance(multiplier, (int, float)) or not math.isfinite(multiplier) or not 0 < multiplier < 10**6:
             raise ValueError("multiplier must be a number above 0 and below a million")
-        self._exchange.multiply_price(_address(mint, "mint"), Fraction(multiplier).limit_denominator(10**9))
+        self._exchange.act(Action(0.0, "price", str(_address(mint, "mint")), multiplier=multiplier))
 
     def skip_slots(self, slots: int, *, empty: bool = False) -> None:
         """Let the chain's time jump ahead: landed transactions become final, and blockhashes age.
@@ -490,7 +509,8 @@ class Sandbox:
         """
         _check_integer("slots", slots, least=0, most=10**6 if empty else 10**9)
         _check_bool("empty", empty)
-        self._exchange.skip_slots(slots, empty=empty)
+        with self._exchange.change():
+            self._exchange.slots.skip(slots, empty=empty)
 
     def drop_connections(self, code: int | None = None) -> None:
         """End every stream connection: without a code by an abrupt TCP reset or end, with one by a close frame."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.exchange.exchange import Exchange
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1
 from lasersell_sync.sandbox.markets.scenario import Action
-
-if TYPE_CHECKING:
-    from lasersell_sync.sandbox.exchange.exchange import Exchange
 
 
 class Script:
@@ -63,17 +60,17 @@ class Script:
 
         ``wallet`` is any wallet's public key, or the name of one of the scenario's.
         """
-        listing = self._exchange.find_listing(token)
-        units = round(_within("amount", amount, 0, 1e9) * 10**listing.quote.decimals)
-        self._exchange.grant(self._address(wallet), listing.mint, units)
+        player, amount = self._exchange.player, _within("amount", amount, 0, 1e9)
+        with self._exchange.change():
+            listing = player.listing(token)
+            player.grant(self._address(wallet), listing, round(amount * 10**listing.quote.decimals))
 
     def fund(self, wallet: str, *, sol: float = 0.0, usd1: float = 0.0) -> None:
         """Play money for any wallet, by public key or by name."""
-        self._exchange.fund(
-            self._address(wallet),
-            lamports=round(_within("sol", sol, 0, 1e6) * 10**SOL.decimals),
-            usd1_units=round(_within("usd1", usd1, 0, 1e9) * 10**USD1.decimals),
-        )
+        lamports = round(_within("sol", sol, 0, 1e6) * 10**SOL.decimals)
+        usd1_units = round(_within("usd1", usd1, 0, 1e9) * 10**USD1.decimals)
+        with self._exchange.change():
+            self._exchange.player.fund(self._address(wallet), lamports=lamports, usd1_units=usd1_units)
 
     def lookup_table(self, addresses: Sequence[str]) -> str:
         """Create an address look-up table of 1 to 256 addresses; its own address. Transactions may use it at once."""
@@ -87,7 +84,7 @@ class Script:
     def _address(self, wallet: str | Pubkey) -> Pubkey:
         if isinstance(wallet, Pubkey):
             return wallet
-        keypair = self._exchange.wallets.get(wallet)
+        keypair = self._exchange.player.wallets.get(wallet)
         if keypair is not None:
             return keypair.pubkey()
         try:

@@ -103,7 +103,11 @@ def test_autosell_of_cashback_coins_is_sold(seed: int, shape: int | None, tmp_pa
     """Seeds whose PumpSwap coin pays its creator fee to the trader: through the Router and directly."""
     market = ("pump_swap", "SOL")
     with sandbox_with(None, seed=seed) as sandbox:
-        assert any(listing.cashback for listing in sandbox._exchange.listings if listing.market_type == market[0])
+        assert any(
+            listing.cashback
+            for listing in sandbox._exchange.market.listings.values()
+            if listing.market_type == market[0]
+        )
     sell_everything(shape, "rpc", [market], tmp_path, seed=seed)
 
 

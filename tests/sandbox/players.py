@@ -11,19 +11,24 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from typing import Any
 
 import requests
+from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.message import MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 from websockets.sync.client import ClientConnection, connect
 
 from lasersell_sync.sandbox import Sandbox
+from lasersell_sync.sandbox.chain.blockchain import Chain
 from lasersell_sync.sandbox.chain.transactions import Transaction
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings
-from lasersell_sync.sandbox.exchange.orders import Delivery
+from lasersell_sync.sandbox.exchange.orders import Delivery, OrderTerms, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.scenario import Action
@@ -85,10 +90,12 @@ class Rig:
         self.exchange.register_wallet(key_id, **proof(wallet, 1.7e9 + self.now_s), label=None)
         return wallet
 
+    @property
+    def listings(self) -> list[Listing]:
+        return list(self.exchange.market.listings.values())
+
     def listing(self, market_type: str, price_path: str) -> Listing:
-        found = [
-            item for item in self.exchange.listings if (item.market_type, item.price_path) == (market_type, price_path)
-        ]
+        found = [item for item in self.listings if (item.market_type, item.price_path) == (market_type, price_path)]
         return found[0]
 
     def session(
@@ -106,7 +113,7 @@ class Rig:
 
     def token(self, symbol: str) -> Listing:
         """A scenario's token, as it is now."""
-        return next(item for item in self.exchange.listings if item.symbol == symbol)
+        return next(item for item in self.listings if item.symbol == symbol)
 
     def price(self, token: str, multiplier: float) -> None:
         """One trade of the crowd."""
@@ -124,36 +131,94 @@ class Rig:
         """Send and land; the record."""
         signature = self.exchange.send_transaction(transaction, skip_preflight=skip_preflight)
         self.advance(0.41)
-        records = [record for record in self.exchange.transactions() if record.signature == str(signature)]
+        records = [record for record in self.exchange.chain.records() if record.signature == str(signature)]
         return records[0] if records else None
+
+    # The chain, asked and changed as the servers do it.
+
+    def ask_chain(self, question: Callable[[Chain], Any]) -> Any:
+        with self.exchange.request():
+            return question(self.exchange.chain)
+
+    def instruct_chain(self, order: Callable[[Chain], object]) -> None:
+        with self.exchange.change():
+            order(self.exchange.chain)
+
+    def skip_slots(self, slots: int, *, empty: bool = False) -> None:
+        self.instruct_chain(lambda chain: chain.slots.skip(slots, empty=empty))
+
+    def slot(self) -> int:
+        return self.ask_chain(lambda chain: chain.slots.slot())
+
+    def block_height(self) -> int:
+        return self.ask_chain(lambda chain: chain.slots.block_height())
+
+    def latest_blockhash(self) -> tuple[Hash, int]:
+        return self.ask_chain(lambda chain: chain.slots.latest_blockhash())
+
+    def accepts_blockhash(self, blockhash: Hash) -> bool:
+        return self.ask_chain(lambda chain: chain.slots.accepts(blockhash))
+
+    def signature_status(self, signature: Signature) -> dict[str, object] | None:
+        return self.ask_chain(lambda chain: chain.status(signature))
+
+    def fund(self, wallet: Pubkey, *, lamports: int, usd1_units: int) -> None:
+        with self.exchange.change():
+            self.exchange.player.fund(wallet, lamports=lamports, usd1_units=usd1_units)
+
+    def multiply_price(self, mint: Pubkey, ratio: Fraction) -> None:
+        with self.exchange.change():
+            self.exchange.player.multiply_price(self.exchange.market.listings[mint], ratio)
+
+    def _terms(self, slippage_bps: int, delivery: Delivery, partner_fee: PartnerFee | None, key: str) -> OrderTerms:
+        return OrderTerms(slippage_bps, delivery, partner_fee, self.exchange.tiers[key].routing_fee)
+
+    def build_buy(
+        self,
+        listing: Listing,
+        user: Pubkey,
+        *,
+        budget_lamports: int,
+        slippage_bps: int,
+        delivery: Delivery = NOBODY,
+        partner_fee: PartnerFee | None = None,
+        key_id: str = "key-1",
+    ) -> UnsignedTransaction:
+        terms = self._terms(slippage_bps, delivery, partner_fee, key_id)
+        return self.exchange.orders.buy(listing, user, budget_lamports, terms)
+
+    def build_sell(
+        self,
+        listing: Listing,
+        user: Pubkey,
+        *,
+        tokens: int,
+        slippage_bps: int,
+        delivery: Delivery = NOBODY,
+        partner_fee: PartnerFee | None = None,
+        key_id: str = "key-1",
+    ) -> UnsignedTransaction:
+        terms = self._terms(slippage_bps, delivery, partner_fee, key_id)
+        return self.exchange.orders.sell(listing, user, tokens, terms)
 
     def buy_order(
         self, wallet: Keypair, listing: Listing, lamports: int = 10**9, slippage_bps: int = 500
     ) -> VersionedTransaction:
-        order = self.exchange.build_buy(
-            listing,
-            wallet.pubkey(),
-            budget_lamports=lamports,
-            slippage_bps=slippage_bps,
-            delivery=NOBODY,
-            partner_fee=None,
-        )
+        order = self.build_buy(listing, wallet.pubkey(), budget_lamports=lamports, slippage_bps=slippage_bps)
         return signed(order.tx_b64, wallet)
 
     def buy(self, wallet: Keypair, listing: Listing, lamports: int = 10**9, slippage_bps: int = 500) -> Any:
         return self.send(self.buy_order(wallet, listing, lamports, slippage_bps))
 
     def sell_order(self, wallet: Keypair, listing: Listing, tokens: int = 0, slippage_bps: int = 500) -> str:
-        return self.exchange.build_sell(
-            listing, wallet.pubkey(), tokens=tokens, slippage_bps=slippage_bps, delivery=NOBODY, partner_fee=None
-        ).tx_b64
+        return self.build_sell(listing, wallet.pubkey(), tokens=tokens, slippage_bps=slippage_bps).tx_b64
 
     def sell(self, wallet: Keypair, listing: Listing, tokens: int = 0) -> Any:
         return self.send(signed(self.sell_order(wallet, listing, tokens), wallet))
 
     def transaction(self, payer: Keypair, *instructions: Instruction, signers: Sequence[Keypair] = ()) -> Any:
         """A transaction somebody built himself."""
-        blockhash, _ = self.exchange.latest_blockhash()
+        blockhash, _ = self.latest_blockhash()
         message = MessageV0.try_compile(payer.pubkey(), list(instructions), [], blockhash)
         return VersionedTransaction(message, [payer, *signers])
 

@@ -41,7 +41,7 @@ def send_lamports(source: Pubkey, target: Pubkey, lamports: int) -> Instruction:
 
 
 def holdings(rig: Rig, *owners: Pubkey) -> dict[Pubkey, Any]:
-    return {owner: dict(rig.exchange.token_accounts_of(owner)) for owner in owners}
+    return {owner: dict(rig.exchange.ledger.token_accounts_of(owner)) for owner in owners}
 
 
 def rewritten(transaction: VersionedTransaction, old: bytes, new: bytes) -> VersionedTransaction:
@@ -61,16 +61,16 @@ def refused(rig: Rig, transaction: VersionedTransaction, **options: bool) -> Tra
 def test_a_buy_spends_what_it_says(rig: Rig, market_type: str) -> None:
     """A buy moves lamports from the wallet into pool, fees and rent, and not a lamport more."""
     wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     record = rig.buy(wallet, listing, lamports=10**9)
     assert record.err is None
     assert record.fee_lamports == FEE
-    (holding,) = rig.exchange._stream.positions.book.holdings_of(wallet.pubkey())
+    (holding,) = rig.exchange.positions.book.holdings_of(wallet.pubkey())
     rent = 1_488_440
     assert holding.entry_lamports is not None
     assert 10**9 - 10 < holding.entry_lamports <= 10**9
-    assert before - rig.exchange.balance_lamports(wallet.pubkey()) == holding.entry_lamports + rent + FEE
-    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) > 0
+    assert before - rig.exchange.ledger.lamports(wallet.pubkey()) == holding.entry_lamports + rent + FEE
+    assert rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) > 0
 
 
 @pytest.mark.parametrize("market_type", MARKETS)
@@ -79,19 +79,19 @@ def test_a_sale_of_everything_empties_the_account(rig: Rig, market_type: str) ->
     wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
     rig.buy(wallet, listing)
     assert rig.sell(wallet, listing).err is None
-    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
-    assert rig.exchange.token_account(token_address(wallet.pubkey(), WRAPPED_SOL_MINT)) is None
+    assert rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) == 0
+    assert rig.exchange.ledger.token_account(token_address(wallet.pubkey(), WRAPPED_SOL_MINT)) is None
 
 
 def test_the_ledger_follows_the_instructions_not_the_api(rig: Rig) -> None:
     """A transaction that nobody asked the API for works just the same: here a legacy one with two transfers."""
     wallet, target = rig.wallet(), Keypair().pubkey()
-    blockhash, _ = rig.exchange.latest_blockhash()
+    blockhash, _ = rig.latest_blockhash()
     instructions = [send_lamports(wallet.pubkey(), target, 70), send_lamports(wallet.pubkey(), target, 7)]
     message = Message.new_with_blockhash(instructions, wallet.pubkey(), blockhash)
     record = rig.send(VersionedTransaction(message, [wallet]))
     assert (record.err, record.fee_lamports) == (None, 5_000)
-    assert rig.exchange.balance_lamports(target) == 77
+    assert rig.exchange.ledger.lamports(target) == 77
     assert record.instructions == ("system.transfer lamports=70", "system.transfer lamports=7")
 
 
@@ -101,22 +101,22 @@ def test_slippage_is_enforced_on_the_chain(rig: Rig, market_type: str) -> None:
     wallet, listing = rig.wallet(), rig.listing(market_type, "climb")
     rig.buy(wallet, listing)
     order = signed(rig.sell_order(wallet, listing, slippage_bps=100), wallet)
-    rig.exchange.multiply_price(listing.mint, Fraction(9, 10))
-    lamports, accounts = rig.exchange.balance_lamports(wallet.pubkey()), holdings(rig, wallet.pubkey())
+    rig.multiply_price(listing.mint, Fraction(9, 10))
+    lamports, accounts = rig.exchange.ledger.lamports(wallet.pubkey()), holdings(rig, wallet.pubkey())
     refusal = refused(rig, order)
     assert refusal.code == -32002
     assert "custom program error" in refusal.message
     record = rig.send(order, skip_preflight=True)
     index = 2 if market_type == "pump_fun" else 3
     assert record.err == {"InstructionError": [index, {"Custom": 6003 if market_type == "pump_fun" else 6004}]}
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == lamports - FEE
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == lamports - FEE
     assert holdings(rig, wallet.pubkey()) == accounts
 
 
 def test_a_buy_over_its_limit_fails(rig: Rig) -> None:
     """A buy whose cost rose above the signed maximum gets TooMuchSolRequired."""
     wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
-    order = rig.exchange.build_buy(
+    order = rig.build_buy(
         listing,
         wallet.pubkey(),
         budget_lamports=10**9,
@@ -124,23 +124,23 @@ def test_a_buy_over_its_limit_fails(rig: Rig) -> None:
         delivery=NOBODY,
         partner_fee=None,
     )
-    rig.exchange.multiply_price(listing.mint, Fraction(11, 10))
+    rig.multiply_price(listing.mint, Fraction(11, 10))
     record = rig.send(signed(order.tx_b64, wallet), skip_preflight=True)
     assert record.err == {"InstructionError": [3, {"Custom": 6002}]}
-    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
+    assert rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) == 0
 
 
 def test_a_failure_takes_back_the_instructions_before_it(rig: Rig) -> None:
     """If the second instruction fails, the first has not happened either; the fee is paid all the same."""
     wallet, target = rig.wallet(), Keypair().pubkey()
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     transaction = rig.transaction(
         wallet, send_lamports(wallet.pubkey(), target, 10**6), send_lamports(wallet.pubkey(), target, 10**12)
     )
     record = rig.send(transaction, skip_preflight=True)
     assert record.err == {"InstructionError": [1, {"Custom": 1}]}
-    assert rig.exchange.balance_lamports(target) == 0
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == before - 5_000
+    assert rig.exchange.ledger.lamports(target) == 0
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == before - 5_000
 
 
 def test_a_wrong_signer_is_refused(rig: Rig) -> None:
@@ -159,7 +159,7 @@ def test_an_amount_changed_after_signing_is_refused(rig: Rig) -> None:
     wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
     rig.buy(wallet, listing)
     honest = signed(rig.sell_order(wallet, listing), wallet)
-    tokens = rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    tokens = rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
     tampered = rewritten(honest, struct.pack("<Q", tokens), struct.pack("<Q", tokens - 1))
     assert refused(rig, tampered).code == -32003
     assert rig.send(honest).err is None
@@ -196,7 +196,7 @@ def test_mutated_transactions_break_nothing(rig: Rig, market_type: str) -> None:
     rng, wallet, listing = random.Random(20260101), rig.wallet(), rig.listing(market_type, "climb")
     rig.buy(wallet, listing)
     raw = bytes(signed(rig.sell_order(wallet, listing), wallet))
-    total, paid = rig.exchange.total_lamports(), sum(item.fee_lamports for item in rig.exchange.transactions())
+    total, paid = rig.exchange.ledger.total_lamports(), sum(item.fee_lamports for item in rig.exchange.chain.records())
     codes = set()
     for number in range(2_000):
         try:
@@ -212,9 +212,9 @@ def test_mutated_transactions_break_nothing(rig: Rig, market_type: str) -> None:
             codes.add(refusal.code)
     assert codes == {-32602, -32003}
     rig.advance(1)
-    assert len(rig.exchange.transactions()) > 20
-    fees = sum(item.fee_lamports for item in rig.exchange.transactions()) - paid
-    assert rig.exchange.total_lamports() == total - fees
+    assert len(rig.exchange.chain.records()) > 20
+    fees = sum(item.fee_lamports for item in rig.exchange.chain.records()) - paid
+    assert rig.exchange.ledger.total_lamports() == total - fees
 
 
 def test_the_number_of_signatures_must_be_exact(rig: Rig) -> None:
@@ -230,48 +230,48 @@ def test_blockhashes_expire(rig: Rig) -> None:
     wallet = rig.wallet()
     early = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     late = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 6))
-    rig.exchange.skip_slots(147)
+    rig.skip_slots(147)
     assert rig.send(early).err is None
-    rig.exchange.skip_slots(10)
+    rig.skip_slots(10)
     refusal = refused(rig, late)
     assert (refusal.code, refusal.message) == (-32002, "Transaction simulation failed: Blockhash not found")
     assert refusal.data is not None
     assert refusal.data["err"] == "BlockhashNotFound"
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     assert rig.send(late, skip_preflight=True) is None
-    assert rig.exchange.signature_status(late.signatures[0]) is None
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == before
+    assert rig.signature_status(late.signatures[0]) is None
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == before
 
 
 def test_blockhash_slots_without_blocks_do_not_age_it(rig: Rig) -> None:
     """A thousand slots without a block change no height; 151 blocks later the blockhash is dead all the same."""
     wallet = rig.wallet()
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
-    slot, height = rig.exchange.slot(), rig.exchange.block_height()
-    rig.exchange.skip_slots(1_000, empty=True)
-    assert (rig.exchange.slot(), rig.exchange.block_height()) == (slot + 1_000, height)
-    blockhash, last_height = rig.exchange.latest_blockhash()
+    slot, height = rig.slot(), rig.block_height()
+    rig.skip_slots(1_000, empty=True)
+    assert (rig.slot(), rig.block_height()) == (slot + 1_000, height)
+    blockhash, last_height = rig.latest_blockhash()
     assert (blockhash, last_height) == (transaction.message.recent_blockhash, height + 150)
-    assert rig.exchange.ask_chain(lambda chain: chain.slots.accepted(blockhash, slot + 1_000))
-    rig.exchange.skip_slots(140)
-    assert rig.exchange.accepts_blockhash(blockhash)
-    rig.exchange.skip_slots(400, empty=True)
-    assert rig.exchange.latest_blockhash()[0] != blockhash
+    assert rig.ask_chain(lambda chain: chain.slots.accepted(blockhash, slot + 1_000))
+    rig.skip_slots(140)
+    assert rig.accepts_blockhash(blockhash)
+    rig.skip_slots(400, empty=True)
+    assert rig.latest_blockhash()[0] != blockhash
     assert rig.send(transaction).err is None
-    rig.exchange.skip_slots(20)
-    assert not rig.exchange.accepts_blockhash(blockhash)
-    assert not rig.exchange.ask_chain(lambda chain: chain.slots.accepted(blockhash, chain.slots.slot()))
+    rig.skip_slots(20)
+    assert not rig.accepts_blockhash(blockhash)
+    assert not rig.ask_chain(lambda chain: chain.slots.accepted(blockhash, chain.slots.slot()))
 
 
 def test_slot_time_and_rent_are_those_that_were_asked_for() -> None:
     """As the chain was before September 2026: 400 ms a slot, 2 039 280 lamports for a token account."""
     rig = Rig(slot_ms=400, rent_lamports_per_byte=6_960)
     wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
-    slot, before = rig.exchange.slot(), rig.exchange.balance_lamports(wallet.pubkey())
+    slot, before = rig.slot(), rig.exchange.ledger.lamports(wallet.pubkey())
     rig.advance(40.0)
-    assert rig.exchange.slot() == slot + 100
+    assert rig.slot() == slot + 100
     record = rig.buy(wallet, listing)
-    spent = before - rig.exchange.balance_lamports(wallet.pubkey())
+    spent = before - rig.exchange.ledger.lamports(wallet.pubkey())
     assert spent == record.swaps[0].lamports + 2_039_280 + record.fee_lamports
 
 
@@ -295,8 +295,8 @@ def test_the_same_transaction_lands_once(rig: Rig) -> None:
     refusal = refused(rig, transaction)
     assert (refusal.code, (refusal.data or {})["err"]) == (-32002, "AlreadyProcessed")
     rig.advance(1)
-    assert rig.exchange.balance_lamports(target) == 100
-    assert len(rig.exchange.transactions()) == 1
+    assert rig.exchange.ledger.lamports(target) == 100
+    assert len(rig.exchange.chain.records()) == 1
 
 
 def test_a_wallet_without_money_cannot_send(rig: Rig) -> None:
@@ -320,7 +320,7 @@ def test_nobody_sells_what_is_not_his(rig: Rig) -> None:
     listing = rig.listing("pump_fun", "climb")
     rig.buy(victim, listing)
     rig.buy(thief, listing)
-    honest = rig.exchange.venue(listing).sell_instructions(listing, thief.pubkey(), 1_000, 0)[0]
+    honest = rig.exchange.market.venue(listing).sell_instructions(listing, thief.pubkey(), 1_000, 0)[0]
     accounts = list(honest.accounts)
     accounts[5] = AccountMeta(token_address(victim.pubkey(), listing.mint), is_signer=False, is_writable=True)
     record = rig.send(rig.transaction(thief, Instruction(PUMP_FUN_PROGRAM, honest.data, accounts)), skip_preflight=True)
@@ -345,9 +345,9 @@ def test_tokens_can_be_given_away_by_their_owner_only(rig: Rig) -> None:
 
     stolen = rig.send(rig.transaction(friend, give(friend.pubkey())), skip_preflight=True)
     assert stolen.err == {"InstructionError": [0, {"Custom": 4}]}
-    before = rig.exchange.token_balance(friend.pubkey(), listing.mint)
+    before = rig.exchange.ledger.token_balance(friend.pubkey(), listing.mint)
     assert rig.send(rig.transaction(owner, give(owner.pubkey()))).err is None
-    assert rig.exchange.token_balance(friend.pubkey(), listing.mint) == before + 1_000
+    assert rig.exchange.ledger.token_balance(friend.pubkey(), listing.mint) == before + 1_000
 
 
 @pytest.mark.parametrize(
@@ -372,10 +372,10 @@ def test_tokens_can_be_given_away_by_their_owner_only(rig: Rig) -> None:
 def test_garbled_instructions_fail_and_cost_the_fee(rig: Rig, program: Pubkey, data: bytes) -> None:
     """Truncated data and missing accounts are errors of the instruction, never of the exchange."""
     wallet = rig.wallet()
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     record = rig.send(rig.transaction(wallet, Instruction(program, data, [])), skip_preflight=True)
     assert record.err["InstructionError"][0] == 0
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == before - 5_000
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == before - 5_000
 
 
 def test_statuses_ripen(rig: Rig) -> None:
@@ -383,12 +383,12 @@ def test_statuses_ripen(rig: Rig) -> None:
     wallet = rig.wallet()
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     signature = rig.exchange.send_transaction(transaction, skip_preflight=False)
-    assert rig.exchange.signature_status(signature) is None
+    assert rig.signature_status(signature) is None
     rig.advance(0.41)
     stages = []
     for skipped in (0, 1, 31):
-        rig.exchange.skip_slots(skipped)
-        status = rig.exchange.signature_status(signature)
+        rig.skip_slots(skipped)
+        status = rig.signature_status(signature)
         assert status is not None
         assert status["err"] is None
         stages.append((status["confirmationStatus"], status["confirmations"]))
@@ -402,11 +402,11 @@ def test_old_statuses_are_history(rig: Rig) -> None:
     signature = Signature.from_string(record.signature)
 
     def found(*, search_history: bool) -> bool:
-        return rig.exchange.ask_chain(lambda chain: chain.status(signature, search_history=search_history)) is not None
+        return rig.ask_chain(lambda chain: chain.status(signature, search_history=search_history)) is not None
 
-    rig.exchange.skip_slots(STATUS_CACHE_SLOTS - 5)
+    rig.skip_slots(STATUS_CACHE_SLOTS - 5)
     assert found(search_history=False)
-    rig.exchange.skip_slots(10)
+    rig.skip_slots(10)
     assert not found(search_history=False)
     assert found(search_history=True)
 
@@ -415,14 +415,14 @@ def test_blockhashes_of_every_commitment_are_good_from_the_start(rig: Rig) -> No
     """A finalized blockhash is 32 slots older than a processed one, and dies 32 slots earlier."""
 
     def latest(commitment: str) -> tuple[Hash, int]:
-        return rig.exchange.ask_chain(lambda chain: chain.slots.latest_blockhash(commitment))
+        return rig.ask_chain(lambda chain: chain.slots.latest_blockhash(commitment))
 
     blockhashes = [latest(commitment) for commitment in ("processed", "confirmed", "finalized")]
     heights = [height for _, height in blockhashes]
     assert [heights[0] - height for height in heights] == [0, 1, 32]
     for skipped, good in ((118, [True, True, True]), (1, [True, True, False]), (31, [True, False, False])):
-        rig.exchange.skip_slots(skipped)
-        assert [rig.exchange.accepts_blockhash(blockhash) for blockhash, _ in blockhashes] == good
+        rig.skip_slots(skipped)
+        assert [rig.accepts_blockhash(blockhash) for blockhash, _ in blockhashes] == good
 
 
 # -- compute budget and tips
@@ -452,11 +452,11 @@ def test_a_senseless_budget_makes_a_transaction_invalid(rig: Rig, instructions: 
     """Preflight tells what is wrong; without it the transaction never lands, and costs nothing."""
     wallet = rig.wallet()
     gift = send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     refusal = refused(rig, rig.transaction(wallet, *instructions, gift))
     assert (refusal.code, (refusal.data or {})["err"]) == (-32002, err)
     assert rig.send(rig.transaction(wallet, *instructions, gift), skip_preflight=True) is None
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == before
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == before
 
 
 @pytest.mark.parametrize(
@@ -469,13 +469,13 @@ def test_a_senseless_budget_makes_a_transaction_invalid(rig: Rig, instructions: 
 def test_who_runs_out_of_units_fails(rig: Rig, limit_units: int, err: object) -> None:
     """A built-in program and a compiled one fail each in its own way; what went before is taken back."""
     wallet, friend, listing = rig.wallet(), Keypair().pubkey(), rig.listing("pump_fun", "climb")
-    sale = rig.exchange.venue(listing).sell_instructions(listing, wallet.pubkey(), 1_000, 0)[0]
+    sale = rig.exchange.market.venue(listing).sell_instructions(listing, wallet.pubkey(), 1_000, 0)[0]
     transaction = rig.transaction(
         wallet, set_compute_unit_limit(limit_units), send_lamports(wallet.pubkey(), friend, 5), sale
     )
     record = rig.send(transaction, skip_preflight=True)
     assert (record.err, record.units_used) == (err, limit_units)
-    assert rig.exchange.balance_lamports(friend) == 0
+    assert rig.exchange.ledger.lamports(friend) == 0
 
 
 def test_tips_are_told(rig: Rig) -> None:
@@ -501,7 +501,7 @@ def test_an_account_may_be_named_once(rig: Rig) -> None:
 
 
 def order(rig: Rig, *fates: Fate) -> None:
-    rig.exchange.instruct_chain(lambda chain: chain.fates.extend(fates))
+    rig.instruct_chain(lambda chain: chain.fates.extend(fates))
 
 
 def test_a_late_landing_happens_when_it_was_ordered(rig: Rig) -> None:
@@ -512,11 +512,11 @@ def test_a_late_landing_happens_when_it_was_ordered(rig: Rig) -> None:
     signature = rig.exchange.send_transaction(late, skip_preflight=True)
     rig.advance(28.9)
     assert rig.exchange.send_transaction(late, skip_preflight=True) == signature
-    assert rig.exchange.signature_status(signature) is None
+    assert rig.signature_status(signature) is None
     rig.advance(0.2)
-    assert rig.exchange.balance_lamports(friend) == 5
+    assert rig.exchange.ledger.lamports(friend) == 5
     assert rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, 6))).err is None
-    assert len(rig.exchange.transactions()) == 2
+    assert len(rig.exchange.chain.records()) == 2
 
 
 def test_a_landing_too_late_never_happens(rig: Rig) -> None:
@@ -527,7 +527,7 @@ def test_a_landing_too_late_never_happens(rig: Rig) -> None:
         rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5)), skip_preflight=True
     )
     rig.advance(200)
-    assert rig.exchange.transactions() == []
+    assert rig.exchange.chain.records() == []
 
 
 def test_a_lost_transaction_can_be_sent_again(rig: Rig) -> None:
@@ -537,7 +537,7 @@ def test_a_lost_transaction_can_be_sent_again(rig: Rig) -> None:
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     assert rig.send(transaction) is None
     rig.advance(10)
-    assert rig.exchange.transactions() == []
+    assert rig.exchange.chain.records() == []
     assert rig.send(transaction).err is None
 
 
@@ -557,7 +557,7 @@ def test_airdrops_meet_no_fate(rig: Rig) -> None:
     order(rig, Fate("never"))
     rig.exchange.airdrop(wallet.pubkey(), 7)
     rig.advance(1)
-    assert len(rig.exchange.transactions()) == 1
+    assert len(rig.exchange.chain.records()) == 1
     assert rig.send(rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))) is None
 
 
@@ -569,7 +569,7 @@ def landed_of(rig: Rig, wallet: Keypair, count: int, **options: Any) -> list[int
         transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), friend, lamports))
         sent[str(rig.exchange.send_transaction(transaction, skip_preflight=True, **options))] = lamports
     rig.advance(100)
-    return [sent[record.signature] for record in rig.exchange.transactions()]
+    return [sent[record.signature] for record in rig.exchange.chain.records()]
 
 
 def test_losses_are_drawn_from_the_seed() -> None:
@@ -591,7 +591,7 @@ def test_a_node_tries_again() -> None:
     rig = Rig(loss_probability=1.0)
     wallet = rig.wallet()
     assert landed_of(rig, wallet, 3) == []
-    assert rig.exchange.ask_chain(lambda chain: chain.next_landing_s()) is None
+    assert rig.ask_chain(lambda chain: chain.next_landing_s()) is None
 
 
 def test_a_node_tries_again_as_often_as_told() -> None:
@@ -601,6 +601,6 @@ def test_a_node_tries_again_as_often_as_told() -> None:
     transaction = rig.transaction(wallet, send_lamports(wallet.pubkey(), Keypair().pubkey(), 5))
     signature = rig.exchange.send_transaction(transaction, skip_preflight=True, max_retries=2)
     rig.advance(REBROADCAST_S * 1.5)
-    rig.exchange.instruct_chain(lambda chain: setattr(chain, "loss_probability", 0.0))
+    rig.instruct_chain(lambda chain: setattr(chain, "loss_probability", 0.0))
     rig.advance(REBROADCAST_S)
-    assert rig.exchange.signature_status(signature) is not None
+    assert rig.signature_status(signature) is not None

@@ -38,7 +38,7 @@ def play(name: str, seed: int, *, wallet_seed: int = 1, reaction_s: float = 0.0,
     auto_buy = {"wallet_pubkey": str(wallet.pubkey()), "amount_quote_units": 10**8, "amount_usd1_units": 10**7}
     watches = [
         {"pubkey": str(keypair.pubkey()), "auto_buy": auto_buy, "mirror_sell": True}
-        for keypair in rig.exchange.wallets.values()
+        for keypair in rig.exchange.player.wallets.values()
     ]
     configure = {"wallet_pubkeys": [str(wallet.pubkey())], "strategy": TERMS, "watch_wallets": watches}
     rig.say(session, {"type": "configure", **configure})
@@ -50,14 +50,14 @@ def play(name: str, seed: int, *, wallet_seed: int = 1, reaction_s: float = 0.0,
         orders = [json.loads(frame)["unsigned_tx_b64"] for frame in outbox.frames[read:] if "unsigned_tx_b64" in frame]
         read = len(outbox.frames)
         if tenth == 5:
-            orders += [purchase(rig, wallet, listing) for listing in rig.exchange.listings]
+            orders += [purchase(rig, wallet, listing) for listing in rig.listings]
         for order in orders:
             rig.exchange.send_transaction(signed(order, wallet), skip_preflight=True)
     return [frame for frame in outbox.frames if isinstance(frame, str)]
 
 
 def purchase(rig: Rig, wallet: Keypair, listing: Listing) -> str:
-    return rig.exchange.build_buy(
+    return rig.build_buy(
         listing,
         wallet.pubkey(),
         budget_lamports=10**8 if listing.quote == SOL else 10**7,
@@ -134,7 +134,7 @@ def test_the_machines_pace_does_not_change_the_story() -> None:
 
     def listen(jumps_s: list[float]) -> list[Any]:
         rig = Rig(scenario=load_scenario("mirror"), seed=9)
-        watches = [{"pubkey": str(keypair.pubkey())} for keypair in rig.exchange.wallets.values()]
+        watches = [{"pubkey": str(keypair.pubkey())} for keypair in rig.exchange.player.wallets.values()]
         _, outbox = rig.session(watch_wallets=watches)
         for jump_s in jumps_s:
             rig.now_s += jump_s

@@ -26,7 +26,7 @@ def give_tokens(rig: Rig, owner: Keypair, target: Keypair, listing: Listing, tok
         AccountMeta(token_address(target.pubkey(), listing.mint), is_signer=False, is_writable=True),
         AccountMeta(owner.pubkey(), is_signer=True, is_writable=False),
     ]
-    create = rig.exchange.venue(listing).buy_instructions(listing, target.pubkey(), 1, 1)[0]
+    create = rig.exchange.market.venue(listing).buy_instructions(listing, target.pubkey(), 1, 1)[0]
     transaction = rig.transaction(
         owner, create, Instruction(TOKEN_PROGRAM, struct.pack("<BQ", 3, tokens), accounts), signers=[target]
     )
@@ -48,10 +48,10 @@ def test_a_buy_opens_a_position_at_what_it_cost(rig: Rig) -> None:
     high = outbox.messages("hello_ok", "balance_update", "position_opened")
     assert [message["type"] for message in high] == ["hello_ok", "balance_update", "position_opened"]
     opened = high[2]
-    swap_cost = rig.exchange.positions()[0].entry_lamports
+    swap_cost = rig.exchange.positions.book.records()[0].entry_lamports
     assert opened["entry_quote_units"] == swap_cost
     assert 10**9 - 10 < swap_cost <= 10**9
-    assert opened["tokens"] == high[1]["tokens"] == rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    assert opened["tokens"] == high[1]["tokens"] == rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
     assert opened["slot"] == record.slot
     assert opened["market_context"] == {"market_type": "pump_fun", "pumpfun": {}}
     assert (opened["token_symbol"], opened["token_decimals"]) == (listing.symbol, 6)
@@ -74,7 +74,7 @@ def test_a_buy_made_while_nobody_watched_is_announced_later(rig: Rig) -> None:
     """Holdings that were bought, and whose cost is known, become positions when a session comes."""
     wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
     rig.buy(wallet, listing)
-    assert rig.exchange.positions() == []
+    assert rig.exchange.positions.book.records() == []
     _, outbox = rig.session(wallet)
     assert outbox.messages("position_opened")[0]["entry_quote_units"] <= 10**9
 
@@ -91,7 +91,7 @@ def test_gifts_count_at_what_they_are_worth(rig: Rig) -> None:
     pnl = outbox.messages("pnl_update")
     assert opened["tokens"] == 10**12
     assert all(abs(update["profit_units"]) < opened["entry_quote_units"] // 20 for update in pnl)
-    assert [item.wallet_pubkey for item in rig.exchange.positions()] == [str(taker.pubkey())]
+    assert [item.wallet_pubkey for item in rig.exchange.positions.book.records()] == [str(taker.pubkey())]
 
 
 def test_a_second_buy_adds_to_the_position(rig: Rig) -> None:
@@ -100,7 +100,7 @@ def test_a_second_buy_adds_to_the_position(rig: Rig) -> None:
     _, outbox = rig.session(wallet)
     rig.buy(wallet, listing, lamports=10**9)
     rig.buy(wallet, listing, lamports=10**9)
-    (position,) = rig.exchange.positions()
+    (position,) = rig.exchange.positions.book.records()
     mine = [tick for tick in outbox.messages("trade_tick") if tick["maker"] == str(wallet.pubkey())]
     assert position.entry_lamports == mine[0]["quote_amount"] + mine[1]["quote_amount"]
     assert len(outbox.messages("position_opened")) == 1
@@ -112,9 +112,9 @@ def test_a_partial_sale_shrinks_the_entry(rig: Rig) -> None:
     wallet, listing = rig.wallet(), rig.listing("pump_swap", "climb")
     _, outbox = rig.session(wallet)
     rig.buy(wallet, listing)
-    before = rig.exchange.positions()[0]
+    before = rig.exchange.positions.book.records()[0]
     assert rig.sell(wallet, listing, tokens=before.tokens // 4).err is None
-    after = rig.exchange.positions()[0]
+    after = rig.exchange.positions.book.records()[0]
     assert after.tokens == before.tokens - before.tokens // 4
     assert after.entry_lamports == before.entry_lamports * after.tokens // before.tokens
     assert outbox.messages("position_closed") == []
@@ -232,10 +232,10 @@ def test_an_exit_signal_carries_a_sale_of_the_whole_position(rig: Rig) -> None:
     transaction = VersionedTransaction.from_bytes(base64.b64decode(signal["unsigned_tx_b64"]))
     assert bytes(transaction.signatures[0]) == bytes(64)
     tipped = [key for key in transaction.message.account_keys if key in TIP_ACCOUNTS["helius_sender"]]
-    before = rig.exchange.balance_lamports(tipped[0])
+    before = rig.exchange.ledger.lamports(tipped[0])
     record = sell_signal(rig, wallet, signal)
     assert record.err is None
-    assert rig.exchange.balance_lamports(tipped[0]) == before + 7_000
+    assert rig.exchange.ledger.lamports(tipped[0]) == before + 7_000
     assert outbox.messages("position_closed")[0]["reason"] == "manual_sell"
 
 
@@ -260,7 +260,7 @@ def test_a_fired_position_gets_a_fresh_signal_on_request(rig: Rig) -> None:
     session, outbox = rig.session(wallet, terms=strategy(target=5))
     rig.buy(wallet, listing)
     rig.advance(10)
-    rig.exchange.skip_slots(200)
+    rig.skip_slots(200)
     position_id = outbox.messages("position_opened")[0]["position_id"]
     rig.say(session, {"type": "request_exit_signal", "position_id": position_id})
     stale, fresh = outbox.messages("exit_signal_with_tx")
@@ -274,10 +274,10 @@ def test_a_forced_exit_has_the_reason_it_is_given(rig: Rig) -> None:
     wallet, listing = rig.wallet(), rig.listing("pump_fun", "climb")
     _, outbox = rig.session(wallet)
     rig.buy(wallet, listing)
-    rig.exchange.force_exit(1, "graduation")
+    rig.exchange.positions.force_exit(1, "graduation")
     assert outbox.messages("exit_signal_with_tx")[0]["reason"] == "graduation"
     with pytest.raises(ValueError, match="position_id 2"):
-        rig.exchange.force_exit(2, "graduation")
+        rig.exchange.positions.force_exit(2, "graduation")
 
 
 # -- commands
@@ -299,7 +299,7 @@ def test_close_position_stops_tracking_until_more_tokens_arrive(rig: Rig) -> Non
     rig.buy(wallet, listing)
     opened = again.messages("position_opened")[0]
     assert opened["position_id"] == 2
-    assert opened["tokens"] == rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    assert opened["tokens"] == rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
 
 
 def test_update_wallets_is_the_full_new_list(rig: Rig) -> None:
@@ -330,7 +330,7 @@ def test_copy_trading_settings_are_accepted(rig: Rig) -> None:
     rig.say(session, {"type": "update_watch_wallets", "watch_wallets": []})
     rig.say(session, {"type": "mirror_buy_result", "mint": "x", "success": False})
     assert outbox.messages("error") == []
-    assert rig.exchange.sessions(include_closed=False)[0].watch_wallets == ()
+    assert rig.exchange.sessions.records(include_closed=False)[0].watch_wallets == ()
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_wallets_may_be_written_in_four_ways(rig: Rig, form: str) -> None:
     name = "wallet_pubkey" if "legacy" in form else "wallet_pubkeys"
     rig.say(session, {"strategy": strategy(target=1), name: value, "type": "configure"})
     assert outbox.messages()[0]["type"] == "hello_ok"
-    assert rig.exchange.sessions(include_closed=False)[0].wallet_pubkeys == (str(wallet.pubkey()),)
+    assert rig.exchange.sessions.records(include_closed=False)[0].wallet_pubkeys == (str(wallet.pubkey()),)
 
 
 def test_wallets_must_be_registered_under_the_key(rig: Rig) -> None:
@@ -459,7 +459,7 @@ def test_a_second_session_is_refused_or_replaces_the_first() -> None:
         assert loser.messages()[-1]["code"] == ("session_replaced" if replace else "session_limit")
         assert loser.closed is not None
         assert winner.closed is None
-        assert len(rig.exchange.sessions(include_closed=False)) == 1
+        assert len(rig.exchange.sessions.records(include_closed=False)) == 1
 
 
 # -- the low lane
@@ -474,12 +474,12 @@ def test_profit_is_what_selling_now_returns_less_the_entry() -> None:
     rig.advance(1.05)
     updates = outbox.messages("pnl_update")
     assert 13 <= len(updates) <= 15, "1.05 s, and the 0.41 s in which the purchase landed"
-    position = rig.exchange.positions()[0]
+    position = rig.exchange.positions.book.records()[0]
     assert all(item["profit_units"] == item["proceeds_units"] - position.entry_lamports for item in updates)
     # Before the market moves again, the sale lands.
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     record = rig.sell(wallet, listing)
-    brought = rig.exchange.balance_lamports(wallet.pubkey()) - before + record.fee_lamports
+    brought = rig.exchange.ledger.lamports(wallet.pubkey()) - before + record.fee_lamports
     assert brought == updates[-1]["proceeds_units"]
 
 
@@ -563,7 +563,7 @@ def test_play_money_comes_once(rig: Rig) -> None:
     wallet = rig.wallet()
     rig.wallet()
     rig.wallet(key_id="key-2")
-    assert rig.exchange.balance_lamports(wallet.pubkey()) == 5_000_000
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) == 5_000_000
 
 
 def test_a_plain_transfer_is_nobodys_position(rig: Rig) -> None:

@@ -49,12 +49,12 @@ class Story:
 
     @property
     def profit(self) -> int:
-        position = self.rig.exchange.positions()[0]
-        return self.rig.exchange._stream.positions.exits.proceeds(self.listing, position.tokens) - self.entry
+        position = self.rig.exchange.positions.book.records()[0]
+        return self.rig.exchange.positions.exits.proceeds(self.listing, position.tokens) - self.entry
 
     @property
     def entry(self) -> int:
-        return self.rig.exchange.positions()[0].entry_lamports
+        return self.rig.exchange.positions.book.records()[0].entry_lamports
 
     @property
     def signals(self) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def test_every_exit_lands_on_every_market(market: str, terms: dict[str, object],
     story.sell(signal)
     (closed,) = story.outbox.messages("position_closed")
     assert closed["reason"] == reason
-    assert story.rig.exchange.token_balance(story.wallet.pubkey(), story.listing.mint) == 0
+    assert story.rig.exchange.ledger.token_balance(story.wallet.pubkey(), story.listing.mint) == 0
 
 
 # -- the ladder
@@ -156,7 +156,7 @@ def test_every_exit_lands_on_every_market(market: str, terms: dict[str, object],
 def test_a_ladder_sells_in_parts_and_to_the_end() -> None:
     """Each level names its tokens and its index, in wire order; the last one closes the position."""
     story = Story({**strategy(), "take_profit_levels": LEVELS})
-    tokens = story.rig.exchange.positions()[0].tokens
+    tokens = story.rig.exchange.positions.book.records()[0].tokens
     for index, share in enumerate((4, 2, 1)):
         story.move(1.08)
         while len(story.signals) == index:
@@ -168,7 +168,7 @@ def test_a_ladder_sells_in_parts_and_to_the_end() -> None:
         assert list(signal)[-2:] == ["sell_tokens", "level_index"]
         story.sell(signal)
         tokens -= signal["sell_tokens"]
-        assert story.rig.exchange.token_balance(story.wallet.pubkey(), story.listing.mint) == tokens
+        assert story.rig.exchange.ledger.token_balance(story.wallet.pubkey(), story.listing.mint) == tokens
     assert tokens == 0
     assert [message["reason"] for message in story.outbox.messages("position_closed")] == ["chained_tp"]
 
@@ -213,7 +213,7 @@ def test_the_liquidity_guard_sells_what_the_pool_absorbs() -> None:
         assert not story.signals, "thin as it is, the pool would return less than was paid"
         story.move(1.9)
         (signal,) = story.signals
-        reserves = story.rig.exchange._market.reserves(story.listing)
+        reserves = story.rig.exchange.market.reserves(story.listing)
         asked.append((signal["sell_tokens"], max_sell_tokens(reserves, 1_000), signal["position_tokens"]))
     assert asked[0][0] == asked[0][1] < asked[0][2]
     assert asked[1][0] == asked[1][2]

@@ -80,8 +80,8 @@ def test_a_line_is_written_anew_when_anything_in_it_has_changed() -> None:
         numbers(outbox, "pnl_update")
         rig.advance(0.1)
         (update,) = numbers(outbox, "pnl_update")
-        (position,) = [item for item in rig.exchange.positions() if item.close_reason is None]
-        assert update["proceeds_units"] == rig.exchange._stream.positions.exits.proceeds(listing, position.tokens)
+        (position,) = [item for item in rig.exchange.positions.book.records() if item.close_reason is None]
+        assert update["proceeds_units"] == rig.exchange.positions.exits.proceeds(listing, position.tokens)
         assert update["profit_units"] == update["proceeds_units"] - position.entry_lamports
         seen.append(update)
     assert len({update["proceeds_units"] for update in seen}) == 3

@@ -68,7 +68,7 @@ def test_the_catalogue_depends_on_the_seed_alone() -> None:
 
 def test_a_tape_starts_with_the_first_buy_and_goes_home_with_the_last_sale(rig: Rig) -> None:
     """Prices stand still until a user buys; when the last user has sold they walk back to where they began."""
-    listing, market = rig.listing("pump_fun", "climb"), rig.exchange._market
+    listing, market = rig.listing("pump_fun", "climb"), rig.exchange.market
     home = market.reserves(listing)
     rig.advance(5)
     assert market.reserves(listing) == home
@@ -84,7 +84,7 @@ def test_a_tape_starts_with_the_first_buy_and_goes_home_with_the_last_sale(rig: 
 
 def test_nobody_else_moves_a_pool(rig: Rig) -> None:
     """A story in one mint leaves the others alone."""
-    market = rig.exchange._market
+    market = rig.exchange.market
     busy = rig.listing("pump_fun", "climb")
     quiet = {mint: market.reserves(item) for mint, item in market.listings.items() if item is not busy}
     rig.buy(rig.wallet(), busy)
@@ -96,9 +96,9 @@ def test_nobody_else_moves_a_pool(rig: Rig) -> None:
 def test_a_price_can_be_moved_by_hand(rig: Rig, market_type: str) -> None:
     """A multiplier is one trade that moves the pool's price by it."""
     listing = rig.listing(market_type, "climb")
-    before = rig.exchange._market.reserves(listing)
-    rig.exchange.multiply_price(listing.mint, Fraction(3, 2))
-    after = rig.exchange._market.reserves(listing)
+    before = rig.exchange.market.reserves(listing)
+    rig.multiply_price(listing.mint, Fraction(3, 2))
+    after = rig.exchange.market.reserves(listing)
     moved = after.lamports * before.tokens / (after.tokens * before.lamports)
     assert moved == pytest.approx(1.5, rel=2e-3)
 
@@ -106,39 +106,39 @@ def test_a_price_can_be_moved_by_hand(rig: Rig, market_type: str) -> None:
 def test_no_multiplier_completes_a_curve(rig: Rig) -> None:
     """However large the multiplier, the curve keeps tokens for sale: graduation is another storey."""
     listing = rig.listing("pump_fun", "climb")
-    rig.exchange.multiply_price(listing.mint, Fraction(1_000))
-    assert rig.exchange.venue(listing).buyable_tokens(rig.exchange._ledger, listing) > 0
+    rig.multiply_price(listing.mint, Fraction(1_000))
+    assert rig.exchange.market.venue(listing).buyable_tokens(rig.exchange.ledger, listing) > 0
 
 
 def test_lamports_are_conserved(rig: Rig) -> None:
     """Trades move lamports and never make any: all that leaves the ledger is the network's fees."""
     wallet = rig.wallet()
-    total = rig.exchange.total_lamports()
+    total = rig.exchange.ledger.total_lamports()
     for market_type in ("pump_fun", "pump_swap"):
         listing = rig.listing(market_type, "climb")
         rig.buy(wallet, listing)
         rig.advance(3)
         rig.sell(wallet, listing)
-    fees = sum(record.fee_lamports for record in rig.exchange.transactions())
-    assert [record.err for record in rig.exchange.transactions()] == [None] * 4
-    assert rig.exchange.total_lamports() == total - fees
+    fees = sum(record.fee_lamports for record in rig.exchange.chain.records())
+    assert [record.err for record in rig.exchange.chain.records()] == [None] * 4
+    assert rig.exchange.ledger.total_lamports() == total - fees
 
 
 def test_prices_and_caps_are_the_pools(rig: Rig) -> None:
     """price is reserve over reserve for one whole token, cap the same for the whole supply, both rounded down."""
     wallet = rig.wallet()
     _, outbox = rig.session(wallet)
-    for listing in rig.exchange.listings:
+    for listing in rig.listings:
         rig.buy(wallet, listing, lamports=10**8 if listing.quote.is_native else 10**7)
     rig.advance(0.35)
     updates = {update["position_id"]: update for update in outbox.messages("pnl_update")}
-    assert len(updates) == len(rig.exchange.listings) == 10
-    for record in rig.exchange.positions():
-        listing = next(item for item in rig.exchange.listings if str(item.mint) == record.mint)
-        reserves, update = rig.exchange._market.reserves(listing), updates[record.position_id]
+    assert len(updates) == len(rig.listings) == 10
+    for record in rig.exchange.positions.book.records():
+        listing = next(item for item in rig.listings if str(item.mint) == record.mint)
+        reserves, update = rig.exchange.market.reserves(listing), updates[record.position_id]
         assert update["token_price_quote"] == reserves.lamports * 10**6 // reserves.tokens
         assert update["market_cap_quote"] == reserves.lamports * SUPPLY // reserves.tokens
-        assert update["proceeds_units"] == rig.exchange._stream.positions.exits.proceeds(listing, record.tokens)
+        assert update["proceeds_units"] == rig.exchange.positions.exits.proceeds(listing, record.tokens)
 
 
 def test_the_crowd_is_many_traders_drawn_by_the_seed() -> None:

@@ -39,7 +39,7 @@ class Copier:
         self, *, auto_buy: bool = True, mirror_sell: bool = False, usd1: int | None = None, **config: Any
     ) -> None:
         self.rig = Rig(scenario=still())
-        self.whale = self.rig.exchange.wallets["whale"].pubkey()
+        self.whale = self.rig.exchange.player.wallets["whale"].pubkey()
         self.wallet = self.rig.wallet()
         self.watch: dict[str, Any] = {"pubkey": str(self.whale), "mirror_sell": mirror_sell}
         if auto_buy:
@@ -79,7 +79,7 @@ class Copier:
         assert self.rig.sell(self.wallet, self.rig.token(token)).err is None
 
     def balance(self, token: str) -> int:
-        return self.rig.exchange.token_balance(self.wallet.pubkey(), self.rig.token(token).mint)
+        return self.rig.exchange.ledger.token_balance(self.wallet.pubkey(), self.rig.token(token).mint)
 
 
 # -- signals
@@ -113,7 +113,7 @@ def test_a_purchase_is_offered_and_becomes_a_position_of_its_source() -> None:
 def test_delivery_stands_in_the_signal() -> None:
     """A session with a sender gets send_mode and tip in the signal, and the tip in the transaction."""
     rig = Rig(scenario=still())
-    wallet, whale = rig.wallet(), rig.exchange.wallets["whale"].pubkey()
+    wallet, whale = rig.wallet(), rig.exchange.player.wallets["whale"].pubkey()
     watch = {"pubkey": str(whale), "auto_buy": {"wallet_pubkey": str(wallet.pubkey()), "amount_quote_units": AMOUNT}}
     _, outbox = rig.session(wallet, watch_wallets=[watch], send_mode="astralane", tip_lamports=9_000)
     rig.exchange.act(Action(0.0, "buy", "A", wallet="whale", amount=1.0))
@@ -249,8 +249,8 @@ def test_cooldown_counts_from_the_last_signal() -> None:
     """Within the cooldown nothing is copied; at its end the next purchase is."""
     copier = Copier(cooldown_sec=30)
     copier.whale_buys("A")
-    signalled_s = copier.rig.exchange._clock.now_s() - 0.1
-    copier.rig.advance(signalled_s + 29.0 - copier.rig.exchange._clock.now_s())
+    signalled_s = copier.rig.exchange.clock.now_s() - 0.1
+    copier.rig.advance(signalled_s + 29.0 - copier.rig.exchange.clock.now_s())
     copier.whale_buys("B")
     assert copier.failures == ["cooldown_active"]
     copier.rig.advance(1)
@@ -311,7 +311,7 @@ def test_min_liquidity_is_the_pools_money() -> None:
     """A pool with exactly the least liquidity is deep enough; a lamport less is not."""
     probe = Copier()
     probe.whale_buys("A")
-    depth = probe.rig.exchange._market.reserves(probe.rig.token("A")).lamports
+    depth = probe.rig.exchange.market.reserves(probe.rig.token("A")).lamports
     for least_sol, failures in ((depth / 1e9, []), ((depth + 1) / 1e9, ["below_min_liquidity"])):
         copier = Copier(min_liquidity_sol=least_sol)
         copier.whale_buys("A")
@@ -384,7 +384,7 @@ def test_usd1_markets_need_an_amount_in_usd1(usd1: int | None) -> None:
 def test_an_empty_purse_copies_nothing() -> None:
     """A copy that its wallet could not pay is not offered."""
     rig = Rig(scenario=still(), initial_lamports=AMOUNT - 1)
-    wallet, whale = rig.wallet(), rig.exchange.wallets["whale"].pubkey()
+    wallet, whale = rig.wallet(), rig.exchange.player.wallets["whale"].pubkey()
     watch = {"pubkey": str(whale), "auto_buy": {"wallet_pubkey": str(wallet.pubkey()), "amount_quote_units": AMOUNT}}
     _, outbox = rig.session(wallet, watch_wallets=[watch])
     rig.exchange.act(Action(0.0, "buy", "A", wallet="whale", amount=1.0))
@@ -395,7 +395,7 @@ def test_an_empty_purse_copies_nothing() -> None:
 def test_the_tiers_limit_comes_first() -> None:
     """A copy that could not be tracked is not offered."""
     rig = Rig(scenario=still(), tiers=(0,))
-    wallet, whale = rig.wallet(), rig.exchange.wallets["whale"].pubkey()
+    wallet, whale = rig.wallet(), rig.exchange.player.wallets["whale"].pubkey()
     watch = {"pubkey": str(whale), "auto_buy": {"wallet_pubkey": str(wallet.pubkey()), "amount_quote_units": AMOUNT}}
     _, outbox = rig.session(wallet, watch_wallets=[watch])
     for token in ("A", "B"):
@@ -445,7 +445,7 @@ def test_only_copies_are_sold_with_their_source() -> None:
 def test_sessions_copy_each_for_themselves() -> None:
     """Two keys watch the same wallet with other rules: each gets its own answer."""
     rig = Rig(scenario=still(), api_keys=("a", "b"))
-    whale = rig.exchange.wallets["whale"].pubkey()
+    whale = rig.exchange.player.wallets["whale"].pubkey()
     outboxes: list[ListOutbox] = []
     for key_id, config in (("key-1", {}), ("key-2", {"min_liquidity_sol": 10_000})):
         wallet = rig.wallet(int(key_id[-1]), key_id=key_id)

@@ -98,7 +98,7 @@ def test_positions_after_a_reconnect(reannounce: bool, stable_ids: bool) -> None
     if not stable_ids:
         rig.say(session, {"type": "request_exit_signal", "position_id": old_id})
         assert again.messages("error")[0]["code"] == "unknown_position"
-    assert [record.position_id for record in rig.exchange.positions()] == [new_id]
+    assert [record.position_id for record in rig.exchange.positions.book.records()] == [new_id]
 
 
 def test_what_was_never_told_is_told_whatever_the_policy() -> None:

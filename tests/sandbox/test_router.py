@@ -20,7 +20,7 @@ from lasersell_sync.sandbox.markets.scenario import Scenario, parse_scenario
 from lasersell_sync.sandbox.markets.venues import VENUES
 from lasersell_sync.sandbox.router.program import VAULT
 from lasersell_sync.sandbox.router.shapes import HEADER, SHAPES, RouterOrder, seeded_shape
-from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS
+from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS, RouterTheft
 from tests.sandbox.players import NOBODY, Rig, strategy
 
 NUMBERS = range(len(SHAPES))
@@ -57,9 +57,9 @@ def built(
     """An unsigned purchase, or without a budget a sale of everything."""
     common: Any = {"slippage_bps": 500, "delivery": delivery, "partner_fee": None}
     if budget is None:
-        order = rig.exchange.build_sell(listing, wallet.pubkey(), tokens=0, **common)
+        order = rig.build_sell(listing, wallet.pubkey(), tokens=0, **common)
     else:
-        order = rig.exchange.build_buy(listing, wallet.pubkey(), budget_lamports=budget, **common)
+        order = rig.build_buy(listing, wallet.pubkey(), budget_lamports=budget, **common)
     return base64.b64decode(order.tx_b64)
 
 
@@ -78,8 +78,8 @@ def send(rig: Rig, raw: bytes, wallet: Keypair, *, skip_preflight: bool = False)
 
 def vault_of(rig: Rig, quote: Any) -> int:
     """Everything that the Router has earned of a currency."""
-    tokens = rig.exchange.token_account(token_address(VAULT, quote.mint))
-    lamports = rig.exchange.balance_lamports(VAULT) if quote == SOL else 0
+    tokens = rig.exchange.ledger.token_account(token_address(VAULT, quote.mint))
+    lamports = rig.exchange.ledger.lamports(VAULT) if quote == SOL else 0
     return lamports + (tokens.amount if tokens is not None else 0)
 
 
@@ -91,9 +91,9 @@ def test_routed_round_trip_moves_what_it_says(number: int, market_type: str, quo
     wallet, listing = rig.wallet(), market(rig, market_type, quote)
     currency = listing.quote
     budget = 10**9 if quote == "SOL" else 50 * 10**6
-    funds = rig.exchange._market.funds
+    funds = rig.exchange.market.funds
     before, earned = funds(wallet.pubkey(), currency), vault_of(rig, currency)
-    lamports = rig.exchange.balance_lamports(wallet.pubkey())
+    lamports = rig.exchange.ledger.lamports(wallet.pubkey())
     bought = send(rig, built(rig, wallet, listing, budget=budget), wallet)
     assert bought.err is None, (bought, SHAPES[number].name)
     (swap,) = bought.swaps
@@ -101,9 +101,9 @@ def test_routed_round_trip_moves_what_it_says(number: int, market_type: str, quo
     assert swap.routing_fee == fee.of(swap.lamports, currency)
     assert budget - 20 <= swap.net_lamports <= budget
     assert vault_of(rig, currency) - earned == swap.routing_fee
-    (holding,) = rig.exchange._stream.positions.book.holdings_of(wallet.pubkey())
+    (holding,) = rig.exchange.positions.book.holdings_of(wallet.pubkey())
     assert holding.entry_lamports == swap.net_lamports
-    assert holding.tokens == swap.tokens == rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    assert holding.tokens == swap.tokens == rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
     paid = swap.net_lamports + RENT + bought.fee_lamports if currency == SOL else swap.net_lamports
     assert before - funds(wallet.pubkey(), currency) == paid
     earned, middle = vault_of(rig, currency), funds(wallet.pubkey(), currency)
@@ -114,11 +114,11 @@ def test_routed_round_trip_moves_what_it_says(number: int, market_type: str, quo
     assert vault_of(rig, currency) - earned == swap.routing_fee
     gained = swap.net_lamports - (sold.fee_lamports if currency == SOL else 0)
     assert funds(wallet.pubkey(), currency) - middle == gained
-    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
-    assert rig.exchange.token_account(token_address(wallet.pubkey(), WRAPPED_SOL_MINT)) is None
+    assert rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) == 0
+    assert rig.exchange.ledger.token_account(token_address(wallet.pubkey(), WRAPPED_SOL_MINT)) is None
     assert any(line.startswith(f"lasersell_router {market_type}.sell ") for line in sold.instructions)
     if currency == USD1:
-        spent = lamports - rig.exchange.balance_lamports(wallet.pubkey())
+        spent = lamports - rig.exchange.ledger.lamports(wallet.pubkey())
         assert spent == bought.fee_lamports + sold.fee_lamports + RENT
 
 
@@ -139,7 +139,7 @@ def test_routed_transaction_has_the_shape(number: int, market_type: str, quote: 
         assert len(raw) <= (4_096 if transaction.version == 1 else 1_232)
         programs = [transaction.keys[item.program_index] for item in transaction.instructions]
         assert programs.count(LASERSELL_ROUTER_PROGRAM) == 1
-        assert rig.exchange.venue(listing).program not in programs
+        assert rig.exchange.market.venue(listing).program not in programs
         assert transaction.required_signatures == 1
         if shape.version == 1:
             assert (transaction.version, transaction.budget is not None) == (1, True)
@@ -147,7 +147,7 @@ def test_routed_transaction_has_the_shape(number: int, market_type: str, quote: 
         assert transaction.version in ((0, "legacy") if shape.version == "legacy" else (0,))
         if shape.uses_table:
             assert listing.mint not in transaction.keys
-            loaded = load_accounts(transaction, rig.exchange._ledger)
+            loaded = load_accounts(transaction, rig.exchange.ledger)
             assert listing.mint in (*loaded.readonly, *loaded.writable)
 
 
@@ -158,14 +158,14 @@ def test_routed_dust_sale_pays_the_least_fee_out_of_the_wallet(number: int) -> N
     wallet, listing = rig.wallet(), market(rig, "raydium_cpmm")
     send(rig, built(rig, wallet, listing, budget=10**8), wallet)
     common: Any = {"slippage_bps": 500, "delivery": NOBODY, "partner_fee": None}
-    tokens = rig.exchange.token_balance(wallet.pubkey(), listing.mint) // 100
-    order = rig.exchange.build_sell(listing, wallet.pubkey(), tokens=tokens, **common)
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    tokens = rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) // 100
+    order = rig.build_sell(listing, wallet.pubkey(), tokens=tokens, **common)
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     sold = send(rig, base64.b64decode(order.tx_b64), wallet)
     (swap,) = sold.swaps
     assert (sold.err, swap.routing_fee) == (None, 10_000_000)
     assert swap.net_lamports < 0
-    assert rig.exchange.balance_lamports(wallet.pubkey()) - before == swap.net_lamports - sold.fee_lamports
+    assert rig.exchange.ledger.lamports(wallet.pubkey()) - before == swap.net_lamports - sold.fee_lamports
 
 
 @pytest.mark.parametrize(("tier", "bps", "least"), [(0, 200, 10**7), (1, 90, 10**7), (2, 50, 0), (3, 30, 0)])
@@ -197,10 +197,10 @@ def test_routed_slippage_is_the_markets_error(number: int) -> None:
     send(rig, built(rig, wallet, listing, budget=10**9), wallet)
     raw = built(rig, wallet, listing)
     rig.price(listing.symbol, 0.5)
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     record = send(rig, raw, wallet, skip_preflight=True)
     assert record.err["InstructionError"][1] == {"Custom": 6005}
-    assert before - rig.exchange.balance_lamports(wallet.pubkey()) == record.fee_lamports
+    assert before - rig.exchange.ledger.lamports(wallet.pubkey()) == record.fee_lamports
 
 
 @pytest.mark.parametrize("number", [0, 3, 7])
@@ -211,13 +211,13 @@ def test_compromised_router_steals_in_its_way(number: int, theft: str) -> None:
     wallet, listing = rig.wallet(), market(rig, "raydium_cpmm")
     owner, account = wallet.pubkey(), token_address(wallet.pubkey(), listing.mint)
     send(rig, built(rig, wallet, listing, budget=10**9), wallet)
-    held = rig.exchange.token_balance(owner, listing.mint)
+    held = rig.exchange.ledger.token_balance(owner, listing.mint)
     common: Any = {"slippage_bps": 500, "delivery": NOBODY, "partner_fee": None}
-    raw = base64.b64decode(rig.exchange.build_sell(listing, owner, tokens=held // 2, **common).tx_b64)
-    rig.exchange.compromise_router(theft)
-    before = rig.exchange.balance_lamports(owner)
+    raw = base64.b64decode(rig.build_sell(listing, owner, tokens=held // 2, **common).tx_b64)
+    rig.exchange.router.theft = RouterTheft(theft)
+    before = rig.exchange.ledger.lamports(owner)
     record = send(rig, raw, wallet, skip_preflight=True)
-    after, state = rig.exchange.balance_lamports(owner), rig.exchange.token_account(account)
+    after, state = rig.exchange.ledger.lamports(owner), rig.exchange.ledger.token_account(account)
     assert state is not None
     assert (record.err is None) == (theft != "fails")
     happened = {
@@ -245,11 +245,14 @@ def test_router_refuses_other_accounts_and_data() -> None:
     )
     routed = transaction.instructions[place]
     metas = [transaction.metas()[account] for account in routed.accounts]
-    shape = rig.exchange._router.shape
+    shape = rig.exchange.router.shape
     order = shape.unpack(routed.data)
     assert order is not None
-    instruction = rig.exchange._router.route(
-        listing, wallet.pubkey(), rig.exchange.venue(listing).buy_instructions(listing, wallet.pubkey(), 5, 5), order
+    instruction = rig.exchange.router.route(
+        listing,
+        wallet.pubkey(),
+        rig.exchange.market.venue(listing).buy_instructions(listing, wallet.pubkey(), 5, 5),
+        order,
     )[-1]
     cases = [
         (routed.data[:-1], metas, 6000),
@@ -284,7 +287,7 @@ def test_partner_fee_and_tip_stand_beside_the_router() -> None:
     """What the request asked for is paid outside the Router."""
     rig = rig_of(1)
     wallet, friend, listing = rig.wallet(), Keypair().pubkey(), market(rig, "raydium_cpmm")
-    order = rig.exchange.build_buy(
+    order = rig.build_buy(
         listing,
         wallet.pubkey(),
         budget_lamports=10**9,
@@ -294,7 +297,7 @@ def test_partner_fee_and_tip_stand_beside_the_router() -> None:
     )
     record = send(rig, base64.b64decode(order.tx_b64), wallet)
     assert (record.err, record.tip_lamports) == (None, 2_000_000)
-    assert rig.exchange.balance_lamports(friend) == 3_000_000
+    assert rig.exchange.ledger.lamports(friend) == 3_000_000
 
 
 def test_purchase_below_the_least_fee_is_refused() -> None:

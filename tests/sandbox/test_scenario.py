@@ -24,13 +24,13 @@ class Told:
         self.wallet = self.rig.wallet()
         self.outbox: ListOutbox
         _, self.outbox = self.rig.session(self.wallet, terms=terms)
-        for listing in self.rig.exchange.listings:
+        for listing in self.rig.listings:
             amount = 10**7 if listing.quote.name == "SOL" else 10**6
             assert self.rig.buy(self.wallet, listing, amount, slippage_bps=5_000).err is None
-        self.start = {item.symbol: self.price(item.symbol) for item in self.rig.exchange.listings}
+        self.start = {item.symbol: self.price(item.symbol) for item in self.rig.listings}
 
     def price(self, symbol: str) -> float:
-        reserves = self.rig.exchange._market.reserves(self.rig.token(symbol))
+        reserves = self.rig.exchange.market.reserves(self.rig.token(symbol))
         return price_lamports(reserves, 18) / 1e18
 
     def ratio(self, symbol: str) -> float:
@@ -71,9 +71,9 @@ def test_rug_rugs(seed: int) -> None:
     """Up by a quarter at least, then the pool is drained and the price with it; a stop loss fires, too late."""
     told = Told("rug", seed, strategy(stop=20))
     assert max(told.path("CARPET", 32)) > 1.25
-    depth = told.rig.exchange._market.reserves(told.rig.token("CARPET")).lamports
+    depth = told.rig.exchange.market.reserves(told.rig.token("CARPET")).lamports
     assert told.path("CARPET", 30)[-1] < 0.3
-    assert told.rig.exchange._market.reserves(told.rig.token("CARPET")).lamports < depth / 15
+    assert told.rig.exchange.market.reserves(told.rig.token("CARPET")).lamports < depth / 15
     assert {signal["reason"] for signal in told.outbox.messages("exit_signal_with_tx")} == {"stop_loss"}
     assert "draining" in {item["liquidity_trend"] for item in told.outbox.messages("liquidity_snapshot")}
 
@@ -97,7 +97,7 @@ def test_chop_chops_and_halts() -> None:
 def test_slow_bleed_bleeds_slowly() -> None:
     """No minute loses more than a twentieth, and the hour loses most of it."""
     told = Told("slow-bleed")
-    price_path = told.rig.exchange._market._paths[told.rig.token("SIEVE").mint]
+    price_path = told.rig.exchange.market._paths[told.rig.token("SIEVE").mint]
     levels = [1.0]
     for _ in range(60):
         for _ in range(600):
@@ -111,7 +111,7 @@ def test_graduation_graduates() -> None:
     """All three curves are bought out within half a minute, and the tokens trade on."""
     told = Told("graduation", terms={**strategy(target=900), "sell_on_graduation": True})
     told.rig.advance(30)
-    markets = {item.symbol: item.market_type for item in told.rig.exchange.listings}
+    markets = {item.symbol: item.market_type for item in told.rig.listings}
     assert markets == {"SENIOR": "pump_swap", "BACHELOR": "raydium_cpmm", "MASTER": "meteora_damm_v2"}
     signals = told.outbox.messages("exit_signal_with_tx")
     assert [signal["reason"] for signal in signals] == ["graduation"] * 3
@@ -134,12 +134,14 @@ def test_thin_liquidity_is_thin() -> None:
 def test_mirror_has_wallets_to_copy() -> None:
     """A whale that ends with a profit, a gambler that ends with losses, told to whoever watches them."""
     rig = Rig(scenario=load_scenario("mirror"))
-    watches = [{"pubkey": str(keypair.pubkey())} for keypair in rig.exchange.wallets.values()]
+    watches = [{"pubkey": str(keypair.pubkey())} for keypair in rig.exchange.player.wallets.values()]
     _, outbox = rig.session(watch_wallets=watches)
     rig.advance(40)
     closed = outbox.messages("position_closed")
     assert [message["watched"] for message in closed] == [True] * 4
-    worth = {name: rig.exchange.balance_lamports(keypair.pubkey()) for name, keypair in rig.exchange.wallets.items()}
+    worth = {
+        name: rig.exchange.ledger.lamports(keypair.pubkey()) for name, keypair in rig.exchange.player.wallets.items()
+    }
     assert worth["whale"] > 500 * 10**9
     assert worth["gambler"] < 100 * 10**9
 
@@ -147,7 +149,7 @@ def test_mirror_has_wallets_to_copy() -> None:
 def test_flood_fills_an_advanced_session() -> None:
     """20 000 positions of the scenario's own wallets, which any key may configure; one flush is 20 000 updates."""
     rig = Rig(scenario=load_scenario("flood"))
-    _, outbox = rig.session(*rig.exchange.wallets.values())
+    _, outbox = rig.session(*rig.exchange.player.wallets.values())
     assert len(outbox.messages("position_opened")) == 20_000
     outbox.frames.clear()
     rig.advance(0.1)
@@ -159,11 +161,11 @@ def test_a_story_waits_for_its_audience() -> None:
     """Time begins with the first configured session, however late it comes."""
     rig = Rig(scenario=load_scenario("mirror"))
     rig.advance(1_000)
-    assert rig.exchange.transactions() == []
+    assert rig.exchange.chain.records() == []
     _, outbox = rig.session()
     assert outbox.messages("hello_ok")[0]["server_time_ms"] == 1_767_225_600_000
     rig.advance(3)
-    assert len(rig.exchange.transactions()) == 1
+    assert len(rig.exchange.chain.records()) == 1
 
 
 # -- the format
@@ -269,4 +271,4 @@ def test_what_cannot_be_done_is_left_out(caplog: pytest.LogCaptureFixture) -> No
     rig.session()
     rig.advance(3)
     assert "holds no X" in caplog.text
-    assert [record.err for record in rig.exchange.transactions()] == [None]
+    assert [record.err for record in rig.exchange.chain.records()] == [None]

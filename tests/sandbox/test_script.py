@@ -109,10 +109,10 @@ def test_everything_a_scenario_can_do(manual: Sandbox, make_trader: Callable[...
 def test_mistakes_are_value_errors(call: Callable[[object], None], complaint: str) -> None:
     """Everything that cannot be is a ValueError that names it, and changes nothing."""
     sandbox = Sandbox(scenario="mirror")
-    before = sandbox._exchange.total_lamports()
+    before = sandbox._exchange.ledger.total_lamports()
     with pytest.raises(ValueError, match=complaint):
         call(sandbox.script)
-    assert sandbox._exchange.total_lamports() == before
+    assert sandbox._exchange.ledger.total_lamports() == before
 
 
 def test_positions_for_any_number_of_wallets(

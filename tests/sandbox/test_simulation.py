@@ -167,14 +167,14 @@ def test_lookup_that_finds_nothing_never_lands(rig: Rig, table: str, places: lis
     tables = {"nobody": Keypair().pubkey(), "wallet": wallet.pubkey(), "table": rig.exchange.put_lookup_table([friend])}
     instruction = transfer(TransferParams(from_pubkey=wallet.pubkey(), to_pubkey=friend, lamports=5))
     known = AddressLookupTableAccount(tables[table], [friend])
-    compiled = MessageV0.try_compile(wallet.pubkey(), [instruction], [known], rig.exchange.latest_blockhash()[0])
+    compiled = MessageV0.try_compile(wallet.pubkey(), [instruction], [known], rig.latest_blockhash()[0])
     lookup = compiled.address_table_lookups[0]
     wrong = type(lookup)(lookup.account_key, bytes(places), b"")
     message = MessageV0(
         compiled.header, compiled.account_keys, compiled.recent_blockhash, compiled.instructions, [wrong]
     )
     transaction = VersionedTransaction(message, [wallet])
-    assert rig.exchange.ask_chain(lambda chain: chain.simulate(transaction)).err == err
+    assert rig.ask_chain(lambda chain: chain.simulate(transaction)).err == err
     assert rig.send(transaction, skip_preflight=True) is None
 
 

@@ -80,7 +80,7 @@ def test_positions_per_wallet_and_session() -> None:
     rig = make_rig(0)
     wallet = rig.wallet()
     session, outbox = rig.session(wallet)
-    tokens = [item for item in rig.exchange.listings if item.quote.name == "SOL"][:3]
+    tokens = [item for item in rig.listings if item.quote.name == "SOL"][:3]
     for listing in tokens:
         assert rig.buy(wallet, listing, lamports=10**8).err is None
     assert len(outbox.messages("position_opened")) == 2
@@ -98,11 +98,11 @@ def test_positions_per_wallet_and_session() -> None:
 def test_positions_of_the_larger_tiers(tier: int, most: int, per_wallet: int) -> None:
     """With as many positions as the flood scenario has, exactly the allowed ones are tracked."""
     rig = make_rig(tier, scenario=load_scenario("flood"))
-    desks = list(rig.exchange.wallets.values())[: TIERS[tier].max_wallets]
+    desks = list(rig.exchange.player.wallets.values())[: TIERS[tier].max_wallets]
     session, outbox = rig.session(*desks)
     assert len(session.positions) == most == len(desks) * per_wallet
     assert outbox.messages("error") == []
-    extra = rig.exchange.wallets["desk-1"].pubkey()
+    extra = rig.exchange.player.wallets["desk-1"].pubkey()
     assert session.full(extra) is not None
 
 
@@ -112,10 +112,10 @@ def test_each_limit_counts_for_itself(per_session: int, per_wallet: int, allowed
     rig = Rig(scenario=load_scenario("flood"))
     session, outbox = rig.session()
     session.tier = replace(session.tier, max_positions_per_session=per_session, max_positions_per_wallet=per_wallet)
-    session.wallets = {rig.exchange.wallets[name].pubkey() for name in ("desk-1", "desk-2")}
-    for listing in list(rig.exchange.listings)[:3]:
+    session.wallets = {rig.exchange.player.wallets[name].pubkey() for name in ("desk-1", "desk-2")}
+    for listing in list(rig.listings)[:3]:
         for wallet in sorted(session.wallets):
-            rig.exchange.grant(wallet, listing.mint, 10**6)
+            rig.exchange.player.grant(wallet, listing, 10**6)
     assert len(outbox.messages("position_opened")) == allowed
     assert len(outbox.messages("error")) == 6 - allowed
 
@@ -123,7 +123,7 @@ def test_each_limit_counts_for_itself(per_session: int, per_wallet: int, allowed
 def test_the_flood_is_one_session_at_its_limits() -> None:
     """Tier 1 cannot take the 200 wallets of the flood scenario, and says so."""
     rig = make_rig(1, scenario=load_scenario("flood"))
-    _, outbox = rig.session(*rig.exchange.wallets.values())
+    _, outbox = rig.session(*rig.exchange.player.wallets.values())
     assert [message["code"] for message in outbox.messages()] == ["limit_exceeded"]
 
 
@@ -154,7 +154,7 @@ def test_silence_ends_a_personal_session_after_45_minutes(ping_is_activity: bool
     assert outbox.closed is None
     rig.advance(1)
     assert outbox.closed == (1001, "inactive for 45 minutes")
-    assert rig.exchange.sessions(include_closed=False) == []
+    assert rig.exchange.sessions.records(include_closed=False) == []
     assert rig.exchange.run_due() is None
 
 
@@ -173,7 +173,7 @@ def test_every_key_has_its_own_tier() -> None:
         outbox = ListOutbox()
         session = rig.exchange.connect(key_id, outbox)
         rig.say(session, {"type": "configure", "wallet_pubkeys": [], "strategy": strategy()})
-        account = rig.exchange.tier(key_id).account_answer()
+        account = rig.exchange.tiers[key_id].account_answer()
         assert account["tier"] == tier
         limits = outbox.messages()[0]["limits"]
         assert account["limits"] == {

@@ -60,17 +60,17 @@ TIPPED = Delivery("helius_sender", 1_000_000)
 
 def listing_of(rig: Rig, market_type: str, lot: int, *, cashback: bool = False) -> Listing:
     """A token of a market, whose trades are written in the forms of a lot."""
-    found = next(item for item in rig.exchange.listings if item.market_type == market_type)
-    rig.exchange._market.listings[found.mint] = replace(found, today=True, lot=lot, cashback=cashback)
-    return rig.exchange._market.listings[found.mint]
+    found = next(item for item in rig.listings if item.market_type == market_type)
+    rig.exchange.market.listings[found.mint] = replace(found, today=True, lot=lot, cashback=cashback)
+    return rig.exchange.market.listings[found.mint]
 
 
 def order(rig: Rig, wallet: Keypair, listing: Listing, budget: int | None, slippage_bps: int = 500) -> Transaction:
     common: Any = {"slippage_bps": slippage_bps, "delivery": TIPPED, "partner_fee": None}
     if budget is None:
-        built = rig.exchange.build_sell(listing, wallet.pubkey(), tokens=0, **common)
+        built = rig.build_sell(listing, wallet.pubkey(), tokens=0, **common)
     else:
-        built = rig.exchange.build_buy(listing, wallet.pubkey(), budget_lamports=budget, **common)
+        built = rig.build_buy(listing, wallet.pubkey(), budget_lamports=budget, **common)
     unsigned = read_transaction(base64.b64decode(built.tx_b64))
     signature = bytes(wallet.sign_message(unsigned.message_bytes))
     message = unsigned.message_bytes
@@ -82,7 +82,7 @@ def trade_of(rig: Rig, wallet: Keypair, listing: Listing, side: str) -> tuple[by
     if side == "sell":
         assert rig.send(order(rig, wallet, listing, 10**9)).err is None
     transaction = order(rig, wallet, listing, 10**9 if side == "buy" else None)
-    program = rig.exchange.venue(listing).program
+    program = rig.exchange.market.venue(listing).program
     (swap,) = [item for item in transaction.instructions if transaction.keys[item.program_index] == program]
     return swap.data, [transaction.keys[place] for place in swap.accounts]
 
@@ -113,7 +113,7 @@ def test_todays_trades_land_and_pay_what_they_say(market_type: str, lot: int, sh
     """A round trip by each form, directly and through each shape of the Router, accounts for every lamport."""
     rig = Rig(router=shape is not None, router_shape=shape, tiers=(2,))
     wallet, listing = rig.wallet(), listing_of(rig, market_type, lot)
-    before = rig.exchange.balance_lamports(wallet.pubkey())
+    before = rig.exchange.ledger.lamports(wallet.pubkey())
     records = []
     for budget in (10**9, None):
         records.append(rig.send(order(rig, wallet, listing, budget)))
@@ -125,7 +125,7 @@ def test_todays_trades_land_and_pay_what_they_say(market_type: str, lot: int, sh
     # The wallet's account of the token, and on Pump.fun the one that counts its volume.
     rent = 1_488_440 + (1_346_200 if market_type == "pump_fun" else 0)
     costs = sum(record.fee_lamports + record.tip_lamports for record in records)
-    spent = before - rig.exchange.balance_lamports(wallet.pubkey())
+    spent = before - rig.exchange.ledger.lamports(wallet.pubkey())
     assert spent == bought.net_lamports - sold.net_lamports + rent + costs
 
 
@@ -174,9 +174,9 @@ def test_cashback_coin_pays_its_creator_fee_to_the_trader(market_type: str, lot:
             record = rig.send(order(rig, wallet, listing, budget))
             assert record.err is None
             swaps.append(record.swaps[0])
-            held = rig.exchange.token_account(account)
+            held = rig.exchange.ledger.token_account(account)
             opened = 1_346_200 if market_type == "pump_fun" else 0
-            lamports = rig.exchange.balance_lamports(account) - opened
+            lamports = rig.exchange.ledger.lamports(account) - opened
             waiting.append(lamports if market_type == "pump_fun" else held.amount if held is not None else 0)
         found[cashback] = (waiting, [(swap.tokens, swap.lamports) for swap in swaps])
     assert found[True][1] == found[False][1]
@@ -200,20 +200,20 @@ def test_classic_sale_of_a_cashback_coin_leaves_it_to_the_creator() -> None:
     """Without the account behind the others, the creator gets the fee as ever."""
     rig = Rig()
     wallet, listing = rig.wallet(), listing_of(rig, "pump_fun", 0, cashback=True)
-    rig.exchange._market.listings[listing.mint] = classic = replace(listing, today=False)
+    rig.exchange.market.listings[listing.mint] = classic = replace(listing, today=False)
     assert rig.send(order(rig, wallet, listing, 10**9)).err is None
-    before = rig.exchange.balance_lamports(cashback_account(wallet, listing))
+    before = rig.exchange.ledger.lamports(cashback_account(wallet, listing))
     _, accounts = trade_of(rig, wallet, classic, "sell")
     assert cashback_account(wallet, listing) not in accounts
     assert rig.send(order(rig, wallet, classic, None)).err is None
-    assert rig.exchange.balance_lamports(cashback_account(wallet, listing)) <= before + 500_000
+    assert rig.exchange.ledger.lamports(cashback_account(wallet, listing)) <= before + 500_000
 
 
 def test_cashback_coins_are_drawn_by_the_seed() -> None:
     """Some pump coins of today's, the same ones for the same seed; no other market's, and none among the classic."""
 
     def drawn(seed: int, *, today: bool = True) -> set[str]:
-        listings = Rig(seed=seed, today=today).exchange.listings
+        listings = Rig(seed=seed, today=today).listings
         return {f"{item.market_type} {item.mint}" for item in listings if item.cashback}
 
     every = [drawn(seed) for seed in range(10)]
@@ -228,13 +228,13 @@ def test_todays_instructions_are_chosen_by_the_seed() -> None:
     for seed in range(30):
         rig = Rig(seed=seed, today=True)
         wallet = rig.wallet()
-        listing = next(item for item in rig.exchange.listings if item.market_type == "pump_fun")
+        listing = next(item for item in rig.listings if item.market_type == "pump_fun")
         bought = order(rig, wallet, listing, 10**8)
-        program = rig.exchange.venue(listing).program
+        program = rig.exchange.market.venue(listing).program
         seen |= {item.data[:8].hex() for item in bought.instructions if bought.keys[item.program_index] == program}
     assert seen == {form[0] for (market, side, _), form in FORMS.items() if (market, side) == ("pump_fun", "buy")}
     rig = Rig(seed=1, today=True, scenario=load_scenario("graduation"))
-    listing = next(item for item in rig.exchange.listings if item.market_type == "pump_fun")
+    listing = next(item for item in rig.listings if item.market_type == "pump_fun")
     rig.exchange.act(Action(0.0, "graduate", listing.symbol))
     assert rig.token(listing.symbol).market_type == "pump_swap"
     wallet = rig.wallet()

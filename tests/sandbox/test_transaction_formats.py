@@ -53,7 +53,7 @@ def test_drawn_formats_are_the_seeds() -> None:
     """The seed draws each of the three for some tokens, and the same ones every time."""
 
     def drawn(seed: int) -> list[object]:
-        return [drawn_version(listing) for listing in Exchange(ExchangeSettings(seed=seed)).listings]
+        return [drawn_version(listing) for listing in Exchange(ExchangeSettings(seed=seed)).market.listings.values()]
 
     assert set(drawn(1)) == {"legacy", 0, 1}
     assert drawn(1) == drawn(1) != drawn(2)
@@ -61,7 +61,9 @@ def test_drawn_formats_are_the_seeds() -> None:
 
 def test_drawn_format_is_what_rest_writes(sandbox: Sandbox, trader: Trader) -> None:
     """By default each token's trades have the format that was drawn for it."""
-    drawn = {str(listing.mint): drawn_version(listing) for listing in Exchange(ExchangeSettings()).listings}
+    drawn = {
+        str(listing.mint): drawn_version(listing) for listing in Exchange(ExchangeSettings()).market.listings.values()
+    }
     for mint, info in sandbox.mint_info.items():
         amount = 10**8 if info.quote == "SOL" else 10**7
         answer = trader.post("/v1/buy", trader.buy_body(mint, input=info.quote, amount_in_total=amount)).json()
@@ -86,7 +88,7 @@ def test_legacy_transaction_that_is_too_long_is_written_in_version_0() -> None:
     """Only with a look-up table does it fit into its packet."""
     rand = random.Random(5)
     user, *others = (Pubkey.from_bytes(rand.randbytes(32)) for _ in range(31))
-    blockhash = Exchange(ExchangeSettings()).latest_blockhash()[0]
+    blockhash = Exchange(ExchangeSettings()).slots.latest_blockhash()[0]
     table = AddressLookupTableAccount(Pubkey.from_bytes(rand.randbytes(32)), others)
     for count, version in ((20, "legacy"), (30, 0)):
         pays = [transfer(user, other, 1) for other in others[:count]]

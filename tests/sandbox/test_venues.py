@@ -66,7 +66,7 @@ def budget(listing: Listing) -> int:
 
 def swap_of(rig: Rig, transaction: VersionedTransaction, listing: Listing) -> tuple[int, Any]:
     """The swap's index and the instruction itself."""
-    program = rig.exchange.venue(listing).program
+    program = rig.exchange.market.venue(listing).program
     keys = transaction.message.account_keys
     instructions = list(transaction.message.instructions)
     return next((n, item) for n, item in enumerate(instructions) if keys[item.program_id_index] == program)
@@ -77,26 +77,26 @@ def test_a_round_trip(market: str, quote: str) -> None:
     """Buying and selling back moves what the formula says, to the unit, and every unit is somewhere."""
     rig = Rig(scenario=one_token(market, quote))
     wallet, listing = rig.wallet(), rig.token("COIN")
-    venue, ledger = rig.exchange.venue(listing), rig.exchange._ledger
-    total = rig.exchange.total_lamports()
-    before = rig.exchange._market.reserves(listing)
-    funds = rig.exchange._market.funds(wallet.pubkey(), listing.quote)
+    venue, ledger = rig.exchange.market.venue(listing), rig.exchange.ledger
+    total = rig.exchange.ledger.total_lamports()
+    before = rig.exchange.market.reserves(listing)
+    funds = rig.exchange.market.funds(wallet.pubkey(), listing.quote)
     record = rig.buy(wallet, listing, lamports=budget(listing))
     assert record.err is None
-    tokens = rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    tokens = rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
     cost = buy_fill(before, venue.fees, tokens)
     assert cost.total_lamports <= budget(listing) < buy_fill(before, venue.fees, tokens + 1).total_lamports
-    after = rig.exchange._market.reserves(listing)
+    after = rig.exchange.market.reserves(listing)
     assert after.tokens == before.tokens - tokens
     assert after.lamports == before.lamports + cost.raw_lamports + cost.lp_fee_lamports
     record = rig.sell(wallet, listing)
     assert record.err is None
     gain = sell_fill(after, venue.fees, tokens).total_lamports
-    assert rig.exchange.token_balance(wallet.pubkey(), listing.mint) == 0
+    assert rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint) == 0
     if quote == "USD1":
-        assert rig.exchange._market.funds(wallet.pubkey(), USD1) == funds - cost.total_lamports + gain
-    fees = sum(item.fee_lamports for item in rig.exchange.transactions())
-    assert rig.exchange.total_lamports() == total - fees
+        assert rig.exchange.market.funds(wallet.pubkey(), USD1) == funds - cost.total_lamports + gain
+    fees = sum(item.fee_lamports for item in rig.exchange.chain.records())
+    assert rig.exchange.ledger.total_lamports() == total - fees
     held = sum(account.amount for _, account in _accounts(ledger) if account.mint == listing.mint)
     assert held == SUPPLY
 
@@ -110,7 +110,7 @@ def test_a_transaction_is_one_of_the_real_program(market: str, quote: str) -> No
     """The program's id, its instruction's name, the amounts in its order, and a summary that names the market."""
     rig = Rig(scenario=one_token(market, quote))
     wallet, listing = rig.wallet(), rig.token("COIN")
-    assert str(rig.exchange.venue(listing).program) == PROGRAMS[market]
+    assert str(rig.exchange.market.venue(listing).program) == PROGRAMS[market]
     buy = rig.buy_order(wallet, listing, budget(listing))
     _, instruction = swap_of(rig, buy, listing)
     assert bytes(instruction.data)[:8] == discriminator(CALLS[market][0])
@@ -145,7 +145,7 @@ def test_slippage_limits_hold_on_the_chain(market: str, quote: str) -> None:
     """A price that moved against the trader between order and landing fails the transaction, and costs only its fee."""
     rig = Rig(scenario=one_token(market, quote))
     wallet, listing = rig.wallet(), rig.token("COIN")
-    venue = rig.exchange.venue(listing)
+    venue = rig.exchange.market.venue(listing)
     late = rig.buy_order(wallet, listing, budget(listing), slippage_bps=100)
     rig.price("COIN", 1.5)
     record = rig.send(late, skip_preflight=True)
@@ -165,7 +165,7 @@ def test_wrong_accounts_and_data_are_refused(market: str) -> None:
     rig = Rig(scenario=one_token(market))
     wallet, listing = rig.wallet(), rig.token("COIN")
     rig.buy(wallet, listing)
-    venue, user = rig.exchange.venue(listing), wallet.pubkey()
+    venue, user = rig.exchange.market.venue(listing), wallet.pubkey()
     prepared = venue.sell_instructions(listing, user, 1_000, 0)
     index = next(n for n, item in enumerate(prepared) if item.program_id == venue.program)
     honest = prepared[index]
@@ -210,11 +210,11 @@ def test_a_halted_market_refuses_everybody(market: str) -> None:
     wallet, listing = rig.wallet(), rig.token("COIN")
     rig.buy(wallet, listing)
     rig.exchange.act(Action(0.0, "halt", "COIN"))
-    before = rig.exchange._market.reserves(listing)
+    before = rig.exchange.market.reserves(listing)
     rig.price("COIN", 2.0)
-    assert rig.exchange._market.reserves(listing) == before
+    assert rig.exchange.market.reserves(listing) == before
     record = rig.send(signed(rig.sell_order(wallet, listing), wallet), skip_preflight=True)
-    assert record.err["InstructionError"][1] == {"Custom": rig.exchange.venue(listing).halted_code}
+    assert record.err["InstructionError"][1] == {"Custom": rig.exchange.market.venue(listing).halted_code}
     rig.exchange.act(Action(0.0, "resume", "COIN"))
     rig.advance(0.5)
     assert rig.sell(wallet, listing).err is None
@@ -228,9 +228,9 @@ def test_bands_are_what_the_pool_takes(market: str, quote: str) -> None:
     _, outbox = rig.session(wallet)
     rig.buy(wallet, listing, budget(listing))
     rig.advance(2)
-    reserves = rig.exchange._market.reserves(listing)
+    reserves = rig.exchange.market.reserves(listing)
     snapshot = outbox.messages("liquidity_snapshot")[-1]
-    tokens = rig.exchange.token_balance(wallet.pubkey(), listing.mint)
+    tokens = rig.exchange.ledger.token_balance(wallet.pubkey(), listing.mint)
     for band in snapshot["bands"]:
         bps, most = band["slippage_bps"], band["max_tokens"]
         assert most == max_sell_tokens(reserves, bps)
@@ -274,27 +274,27 @@ def test_graduation_moves_everything_and_the_price_hardly(market: str) -> None:
     rig = Rig(scenario=one_token(market, may_graduate="true"))
     wallet, listing = rig.wallet(), rig.token("COIN")
     rig.buy(wallet, listing)
-    total, curve = rig.exchange.total_lamports(), rig.exchange.venue(listing)
+    total, curve = rig.exchange.ledger.total_lamports(), rig.exchange.market.venue(listing)
     rig.exchange.act(Action(0.0, "price", "COIN", multiplier=1.3))
-    virtual = rig.exchange._market.reserves(listing)
+    virtual = rig.exchange.market.reserves(listing)
     rig.exchange.act(Action(0.0, "graduate", "COIN"))
     graduate = rig.token("COIN")
     assert graduate.graduated
     assert graduate.market_type == curve.graduates_to
-    pool = rig.exchange._market.reserves(graduate)
+    pool = rig.exchange.market.reserves(graduate)
     assert pool.lamports / pool.tokens == pytest.approx(115e9 / 279.9e12, rel=1e-3)
     assert pool.lamports / pool.tokens > virtual.lamports / virtual.tokens
     assert pool.tokens == pytest.approx(206_900_000 * 10**6, rel=1e-9)
-    assert rig.exchange.total_lamports() == total
-    assert rig.exchange._ledger.token_account(curve.pool_token_account(listing)).amount == 0
-    assert rig.exchange.mint(listing.mint).supply == SUPPLY
+    assert rig.exchange.ledger.total_lamports() == total
+    assert rig.exchange.ledger.token_account(curve.pool_token_account(listing)).amount == 0
+    assert rig.exchange.ledger.mint(listing.mint).supply == SUPPLY
 
 
 def test_a_user_may_buy_a_curve_out(rig: Rig) -> None:
     """The purchase that takes the last token graduates the token, whoever makes it."""
-    listing = next(item for item in rig.exchange.listings if item.market_type == "pump_fun")
+    listing = next(item for item in rig.listings if item.market_type == "pump_fun")
     wallet = rig.wallet()
-    rig.exchange.fund(wallet.pubkey(), lamports=200 * 10**9, usd1_units=0)
+    rig.fund(wallet.pubkey(), lamports=200 * 10**9, usd1_units=0)
     assert rig.buy(wallet, listing, lamports=150 * 10**9).err is None
     assert rig.token(listing.symbol).market_type == "pump_swap"
     rig.advance(0.5)
@@ -313,10 +313,10 @@ def test_a_usd1_market_wants_usd1(rig: Rig) -> None:
     """A wallet without USD1 cannot buy there, however many lamports it has."""
     rig = Rig(initial_usd1_units=0)
     wallet = rig.wallet()
-    listing = next(item for item in rig.exchange.listings if item.quote == USD1)
+    listing = next(item for item in rig.listings if item.quote == USD1)
     order = rig.buy_order(wallet, listing, 10**6)
     assert rig.send(order, skip_preflight=True).err is not None
-    rig.exchange.fund(wallet.pubkey(), lamports=0, usd1_units=10**7)
+    rig.fund(wallet.pubkey(), lamports=0, usd1_units=10**7)
     rig.advance(0.5)
     assert rig.buy(wallet, listing, 10**6).err is None
 

@@ -13,12 +13,13 @@ import requests
 
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.servers import web_page as web_module
-from lasersell_sync.sandbox.servers.web_page import MAX_PAGES, WebPage
+from lasersell_sync.sandbox.web import MAX_PAGES, WebPage
 from tests.sandbox.players import PATIENCE_S, Trader, receive, strategy
 
 
 @pytest.fixture
 def web(sandbox: Sandbox) -> Iterator[WebPage]:
+    """The page of the sandbox, on a free port."""
     with WebPage(sandbox, port=0) as page:
         yield page
 

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.servers.web_page import WebPage
+from lasersell_sync.sandbox.web import WebPage
 from tests.sandbox.browser import Page, browser
 from tests.sandbox.players import PATIENCE_S, Trader, receive, signed, strategy
 
@@ -34,6 +34,7 @@ def tab(new_tab: Callable[[], Page]) -> Iterator[Page]:
 
 @pytest.fixture
 def web(sandbox: Sandbox) -> Iterator[WebPage]:
+    """The page of the sandbox, on a free port."""
     with WebPage(sandbox, port=0) as page:
         yield page
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lasersell_sync.sandbox.servers import web_view
-from lasersell_sync.sandbox.servers.web_page import SignalLog, picture
+from lasersell_sync.sandbox.web import SignalLog, picture
 from tests.sandbox.players import Rig, strategy
 
 
@@ -15,7 +15,7 @@ def test_open_positions_come_first_and_the_newest_of_each(rig: Rig, monkeypatch:
     """However many there are: what can still be lost is not pushed out by what is over."""
     wallet = rig.wallet()
     rig.session(wallet, terms=strategy(target=1_000_000))
-    listings = list(rig.exchange.listings)[:4]
+    listings = list(rig.listings)[:4]
     for listing in listings:
         rig.buy(wallet, listing, lamports=10**8, slippage_bps=5_000)
     rig.sell(wallet, listings[3])
@@ -34,7 +34,7 @@ def test_open_positions_come_first_and_the_newest_of_each(rig: Rig, monkeypatch:
 
 
 def test_a_profit_is_what_selling_now_would_bring(rig: Rig) -> None:
-    wallet, listing = rig.wallet(), rig.exchange.listings[0]
+    wallet, listing = rig.wallet(), rig.listings[0]
     _, outbox = rig.session(wallet, terms=strategy(target=1_000_000))
     rig.buy(wallet, listing)
     rig.advance(0.5)

@@ -57,20 +57,20 @@ class Desk:
         self.mint = str(self.listing.mint)
 
     def buy(self, send_mode: str = "rpc", *, slippage_bps: int = 500, partner_fee: PartnerFee | None = None) -> str:
-        return self.rig.exchange.build_buy(
+        return self.rig.build_buy(
             self.listing, self.wallet.pubkey(), budget_lamports=BUDGETS[self.quote], slippage_bps=slippage_bps,
             delivery=Delivery(send_mode), partner_fee=partner_fee,
         ).tx_b64  # fmt: skip
 
     def sell(self, send_mode: str = "rpc", *, tokens: int = 10**9, partner_fee: PartnerFee | None = None) -> str:
-        return self.rig.exchange.build_sell(
+        return self.rig.build_sell(
             self.listing, self.wallet.pubkey(), tokens=tokens, slippage_bps=500,
             delivery=Delivery(send_mode), partner_fee=partner_fee,
         ).tx_b64  # fmt: skip
 
     def signals(self, send_mode: str) -> tuple[ExitSignalWithTx, MirrorBuySignal]:
         """An exit and a copy of a purchase, as a session is told of them."""
-        whale = str(self.rig.exchange.wallets["whale"].pubkey())
+        whale = str(self.rig.exchange.player.wallets["whale"].pubkey())
         budget = {"amount_quote_units": 10**9, "amount_usd1_units": BUDGETS["USD1"]}
         watch = {"pubkey": whale, "auto_buy": {"wallet_pubkey": self.address, **budget}}
         session, outbox = self.rig.session(
@@ -82,7 +82,7 @@ class Desk:
         assert self.rig.buy(self.wallet, self.listing, BUDGETS[self.quote]).err is None
         self.rig.advance(1.0)
         (opened,) = outbox.messages("position_opened")
-        self.rig.exchange.force_exit(opened["position_id"], "manual")
+        self.rig.exchange.positions.force_exit(opened["position_id"], "manual")
         self.rig.exchange.act(Action(0.0, "buy", "COIN", wallet="whale", amount=2.0))
         self.rig.advance(1.0)
         self.rig.exchange.disconnect(session)

@@ -82,7 +82,7 @@ class Overseer:
         self.foreign: set[str] = set()
         #: Called with each transaction that arrives for the first time, while the chain stands still.
         self.on_arrival: Callable[[Arrival], None] = _nothing
-        exits = self._exchange._stream.positions.exits
+        exits = self._exchange.positions.exits
         exits.signal = self._watching_signals(exits.signal)
         self._exchange.send_transaction = self._watching_sendings(self._exchange.send_transaction)
 
@@ -101,7 +101,8 @@ class Overseer:
 
     def _watching_sendings(self, send: Callable[..., Any]) -> Callable[..., Any]:
         def watched(transaction: Transaction, **options: Any) -> Any:
-            self._exchange.instruct_chain(lambda chain: self._arrived(chain, transaction))
+            with self._exchange.change():
+                self._arrived(self._exchange.chain, transaction)
             return send(transaction, **options)
 
         return watched
@@ -148,8 +149,8 @@ class Overseer:
             young = [a for a in self.arrivals.values() if a.wallet in wallets and now - a.at < younger_than_s]
         if not young:
             return False
-        landed = self._exchange.ask_chain(lambda chain: [_has_landed(chain, one.transaction) for one in young])
-        return not all(landed)
+        with self._exchange.request():
+            return not all(_has_landed(self._exchange.chain, one.transaction) for one in young)
 
     def on_its_way(self, wallets: set[str], *, younger_than_s: float) -> bool:
         """Whether an exit was signalled that lately, and nothing has arrived for it."""

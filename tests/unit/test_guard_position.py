@@ -94,7 +94,9 @@ def sale(market: str, quote: str = "SOL") -> Sale:
 
 
 def market_context(trader: Desk) -> MarketContext:
-    venue_context = trader.rig.exchange.venue(trader.listing).market_context(trader.listing, trader.wallet.pubkey())
+    venue_context = trader.rig.exchange.market.venue(trader.listing).market_context(
+        trader.listing, trader.wallet.pubkey()
+    )
     message = {"type": "position_opened", "position_id": 1, "wallet_pubkey": "w", "mint": "m", "token_account": "t",
                "tokens": 1, "entry_quote_units": 1, "slot": 1, "market_context": venue_context}  # fmt: skip
     opened = server_message_from_text(json.dumps(message))

@@ -206,6 +206,15 @@ class Ledger:
         """The token account at ``address``."""
         return self._tokens.get(address)
 
+    def tokens_in(self, address: Pubkey) -> int:
+        """The amount in a token account; 0 where there is none."""
+        account = self._tokens.get(address)
+        return account.amount if account is not None else 0
+
+    def token_balance(self, owner: Pubkey, mint: Pubkey) -> int:
+        """The amount in the owner's associated account."""
+        return self.tokens_in(token_address(owner, mint))
+
     def token_accounts_of(self, owner: Pubkey) -> list[tuple[Pubkey, TokenAccount]]:
         """Every token account of ``owner``, in order of creation."""
         return [(address, account) for address, account in self._tokens.items() if account.owner == owner]
@@ -275,8 +284,9 @@ class Ledger:
         """The look-up table at ``address``."""
         return self._lookup_tables.get(address)
 
-    def put_lookup_table(self, address: Pubkey, table: LookupTable) -> None:
-        """Write a look-up table's new state; its rent is on the account already."""
+    def create_lookup_table(self, address: Pubkey, table: LookupTable) -> None:
+        """Write a look-up table; what its account lacks of the rent is created."""
+        self.credit(address, max(0, self.rent_lamports(len(table.data)) - self.lamports(address)))
         self._put(self._lookup_tables, address, table)
 
 

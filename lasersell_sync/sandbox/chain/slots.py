@@ -59,13 +59,10 @@ class SlotClock:
         now = _FIRST_SLOT + self._offset_slots + int((self._now_s() - self._start_s) / self.slot_s)
         return now - COMMITMENT_SLOTS[commitment]
 
-    def skip(self, slots: int) -> None:
-        """Let time pass: the slot jumps ahead, with a block in each slot."""
-        self._offset_slots += slots
-
-    def skip_empty(self, slots: int) -> None:
-        """Let slots pass in which no block is made: heights stand still, and blockhashes do not age."""
-        self._empty.append((self.slot() + 1, slots))
+    def skip(self, slots: int, *, empty: bool = False) -> None:
+        """The slot jumps ahead; without blocks (``empty``) heights stand still, and blockhashes do not age."""
+        if empty:
+            self._empty.append((self.slot() + 1, slots))
         self._offset_slots += slots
 
     def block_height(self, slot: int | None = None) -> int:

@@ -17,7 +17,7 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.runtime import Swap
 from lasersell_sync.sandbox.exchange.exits import ExitService
-from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderRejected
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderRejected, OrderTerms
 from lasersell_sync.sandbox.exchange.positions import Position, PositionBook
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.currencies import SOL
@@ -144,12 +144,7 @@ class CopyTrading:
         amount = plan.amount or 0
         try:
             order = self._orders.buy(
-                listing,
-                buyer,
-                budget_lamports=amount,
-                slippage_bps=slippage_bps,
-                delivery=session.delivery,
-                routing_fee=session.tier.routing_fee,
+                listing, buyer, amount, OrderTerms(slippage_bps, session.delivery, None, session.tier.routing_fee)
             )
         except OrderRejected:
             return "amount_too_small"

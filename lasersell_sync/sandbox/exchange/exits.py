@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
-from lasersell_sync.sandbox.exchange.orders import OrderBuilder
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderTerms
 from lasersell_sync.sandbox.exchange.positions import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.listings import Listing
@@ -87,14 +87,8 @@ class ExitService:
         """Tell a session to sell, with the transaction to sign."""
         holding, listing = position.holding, self._listing(position)
         tokens = holding.tokens if due.sell_tokens is None else due.sell_tokens
-        order = self._orders.sell(
-            listing,
-            holding.wallet,
-            tokens=tokens,
-            slippage_bps=slippage_bps,
-            delivery=session.delivery,
-            routing_fee=session.tier.routing_fee,
-        )
+        terms = OrderTerms(slippage_bps, session.delivery, None, session.tier.routing_fee)
+        order = self._orders.sell(listing, holding.wallet, tokens, terms)
         message = wire.exit_signal_with_tx(
             session_id=session.session_id,
             position_id=position.position_id,

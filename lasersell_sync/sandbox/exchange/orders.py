@@ -20,6 +20,7 @@ from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.markets.pools import BPS, NO_ROUTING_FEE, RoutingFee, sell_fill, tokens_for_budget
 from lasersell_sync.sandbox.router.orders import RoutedOrders
+from lasersell_sync.sandbox.router.shapes import RouterOrder
 
 _VERSIONS: Final[tuple[Version, ...]] = (0, "legacy", 1)
 #: The lower part of a lot chooses among a market's instructions.
@@ -71,6 +72,21 @@ class PartnerFee:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderTerms:
+    """What a purchase and a sale have in common."""
+
+    slippage_bps: int
+    delivery: Delivery = Delivery()
+    partner_fee: PartnerFee | None = None
+    routing_fee: RoutingFee = NO_ROUTING_FEE
+
+
+def _order(terms: OrderTerms, tokens: int, limit_lamports: int, *, buying: bool) -> RouterOrder:
+    fee = terms.routing_fee
+    return RouterOrder(buying, tokens, limit_lamports, fee.bps, fee.least_lamports)
+
+
+@dataclass(frozen=True, slots=True)
 class UnsignedTransaction:
     """The transaction as base64, and the market it goes to."""
 
@@ -103,26 +119,16 @@ class OrderBuilder:
         self._routed = routed
         self._direct_version = direct_version
 
-    def buy(
-        self,
-        listing: Listing,
-        user: Pubkey,
-        *,
-        budget_lamports: int,
-        slippage_bps: int,
-        delivery: Delivery,
-        partner_fee: PartnerFee | None = None,
-        routing_fee: RoutingFee = NO_ROUTING_FEE,
-    ) -> UnsignedTransaction:
+    def buy(self, listing: Listing, user: Pubkey, budget_lamports: int, terms: OrderTerms) -> UnsignedTransaction:
         """As many tokens as the budget buys now, fees included; slippage raises what they may cost when it lands.
 
         Raises ``OrderRejected`` if the budget buys nothing.
         """
         venue = self._market.venue(listing)
         self._market.open_cashback(listing, user)
-        market_lamports = budget_lamports
+        market_lamports, slippage_bps = budget_lamports, terms.slippage_bps
         if self._routed is not None:
-            market_lamports = routing_fee.budget_without(budget_lamports, listing.quote)
+            market_lamports = terms.routing_fee.budget_without(budget_lamports, listing.quote)
         tokens = tokens_for_budget(self._market.reserves(listing), venue.fees, market_lamports)
         if tokens == 0:
             raise OrderRejected("amount is too small to buy anything")
@@ -130,45 +136,39 @@ class OrderBuilder:
         if venue.buys_exact_quote(listing):
             # Slippage takes from the tokens in place of adding to the price.
             tokens, limit_lamports = max(1, tokens * (BPS - min(slippage_bps, BPS)) // BPS), market_lamports
-        instructions = venue.buy_instructions(listing, user, tokens, limit_lamports)
-        if self._routed is not None:
-            instructions = self._routed.route(
-                listing, user, instructions, buying=True, tokens=tokens, limit=limit_lamports, fee=routing_fee
-            )
-        if partner_fee is not None:
-            instructions += partner_fee.instructions(user, budget_lamports)
-        return self._unsigned(listing, user, instructions, delivery)
+        direct = venue.buy_instructions(listing, user, tokens, limit_lamports)
+        order = _order(terms, tokens, limit_lamports, buying=True)
+        return self._unsigned(listing, user, direct, order, terms, budget_lamports)
 
-    def sell(
-        self,
-        listing: Listing,
-        user: Pubkey,
-        *,
-        tokens: int,
-        slippage_bps: int,
-        delivery: Delivery,
-        partner_fee: PartnerFee | None = None,
-        routing_fee: RoutingFee = NO_ROUTING_FEE,
-    ) -> UnsignedTransaction:
-        """Sell ``tokens``; slippage lowers what they may bring when it lands."""
+    def sell(self, listing: Listing, user: Pubkey, tokens: int, terms: OrderTerms) -> UnsignedTransaction:
+        """Sell tokens, 0 for all that the wallet holds; slippage lowers what they may bring when it lands.
+
+        Raises ``OrderRejected`` if the wallet holds none.
+        """
+        tokens = tokens or self._market.tokens_of(user, listing)
+        if tokens == 0:
+            raise OrderRejected("the wallet holds none of this token")
         venue = self._market.venue(listing)
         self._market.open_cashback(listing, user)
         net_lamports = sell_fill(self._market.reserves(listing), venue.fees, tokens).total_lamports
-        limit_lamports = net_lamports * (BPS - slippage_bps) // BPS
-        instructions = venue.sell_instructions(listing, user, tokens, limit_lamports)
-        if self._routed is not None:
-            instructions = self._routed.route(
-                listing, user, instructions, buying=False, tokens=tokens, limit=limit_lamports, fee=routing_fee
-            )
-        if partner_fee is not None:
-            instructions += partner_fee.instructions(user, net_lamports)
-        return self._unsigned(listing, user, instructions, delivery)
+        limit_lamports = net_lamports * (BPS - terms.slippage_bps) // BPS
+        direct = venue.sell_instructions(listing, user, tokens, limit_lamports)
+        order = _order(terms, tokens, limit_lamports, buying=False)
+        return self._unsigned(listing, user, direct, order, terms, net_lamports)
 
     def _unsigned(
-        self, listing: Listing, user: Pubkey, instructions: list[Instruction], delivery: Delivery
+        self,
+        listing: Listing,
+        user: Pubkey,
+        direct: list[Instruction],
+        order: RouterOrder,
+        terms: OrderTerms,
+        trade_lamports: int,
     ) -> UnsignedTransaction:
+        instructions = direct if self._routed is None else self._routed.route(listing, user, direct, order)
+        partner_fee = [] if terms.partner_fee is None else terms.partner_fee.instructions(user, trade_lamports)
         blockhash, _ = self._slots.latest_blockhash()
-        delivered = [*instructions, *delivery.instructions(user)]
+        delivered = [*instructions, *partner_fee, *terms.delivery.instructions(user)]
         if self._routed is not None:
             raw = self._routed.unsigned(listing, user, delivered, blockhash)
         else:

@@ -124,8 +124,11 @@ class PositionService:
             session.track(position, watched=True)
             session.outbox.post([self.feed.opened(position, watched=True)])
 
-    def force_exit(self, position: Position, reason: str) -> None:
-        """Signal an exit for a reason of the caller's, as if a strategy had fired."""
+    def force_exit(self, position_id: int, reason: str) -> None:
+        """Signal an exit, as if a strategy had fired. Raises ValueError for a position that is not open."""
+        position = self.book.position(position_id)
+        if position is None or not position.open:
+            raise ValueError(f"position_id {position_id} is not an open position")
         position.exit_reason = reason
         for session in self._registry.deciders(position):
             self.exits.signal(session, position, Exit(reason))

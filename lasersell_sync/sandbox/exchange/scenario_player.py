@@ -13,10 +13,10 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.chain.blockchain import Chain
-from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger, token_address
+from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger
 from lasersell_sync.sandbox.chain.runtime import Swap
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing
-from lasersell_sync.sandbox.exchange.orders import Delivery, OrderBuilder
+from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderTerms
 from lasersell_sync.sandbox.exchange.position_service import PositionService
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1
 from lasersell_sync.sandbox.markets.listings import Listing
@@ -27,7 +27,7 @@ from lasersell_sync.sandbox.markets.venues import CURVES
 _log = logging.getLogger("lasersell_sync.sandbox.exchange")
 
 #: What the scenario's wallets tolerate.
-SCRIPTED_SLIPPAGE_BPS = 2_000
+SCRIPTED_TERMS = OrderTerms(slippage_bps=2_000)
 
 
 class ScenarioPlayer:
@@ -84,9 +84,8 @@ class ScenarioPlayer:
         self._ledger.credit(wallet, lamports)
         self._market.give_usd1(wallet, usd1_units)
 
-    def grant(self, wallet: Pubkey, token: str, quote_units: int) -> None:
+    def grant(self, wallet: Pubkey, listing: Listing, quote_units: int) -> None:
         """Give a wallet tokens as if it had bought them for so much, without moving the price. Raises ValueError."""
-        listing = self.listing(token)
         self._give(wallet, listing, quote_units)
         self._market.holders_changed(listing.mint)
 
@@ -170,19 +169,14 @@ class ScenarioPlayer:
         keypair = self.wallets.get(action.wallet or "")
         if keypair is None:
             raise ValueError(f"wallet {action.wallet!r} is none of the scenario's")
-        wallet, delivery = keypair.pubkey(), Delivery()
+        wallet = keypair.pubkey()
         if action.act == "buy":
             budget = round(action.amount * 10**listing.quote.decimals)
-            order = self._orders.buy(
-                listing, wallet, budget_lamports=budget, slippage_bps=SCRIPTED_SLIPPAGE_BPS, delivery=delivery
-            )
+            order = self._orders.buy(listing, wallet, budget, SCRIPTED_TERMS)
         else:
-            account = self._ledger.token_account(token_address(wallet, listing.mint))
-            tokens = round((account.amount if account is not None else 0) * action.share_pct / 100)
+            tokens = round(self._market.tokens_of(wallet, listing) * action.share_pct / 100)
             if tokens == 0:
                 raise ValueError(f"wallet {action.wallet!r} holds no {listing.symbol}")
-            order = self._orders.sell(
-                listing, wallet, tokens=tokens, slippage_bps=SCRIPTED_SLIPPAGE_BPS, delivery=delivery
-            )
+            order = self._orders.sell(listing, wallet, tokens, SCRIPTED_TERMS)
         unsigned = VersionedTransaction.from_bytes(base64.b64decode(order.tx_b64))
         self._chain.admit(VersionedTransaction(unsigned.message, [keypair]), skip_preflight=True, certain=True)

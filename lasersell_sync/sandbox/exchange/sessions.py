@@ -171,6 +171,10 @@ class SessionRegistry:
         for position in list(session.positions.values()):
             session.forget(position)
 
+    def records(self, *, include_closed: bool) -> list[SessionRecord]:
+        """Sessions, oldest first."""
+        return [session_record(session) for session in self.sessions.values() if include_closed or session.live]
+
     @property
     def live(self) -> list[Session]:
         """Configured sessions, oldest first."""

@@ -63,8 +63,7 @@ class CurveVenue(AnchorVenue):
     def empty(self, ledger: Ledger, listing: Listing, crowd: Pubkey) -> tuple[int, int]:
         """Graduation: everything on a complete curve goes to the crowd's purse; (tokens, quote units)."""
         curve, (base_vault, _) = self._curve(ledger, listing), self.vaults(listing)
-        account = ledger.token_account(base_vault)
-        tokens = account.amount if account is not None else 0
+        tokens = ledger.tokens_in(base_vault)
         ledger.move_tokens(base_vault, token_address(crowd, listing.mint), tokens)
         self.give_quote(ledger, listing, crowd, curve.real_lamports)
         ledger.put_curve(self.pool(listing), BondingCurve(curve.virtual_tokens, curve.virtual_lamports, 0, 0))

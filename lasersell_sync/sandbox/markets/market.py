@@ -151,12 +151,8 @@ class Market:
 
     def held_by_users(self, listing: Listing) -> int:
         """Tokens that are neither the pool's nor the crowd's."""
-        accounts = (self.venue(listing).pool_token_account(listing), token_address(self._crowd, listing.mint))
-        held = self.supply(listing)
-        for address in accounts:
-            account = self._ledger.token_account(address)
-            held -= account.amount if account is not None else 0
-        return held
+        pooled = self._ledger.tokens_in(self.venue(listing).pool_token_account(listing))
+        return self.supply(listing) - pooled - self._crowd_tokens(listing.mint)
 
     # -- money
 
@@ -164,8 +160,11 @@ class Market:
         """What a wallet has of a currency, in its smallest unit."""
         if currency.is_native:
             return self._ledger.lamports(wallet)
-        account = self._ledger.token_account(token_address(wallet, currency.mint))
-        return account.amount if account is not None else 0
+        return self._ledger.token_balance(wallet, currency.mint)
+
+    def tokens_of(self, wallet: Pubkey, listing: Listing) -> int:
+        """What a wallet holds of a token, in its smallest unit."""
+        return self._ledger.token_balance(wallet, listing.mint)
 
     def give_usd1(self, wallet: Pubkey, units: int) -> None:
         """Play money; the account's rent is the crowd's."""
@@ -283,8 +282,7 @@ class Market:
         return replace(swap, trader=trader)
 
     def _crowd_tokens(self, mint: Pubkey) -> int:
-        account = self._ledger.token_account(token_address(self._crowd, mint))
-        return account.amount if account is not None else 0
+        return self._ledger.token_balance(self._crowd, mint)
 
     # -- what happens to pools
 

@@ -44,8 +44,7 @@ class PoolVenue(AnchorVenue):
     def pull(self, ledger: Ledger, listing: Listing, crowd: Pubkey, keep_ppm: int) -> None:
         """The liquidity provider leaves with all but a part of both sides; the price stays."""
         for vault, mint in zip(self.vaults(listing), (listing.mint, listing.quote.mint), strict=True):
-            account = ledger.token_account(vault)
-            amount = account.amount if account is not None else 0
+            amount = ledger.tokens_in(vault)
             taken = min(amount - 1, amount - amount * keep_ppm // 1_000_000)
             ledger.move_tokens(vault, token_address(crowd, mint), max(0, taken))
 

@@ -61,7 +61,8 @@ class Fields:
         """Whether the field is there and not null."""
         return self._values.get(key) is not None
 
-    def _required(self, key: str) -> object:
+    def value(self, key: str) -> object:
+        """Any value but null."""
         value = self._values.get(key)
         if value is None:
             raise BadField(f"{self.name(key)} is missing")
@@ -69,7 +70,7 @@ class Fields:
 
     def text(self, key: str) -> str:
         """A string."""
-        value = self._required(key)
+        value = self.value(key)
         if not isinstance(value, str):
             raise BadField(f"{self.name(key)} must be a string")
         return value
@@ -80,7 +81,7 @@ class Fields:
 
     def integer(self, key: str, *, most: int = U64_MAX) -> int:
         """An integer from 0 to ``most``."""
-        value = self._required(key)
+        value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             raise BadField(f"{self.name(key)} must be an integer from 0 to {most}")
         return value
@@ -93,7 +94,7 @@ class Fields:
         """A finite number; integers are taken too."""
         if default is not None and not self.has(key):
             return default
-        value = self._required(key)
+        value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BadField(f"{self.name(key)} must be a number")
         try:
@@ -112,7 +113,7 @@ class Fields:
         """A boolean."""
         if default is not None and not self.has(key):
             return default
-        value = self._required(key)
+        value = self.value(key)
         if not isinstance(value, bool):
             raise BadField(f"{self.name(key)} must be true or false")
         return value
@@ -131,7 +132,7 @@ class Fields:
 
     def child(self, key: str) -> Fields:
         """A nested object."""
-        value = self._required(key)
+        value = self.value(key)
         if not isinstance(value, dict):
             raise BadField(f"{self.name(key)} must be an object")
         return Fields(value, self.name(key))
@@ -140,14 +141,14 @@ class Fields:
         """A list of nested objects; absent means none unless required."""
         if not required and not self.has(key):
             return []
-        value = self._required(key)
+        value = self.value(key)
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise BadField(f"{self.name(key)} must be a list of objects")
         return [Fields(item, f"{self.name(key)}[{index}]") for index, item in enumerate(value)]
 
     def texts(self, key: str) -> list[str]:
         """A list of strings, or one string."""
-        value = self._required(key)
+        value = self.value(key)
         if isinstance(value, str):
             return [value]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

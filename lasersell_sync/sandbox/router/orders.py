@@ -15,7 +15,6 @@ from lasersell_sync.sandbox.chain.anchor import derived_address
 from lasersell_sync.sandbox.chain.ledger import LOOKUP_TABLE_PROGRAM, Ledger, LookupTable
 from lasersell_sync.sandbox.chain.transactions import write_unsigned
 from lasersell_sync.sandbox.markets.listings import Listing
-from lasersell_sync.sandbox.markets.pools import RoutingFee
 from lasersell_sync.sandbox.markets.venues import VENUES
 from lasersell_sync.sandbox.router.program import Router
 from lasersell_sync.sandbox.router.shapes import RouterOrder
@@ -38,18 +37,9 @@ class RoutedOrders:
         self._tables: dict[tuple[Pubkey, str], AddressLookupTableAccount] = {}
 
     def route(
-        self,
-        listing: Listing,
-        user: Pubkey,
-        direct: Sequence[Instruction],
-        *,
-        buying: bool,
-        tokens: int,
-        limit: int,
-        fee: RoutingFee,
+        self, listing: Listing, user: Pubkey, direct: Sequence[Instruction], order: RouterOrder
     ) -> list[Instruction]:
         """A direct trade's instructions with the Router around the market's."""
-        order = RouterOrder(buying, tokens, limit, fee.bps, fee.least_lamports)
         return self._router.route(listing, user, direct, order)
 
     def unsigned(self, listing: Listing, user: Pubkey, instructions: Sequence[Instruction], blockhash: Hash) -> bytes:
@@ -74,9 +64,7 @@ class RoutedOrders:
             # As on the main net, no table is ever found at another one's address, not even in another sandbox.
             content = hashlib.sha256(b"".join(map(bytes, table.addresses))).digest()
             address = derived_address(LOOKUP_TABLE_PROGRAM, content)
-            missing = self._ledger.rent_lamports(len(table.data)) - self._ledger.lamports(address)
-            self._ledger.credit(address, max(0, missing))
-            self._ledger.put_lookup_table(address, table)
+            self._ledger.create_lookup_table(address, table)
             known = self._tables[key] = AddressLookupTableAccount(address, list(table.addresses))
         return known
 

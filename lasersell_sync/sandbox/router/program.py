@@ -176,9 +176,7 @@ class Router:
     def _pay_in_tokens(self, invocation: Invocation, quote: Currency, user: Pubkey, fee: int) -> None:
         """Out of the wallet's account; what that has not (a least fee above the proceeds) comes out of the wallet."""
         source = token_address(user, quote.mint)
-        account = invocation.ledger.token_account(source)
-        there = account.amount if account is not None else 0
-        part = min(fee, there) if quote.is_native else fee
+        part = min(fee, invocation.ledger.tokens_in(source)) if quote.is_native else fee
         _move(invocation, quote, source, token_address(VAULT, quote.mint), user, part)
         _pay(invocation, transfer(user, VAULT, fee - part))
 

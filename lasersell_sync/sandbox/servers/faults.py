@@ -14,11 +14,11 @@ from typing import Literal
 
 from werkzeug.wrappers import Request, Response
 
-from lasersell_sync.sandbox.chain.blockchain import Chain, Fate
+from lasersell_sync.sandbox.chain.blockchain import Fate
 from lasersell_sync.sandbox.exchange.exchange import Exchange
 from lasersell_sync.sandbox.exchange.sessions import Frame
 from lasersell_sync.sandbox.protocol import server_messages as wire
-from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS
+from lasersell_sync.sandbox.router.thefts import ROUTER_THEFTS, RouterTheft
 from lasersell_sync.sandbox.servers.http_server import Application, DisturbedResponse
 from lasersell_sync.sandbox.servers.network_conditions import NetworkConditions
 from lasersell_sync.sandbox.servers.node_lies import TRUTHFUL, NodeLies, OddItem, SimulationLie
@@ -394,19 +394,18 @@ class Faults:
         if isinstance(times, bool) or not 1 <= times <= 10**6:
             raise ValueError(f"times must be from 1 to a million, not {times!r}")
         order = Fate(fate, _seconds("landing_delay_ms", landing_delay_ms))
-        self._exchange.instruct_chain(lambda chain: chain.fates.extend([order] * times))
+        with self._exchange.change():
+            self._exchange.chain.fates.extend([order] * times)
 
     def chain(self, *, landing_delay_ms: float | None = None, loss_probability: float | None = None) -> None:
         """Change how long transactions take to land, and what share of them gets lost; None leaves it as it is."""
         if loss_probability is not None and not 0 <= loss_probability <= 1:
             raise ValueError(f"loss_probability must be from 0 to 1, not {loss_probability!r}")
         delay_s = None if landing_delay_ms is None else _seconds("landing_delay_ms", landing_delay_ms)
-
-        def order(chain: Chain) -> None:
+        with self._exchange.change():
+            chain = self._exchange.chain
             chain.landing_delay_s = chain.landing_delay_s if delay_s is None else delay_s
             chain.loss_probability = chain.loss_probability if loss_probability is None else loss_probability
-
-        self._exchange.instruct_chain(order)
 
     def router(self, theft: str | None) -> None:
         """Let the Router be compromised: besides its work it steals in one way, in every trade, until told otherwise.
@@ -416,7 +415,8 @@ class Faults:
         """
         if theft is not None and theft not in ROUTER_THEFTS:
             raise ValueError(f"theft must be one of {', '.join(ROUTER_THEFTS)}, or None, not {theft!r}")
-        self._exchange.compromise_router(theft)
+        with self._exchange.lock:
+            self._exchange.router.theft = None if theft is None else RouterTheft(theft)
 
     # -- all of them
 
@@ -428,7 +428,8 @@ class Faults:
                 {"service": item.fault.service, "call": item.fault.call, "times": item.times}
                 for item in self._plan.planned
             ]
-        fates = self._exchange.ask_chain(lambda chain: [fate.kind for fate in chain.fates])
+        with self._exchange.request():
+            fates, theft = [fate.kind for fate in self._exchange.chain.fates], self._exchange.router.theft
         return {
             "answers": answers,
             "transactions": fates,
@@ -436,7 +437,7 @@ class Faults:
             "bytes_per_s": self.conditions.bytes_per_s,
             "rpc_lag_slots": self._lies[0].lag_slots,
             "nodes": {str(number): lies.named() for number, lies in enumerate(self._lies) if lies != TRUTHFUL},
-            "router_theft": self._exchange.router_theft,
+            "router_theft": None if theft is None else theft.kind,
         }
 
     def clear(self) -> None:
@@ -445,14 +446,11 @@ class Faults:
             self._plan.planned.clear()
         self.conditions.latency_s, self.conditions.bytes_per_s = 0.0, None
         self._lies = [TRUTHFUL] * len(self._lies)
-        self._exchange.compromise_router(None)
+        self.router(None)
         self._stream().set_muted(muted=False)
-
-        def order(chain: Chain) -> None:
-            chain.fates.clear()
-            chain.loss_probability = 0.0
-
-        self._exchange.instruct_chain(order)
+        with self._exchange.change():
+            self._exchange.chain.fates.clear()
+            self._exchange.chain.loss_probability = 0.0
 
 
 def _seconds(name: str, milliseconds: float) -> float:

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Request, Response
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.sandbox.exchange.api_keys import ProofRejected
 from lasersell_sync.sandbox.exchange.exchange import Exchange
-from lasersell_sync.sandbox.exchange.orders import Delivery, OrderRejected, PartnerFee, UnsignedTransaction
+from lasersell_sync.sandbox.exchange.orders import Delivery, OrderRejected, OrderTerms, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.markets.currencies import CURRENCIES
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pools import BPS
@@ -48,9 +48,7 @@ class _Trade:
 
     listing: Listing
     user: Pubkey
-    slippage_bps: int
-    delivery: Delivery
-    partner_fee: PartnerFee | None
+    terms: OrderTerms
 
 
 class ApiServer:
@@ -67,7 +65,7 @@ class ApiServer:
             "/v1/wallets/register": {"POST": self._register},
             "/v1/wallets": {"DELETE": self._remove},
             "/v1/history": {"GET": self._history},
-            "/v1/account": {"GET": lambda key_id, _request: self._exchange.tier(key_id).account_answer()},
+            "/v1/account": {"GET": lambda key_id, _request: self._exchange.tiers[key_id].account_answer()},
         }
 
     def __call__(self, request: Request) -> Response:
@@ -94,7 +92,8 @@ class ApiServer:
         if handler is None:
             raise _Refusal(405, {"error": "method not allowed"})
         key_id = self._authenticate(request)
-        wait_s = self._exchange.rate_wait_s(key_id)
+        with self._exchange.lock:
+            wait_s = self._exchange.rest_limiter.wait_s(key_id, self._exchange.clock.target_s())
         if wait_s:
             raise _Refusal(429, {"error": "rate limit exceeded"}, retry_after_s=math.ceil(wait_s))
         return handler(key_id, request)
@@ -122,7 +121,8 @@ class ApiServer:
 
     def _remove(self, key_id: str, request: Request) -> dict[str, object]:
         wallet = Fields(decode_object(request.get_data())).pubkey("wallet_pubkey")
-        self._exchange.remove_wallet(key_id, wallet)
+        with self._exchange.change():
+            self._exchange.keys.remove(key_id, wallet)
         return {"wallet_pubkey": str(wallet), "removed": True}
 
     # -- past trades
@@ -133,22 +133,17 @@ class ApiServer:
             raise BadField(f"limit must be from 1 to {_MAX_HISTORY_PAGE}")
         offset = _query_integer(request, "offset", default=0, most=U64_MAX)
         mint, wallet = _query_pubkey(request, "mint"), _query_pubkey(request, "wallet")
-        return self._exchange.history(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
+        with self._exchange.lock:
+            return self._exchange.positions.history.page(key_id, limit=limit, offset=offset, mint=mint, wallet=wallet)
 
     # -- trades
 
     def _buy(self, key_id: str, request: Request) -> dict[str, object]:
         fields = Fields(decode_object(request.get_data()))
         trade = self._trade(key_id, fields, currency_field="input")
-        order = self._exchange.build_buy(
-            trade.listing,
-            trade.user,
-            budget_lamports=_budget(fields, trade.listing.quote.decimals),
-            slippage_bps=trade.slippage_bps,
-            delivery=trade.delivery,
-            partner_fee=trade.partner_fee,
-            key_id=key_id,
-        )
+        budget = _budget(fields, trade.listing.quote.decimals)
+        with self._exchange.lock:
+            order = self._exchange.orders.buy(trade.listing, trade.user, budget, trade.terms)
         return self._ok(order)
 
     def _sell(self, key_id: str, request: Request) -> dict[str, object]:
@@ -156,19 +151,13 @@ class ApiServer:
         if fields.has("market_context"):
             fields.child("market_context").text("market_type")
         trade = self._trade(key_id, fields, currency_field="output")
-        order = self._exchange.build_sell(
-            trade.listing,
-            trade.user,
-            tokens=fields.integer("amount_tokens"),
-            slippage_bps=trade.slippage_bps,
-            delivery=trade.delivery,
-            partner_fee=trade.partner_fee,
-            key_id=key_id,
-        )
+        tokens = fields.integer("amount_tokens")
+        with self._exchange.lock:
+            order = self._exchange.orders.sell(trade.listing, trade.user, tokens, trade.terms)
         return self._ok(order)
 
     def _ok(self, order: UnsignedTransaction) -> dict[str, object]:
-        route = {"market_type": self._exchange.venue(order.listing).route_name, "pool_id": str(order.pool)}
+        route = {"market_type": self._exchange.market.venue(order.listing).route_name, "pool_id": str(order.pool)}
         return {"status": "ok", "tx": order.tx_b64, "route": route}
 
     def _trade(self, key_id: str, fields: Fields, *, currency_field: str) -> _Trade:
@@ -181,16 +170,17 @@ class ApiServer:
         fields.optional_text("mode")
         delivery, partner_fee = _delivery(fields), _partner_fee(fields)
         # Looked up last: a malformed request is the caller's fault whatever the mint.
-        listing = self._exchange.listing(mint)
+        listing = self._exchange.market.listings.get(mint)
         if listing is None:
             raise _unsupported(404, "no_route", f"no market trades {mint}")
         if currency != listing.quote.name:
             raise _unsupported(422, "no_route", f"{mint} trades against {listing.quote.name} only")
-        if partner_fee is not None and not self._exchange.tier(key_id).partner_fees:
+        tier = self._exchange.tiers[key_id]
+        if partner_fee is not None and not tier.partner_fees:
             raise _Refusal(403, {"error": "partner fees need tier 2 (Advanced)"})
         if partner_fee is not None and partner_fee.bps is not None and not listing.quote.is_native:
             raise BadField("partner_fee_bps needs a market that trades against SOL; use partner_fee_lamports")
-        return _Trade(listing, user, slippage_bps, delivery, partner_fee)
+        return _Trade(listing, user, OrderTerms(slippage_bps, delivery, partner_fee, tier.routing_fee))
 
 
 def _query_integer(request: Request, name: str, *, default: int, most: int) -> int:

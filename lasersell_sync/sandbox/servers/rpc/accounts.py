@@ -220,7 +220,7 @@ class AccountViews:
 
     def token_amount(self, account: TokenAccount) -> dict[str, object]:
         """An amount as the token methods show it."""
-        mint = self._exchange.mint(account.mint)
+        mint = self._exchange.ledger.mint(account.mint)
         decimals = mint.decimals if mint is not None else 0
         whole, rest = divmod(account.amount, 10**decimals)
         digits = f"{whole}.{rest:0{decimals}d}".rstrip("0").rstrip(".")

@@ -32,7 +32,8 @@ class RpcNode:
 
     def ask_chain(self, question: Callable[[Chain], T]) -> T:
         """Ask the chain something, with everything standing still."""
-        return self.exchange.ask_chain(question)
+        with self.exchange.request():
+            return question(self.exchange.chain)
 
     def in_context(self, value: object, slot: int | None = None) -> dict[str, object]:
         """An answer with the slot that it belongs to."""
@@ -42,7 +43,7 @@ class RpcNode:
     def slot(self, commitment: str) -> int:
         """The newest slot that the node really knows at a commitment; what it tells of it is ``lies().reported``."""
         lag_slots = self.lies().lag_slots
-        return self.exchange.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
+        return self.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
 
     def commitment(self, config: dict[str, object], *, key: str = "commitment", default: str = "finalized") -> str:
         """The commitment asked for, once the node has reached ``minContextSlot`` at it. Raises ``RpcError``."""

@@ -27,7 +27,7 @@ from lasersell_sync.sandbox.exchange.sessions import Frame, SessionRecord
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pools import market_cap_lamports, price_lamports
 from lasersell_sync.sandbox.sandbox import Sandbox
-from lasersell_sync.sandbox.servers.control_server import CONTROL_PREFIX, ControlServer
+from lasersell_sync.sandbox.servers.control_server import CONTROL_PREFIX
 from lasersell_sync.sandbox.servers.http_server import HttpService, json_response
 from lasersell_sync.sandbox.servers.sockets import listen, url_host
 
@@ -70,7 +70,7 @@ class WebPage:
     def __init__(self, sandbox: Sandbox, *, port: int = 8083, host: str | None = None) -> None:
         self._exchange = sandbox._exchange
         # The page has no key to send: what is asked of every request here stands in for it.
-        self._control = ControlServer(sandbox, lambda _key: True)
+        self._control = sandbox._control_server(lambda _key: True)
         self._address = (port, host)
         self._signals = SignalLog()
         self._exchange.observers.append(self._signals.observe)
@@ -224,20 +224,23 @@ def _signal(message: View) -> View:
 
 def picture(exchange: Exchange, signals: SignalLog) -> View:
     """Everything the page shows, newest first, each table cut at ``ROWS``. Under the exchange's lock: be quick."""
-    open_positions, positions = exchange.newest_positions(ROWS)
-    transactions = exchange.transactions()
-    sessions = exchange.sessions(include_closed=True)
-    symbols = {str(listing.mint): listing.symbol for listing in exchange.listings}
+    with exchange.request():
+        slot = exchange.slots.slot()
+    open_positions, positions = exchange.positions.book.newest(ROWS)
+    transactions = exchange.chain.records()
+    sessions = exchange.sessions.records(include_closed=True)
+    listings = {str(mint): listing for mint, listing in exchange.market.listings.items()}
+    symbols = {mint: listing.symbol for mint, listing in listings.items()}
     return {
-        "slot": exchange.slot(),
+        "slot": slot,
         "counts": {
             "positions": open_positions,
             "sessions": sum(record.configured and record.closed_at_ms is None for record in sessions),
             "signals": signals.count,
             "transactions": len(transactions),
         },
-        "pools": [_pool(exchange, listing) for listing in exchange.listings],
-        "positions": [_position(exchange, record) for record in positions],
+        "pools": [_pool(exchange, listing) for listing in listings.values()],
+        "positions": [_position(exchange, listings[record.mint], record) for record in positions],
         "sessions": [_session(record) for record in list(reversed(sessions))[:ROWS]],
         "signals": [{**row, "symbol": symbols.get(row["mint"], "")} for row in signals.rows()],
         "transactions": [
@@ -258,7 +261,7 @@ def picture(exchange: Exchange, signals: SignalLog) -> View:
 
 
 def _pool(exchange: Exchange, listing: Listing) -> View:
-    reserves, supply = exchange.depth(listing)
+    reserves, supply = exchange.market.reserves(listing), exchange.market.supply(listing)
     return {
         "mint": str(listing.mint),
         "symbol": listing.symbol,
@@ -274,11 +277,11 @@ def _pool(exchange: Exchange, listing: Listing) -> View:
     }
 
 
-def _position(exchange: Exchange, record: PositionRecord) -> View:
-    listing = next(listing for listing in exchange.listings if str(listing.mint) == record.mint)
+def _position(exchange: Exchange, listing: Listing, record: PositionRecord) -> View:
     profit = None
     if record.close_reason is None:
-        profit = exchange.sale_proceeds(listing, record.tokens) - record.entry_lamports
+        fee = next(iter(exchange.tiers.values())).routing_fee
+        profit = exchange.positions.exits.proceeds(listing, record.tokens, fee) - record.entry_lamports
     return {
         "position": record.position_id,
         "wallet": record.wallet_pubkey,
