@@ -7,6 +7,8 @@ the other side of the wire, written from the protocol alone.
 from __future__ import annotations
 
 try:
+    import base58 as _base58
+    import h11 as _h11
     import websockets as _websockets
     import werkzeug as _werkzeug
 except ImportError as error:
@@ -32,7 +34,7 @@ from lasersell_sync.sandbox.sandbox import MintInfo, Sandbox
 from lasersell_sync.sandbox.script import Script
 from lasersell_sync.sandbox.servers.faults import CORRUPT_FRAMES, Faults
 
-del _websockets, _werkzeug
+del _base58, _h11, _websockets, _werkzeug
 
 __all__ = [
     "CORRUPT_FRAMES",

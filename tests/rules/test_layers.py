@@ -124,6 +124,8 @@ OWNERS = {
     "rich": {"cli"},
     "websockets": {"sandbox"},
     "werkzeug": {"sandbox"},
+    "h11": {"sandbox"},
+    "base58": {"sandbox"},
 }
 
 

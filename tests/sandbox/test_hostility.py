@@ -29,7 +29,7 @@ from websockets.sync.client import ClientConnection
 
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox import sandbox as sandbox_module
-from lasersell_sync.sandbox.exchange import kept_messages
+from lasersell_sync.sandbox.exchange import sessions
 from lasersell_sync.sandbox.servers import http_server, stream_server
 from lasersell_sync.sandbox.servers.rpc.server import RpcServer
 from lasersell_sync.sandbox.servers.sockets import is_loopback
@@ -217,13 +217,16 @@ def test_random_bytes_cost_their_connection_alone(trader: Trader, service: str) 
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"POST /v1/buy HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n", 413),
-        (b"POST /v1/buy HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n", 413),
+        (b"POST /v1/buy HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n", 413),
+        (b"POST /v1/buy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n" + b"x" * 2_000_000, 413),
+        (b"POST /v1/buy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 400),
+        (b"POST /v1/buy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST /v1/buy HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 431),
-        (b"GET / HTTP/2.0\r\n\r\n", 400),
-        (b"GET http://elsewhere/ HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://elsewhere/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
     ],
 )
 def test_huge_and_malformed_requests_are_told(trader: Trader, request_bytes: bytes, status: int) -> None:
@@ -253,7 +256,7 @@ def test_huge_messages_end_their_session(trader: Trader) -> None:
 
 def test_what_clients_say_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest messages of all sessions are kept, up to a size; the oldest go first."""
-    monkeypatch.setattr(kept_messages, "MAX_KEPT_BYTES", 100_000)
+    monkeypatch.setattr(sessions, "MAX_KEPT_BYTES", 100_000)
     rig = Rig()
     session, _ = rig.session()
     for number in range(500):
@@ -293,7 +296,7 @@ def test_who_reads_no_answers_gets_no_more(trader: Trader, monkeypatch: pytest.M
     monkeypatch.setattr(RpcServer, "__call__", counted)
     # The complaint repeats the text: 30 MB of answers, several times what the system's buffers hold.
     body = json.dumps({"id": 1, "method": "getSlot", "params": [{"commitment": "x" * 500_000}]}).encode()
-    call = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    call = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def talk(wire: socket.socket) -> None:
         with suppress(OSError):  # closed while it waits for room

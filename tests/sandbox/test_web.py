@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.sandbox.servers import web_page as web_module
+from lasersell_sync.sandbox import web as web_module
 from lasersell_sync.sandbox.web import MAX_PAGES, WebPage
 from tests.sandbox.players import PATIENCE_S, Trader, receive, strategy
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lasersell_sync.sandbox.servers import web_view
+from lasersell_sync.sandbox import web
 from lasersell_sync.sandbox.web import SignalLog, picture
 from tests.sandbox.players import Rig, strategy
 
@@ -24,7 +24,7 @@ def test_open_positions_come_first_and_the_newest_of_each(rig: Rig, monkeypatch:
     assert [row["symbol"] for row in shown["positions"]] == [listings[n].symbol for n in (2, 1, 0, 3)]
     assert [row["closed"] is None for row in shown["positions"]] == [True, True, True, False]
     assert shown["counts"]["positions"] == 3
-    monkeypatch.setattr(web_view, "ROWS", 2)
+    monkeypatch.setattr(web, "ROWS", 2)
     shown = picture(rig.exchange, signals)
     assert [row["symbol"] for row in shown["positions"]] == [listings[n].symbol for n in (2, 1)]
     # Newest first in every table, and the counts are of all there are.
@@ -44,7 +44,7 @@ def test_a_profit_is_what_selling_now_would_bring(rig: Rig) -> None:
 
 
 def test_signals_are_kept_newest_first_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_view, "ROWS", 2)
+    monkeypatch.setattr(web, "ROWS", 2)
     log = SignalLog()
     for number in range(3):
         log.observe(json.dumps({"type": "exit_signal_with_tx", "position_id": number, "mint": "m", "reason": "r"}))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from base58 import b58encode
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
@@ -108,13 +109,12 @@ def parsed(program: Pubkey, kind: str, depth: int, **info: object) -> dict[str, 
 
 def raw(program: Pubkey, data: bytes, accounts: list[Pubkey], depth: int) -> dict[str, Any]:
     """As Agave shows instructions of other programs."""
-    return {"programId": str(program), "accounts": list(map(str, accounts)), "data": base58(data), "stackHeight": depth}
-
-
-def base58(data: bytes) -> str:
-    from lasersell_sync.sandbox.servers.rpc.base58 import encode
-
-    return encode(data)
+    return {
+        "programId": str(program),
+        "accounts": list(map(str, accounts)),
+        "data": b58encode(data).decode(),
+        "stackHeight": depth,
+    }
 
 
 def paid(source: Pubkey, target: Pubkey, lamports: int, depth: int = 2) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def _in_places(item: dict[str, Any], keys: list[Pubkey]) -> dict[str, Any]:
         amount = value["amount"] if isinstance(value, dict) else value
         data = prefix + (b"" if amount is None else u64(int(amount))) + (b"\6" if kind == "transferChecked" else b"")
         accounts = [info[role] for role in roles]
-        text = base58(data)
+        text = b58encode(data).decode()
     else:
         accounts, text = item["accounts"], item["data"]
     return {

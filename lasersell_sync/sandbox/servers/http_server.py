@@ -2,7 +2,7 @@
 
 One event loop, in one thread, reads and writes; a few worker threads run the application. A connection that asks for
 nothing costs no thread, so thousands of them do no harm; when there are too many, those that have been idle longest
-make room. Requests and responses are werkzeug's.
+make room. h11 parses and frames; requests and responses are werkzeug's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import h11
 from werkzeug.wrappers import Request, Response
 
 from lasersell_sync.sandbox.servers.sockets import BACKLOG, close_all, connection_limit
@@ -64,58 +64,32 @@ class _Malformed(Exception):
         self.status = status
 
 
-@dataclass(slots=True)
-class _Head:
-    """A request's first part."""
-
-    method: str
-    target: str
-    version: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def keeps_alive(self) -> bool:
-        """Whether another request may follow."""
-        wish = self.headers.get("connection", "").lower()
-        return wish == "keep-alive" if self.version == "HTTP/1.0" else wish != "close"
-
-    def environ(self, body: bytes) -> dict[str, Any]:
-        """The request as WSGI describes it."""
-        path, _, query = self.target.partition("?")
-        named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in self.headers.items()}
-        return {
-            **named,
-            "REQUEST_METHOD": self.method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "0",
-            "SERVER_PROTOCOL": self.version,
-            "CONTENT_TYPE": self.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(body)),
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.input": BytesIO(body),
-            "wsgi.multithread": True,
-        }
-
-
-def _parse_head(raw: bytes) -> _Head:
-    """Raises ``_Malformed``."""
-    lines = raw[:-4].decode("latin-1").lstrip("\r\n").split("\r\n")
-    words = lines[0].split(" ")
-    if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not words[0].isalpha() or words[1][:1] != "/":
+def _environ(head: h11.Request, body: bytes) -> dict[str, Any]:
+    """A request as WSGI describes it. Raises ``_Malformed``."""
+    target = head.target.decode("latin-1")
+    if not target.startswith("/") or head.http_version not in (b"1.0", b"1.1"):
         raise _Malformed(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
-    method, target, version = words
-    head = _Head(method, target, version)
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip() or "\0" in line or "\n" in line:
-            raise _Malformed(HTTPStatus.BAD_REQUEST, "malformed header")
-        key, value = name.lower(), value.strip()
-        head.headers[key] = f"{head.headers[key]},{value}" if key in head.headers else value
-    return head
+    path, _, query = target.partition("?")
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in head.headers:
+        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return {
+        **{f"HTTP_{name}": value for name, value in headers.items()},
+        "REQUEST_METHOD": head.method.decode("latin-1"),
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "0",
+        "SERVER_PROTOCOL": f"HTTP/{head.http_version.decode('latin-1')}",
+        "CONTENT_TYPE": headers.get("CONTENT_TYPE", ""),
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(body),
+        "wsgi.multithread": True,
+    }
 
 
 class _Connection:
@@ -125,6 +99,7 @@ class _Connection:
         self._service = service
         self._reader = reader
         self._writer = writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
 
     def abort(self) -> None:
         """Cut it."""
@@ -134,10 +109,11 @@ class _Connection:
         """Answer requests until one side has enough."""
         try:
             while await self._serve_one():
-                pass
+                self._http.start_next_cycle()
         except _Malformed as error:
-            await self._write(json_response({"error": str(error)}, error.status), keep_alive=False)
-            await self._linger()
+            await self._refuse(error.status, str(error))
+        except h11.RemoteProtocolError as error:
+            await self._refuse(HTTPStatus(error.error_status_hint), str(error))
         except (OSError, EOFError, asyncio.TimeoutError):  # TimeoutError is an OSError only since Python 3.11
             pass  # the client is gone, or silent
         finally:
@@ -147,9 +123,9 @@ class _Connection:
         """One request; whether another may follow."""
         # What is not complete in time is not answered; while it is awaited, the connection may have to make room.
         self._service.idle[self] = None
-        head, body = await asyncio.wait_for(self._read(), _IDLE_S)
+        environ = await asyncio.wait_for(self._read(), _IDLE_S)
         self._service.idle.pop(self, None)
-        response = await self._service.answer(Request(head.environ(body)))
+        response = await self._service.answer(Request(environ))
         if isinstance(response, DisturbedResponse):
             if response.never:
                 self._service.idle[self] = None  # it may have to make room
@@ -159,78 +135,67 @@ class _Connection:
             if response.hang_up:
                 self.abort()
                 return False
-        await self._write(response, keep_alive=head.keeps_alive, with_body=head.method != "HEAD")
-        return head.keeps_alive
+        await self._write(response, with_body=environ["REQUEST_METHOD"] != "HEAD")
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
-    async def _read(self) -> tuple[_Head, bytes]:
-        try:
-            raw = await self._reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            raise _Malformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large") from None
-        head = _parse_head(raw)
-        if head.headers.get("expect", "").lower() == "100-continue":
-            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return head, await self._read_body(head)
-
-    async def _read_body(self, head: _Head) -> bytes:
-        if "transfer-encoding" in head.headers:
-            if head.headers["transfer-encoding"].lower() != "chunked" or "content-length" in head.headers:
-                raise _too_large()
-            return await self._read_chunked()
-        text = head.headers.get("content-length", "0")
-        if not text.isdecimal() or not text.isascii() or len(text) > 19 or int(text) > MAX_BODY_BYTES:
+    async def _read(self) -> dict[str, Any]:
+        head = await self._next_event()
+        if isinstance(head, h11.ConnectionClosed):
+            raise EOFError  # noqa: TRY004 (not a wrong type: the client has left)
+        assert isinstance(head, h11.Request)
+        if int(dict(head.headers).get(b"content-length", b"0")) > MAX_BODY_BYTES:
             raise _too_large()
-        return await self._reader.readexactly(int(text))
-
-    async def _read_chunked(self) -> bytes:
         body = bytearray()
-        while True:
-            try:
-                line = await self._reader.readuntil(b"\r\n")
-                size = int(line.partition(b";")[0], 16)
-            except (ValueError, asyncio.LimitOverrunError):
-                raise _too_large() from None
-            if size < 0 or len(body) + size > MAX_BODY_BYTES:
+        while isinstance(event := await self._next_event(), h11.Data):
+            body += event.data
+            if len(body) > MAX_BODY_BYTES:
                 raise _too_large()
-            if size == 0:
-                while await self._reader.readuntil(b"\r\n") != b"\r\n":
-                    pass  # trailers
-                return bytes(body)
-            body += await self._reader.readexactly(size)
-            if await self._reader.readexactly(2) != b"\r\n":
-                raise _too_large()
+        return _environ(head, bytes(body))
+
+    async def _next_event(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
+            self._http.receive_data(await self._reader.read(2**16))
+        return event
 
     # -- answers
 
-    async def _write(self, response: Response, *, keep_alive: bool, with_body: bool = True) -> None:
+    def _send(self, event: h11.Event) -> None:
+        self._writer.write(self._http.send(event) or b"")
+
+    async def _refuse(self, status: HTTPStatus, message: str) -> None:
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            response = json_response({"error": message}, status)
+            response.headers["Connection"] = "close"
+            await self._write(response)
+        await self._linger()
+
+    async def _write(self, response: Response, *, with_body: bool = True) -> None:
         streamed = response.is_streamed and with_body
-        head = [f"HTTP/1.1 {response.status}"]
-        for name, value in response.headers.items():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-                head.append(f"{name}: {value}")
+        framing = ("content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.items() if name.lower() not in framing]
         body = b"" if streamed else response.get_data()
-        head.append("Transfer-Encoding: chunked" if streamed else f"Content-Length: {len(body)}")
-        if not keep_alive:
-            head.append("Connection: close")
-        start = "\r\n".join([*head, "", ""]).encode("latin-1")
-        self._writer.write(start + body if with_body else start)
-        await self._writer.drain()
+        if not streamed:
+            headers.append(("Content-Length", str(len(body))))
+        _, _, reason = response.status.partition(" ")
+        head = self._http.send(h11.Response(status_code=response.status_code, headers=headers, reason=reason)) or b""
         if streamed:
+            self._writer.write(head)
             await self._write_stream(response)
+        else:
+            rest = self._http.send(h11.Data(data=body)) if with_body else b""
+            self._writer.write(head + (rest or b"") + (self._http.send(h11.EndOfMessage()) or b""))
+        await self._writer.drain()
 
     async def _write_stream(self, response: Response) -> None:
-        """Chunk by chunk, as the application makes them; it is told by ``close`` when the client has left."""
+        """Part by part, as the application makes them; ``close`` ends it when the client has left."""
         parts = iter(response.iter_encoded())
         try:
-            while True:
-                part = await self._service.in_worker(next, parts, None)
-                if part is None:
-                    self._writer.write(b"0\r\n\r\n")
-                    break
-                if part:
-                    self._writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+            while (part := await self._service.in_worker(next, parts, None)) is not None:
+                self._send(h11.Data(data=part))
                 await self._writer.drain()
-            await self._writer.drain()
+            self._send(h11.EndOfMessage())
         finally:
             with suppress(ValueError):  # the service stops while a worker is still making the next part
                 response.close()
@@ -247,7 +212,7 @@ class _Connection:
 
 
 def _too_large() -> _Malformed:
-    return _Malformed(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request body too large or malformed")
+    return _Malformed(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request body too large")
 
 
 class HttpService:
@@ -305,8 +270,7 @@ class HttpService:
         self._stopping = asyncio.Event()
         self._loop.set_exception_handler(_swallow)
         servers = [
-            await asyncio.start_server(self._converse, sock=listener, limit=_MAX_HEAD_BYTES, backlog=BACKLOG)
-            for listener in self._listeners
+            await asyncio.start_server(self._converse, sock=listener, backlog=BACKLOG) for listener in self._listeners
         ]
         await self._stopping.wait()
         for server in servers:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import base58
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.account_data import AccountInfo
@@ -14,7 +15,6 @@ from lasersell_sync.sandbox.chain.ledger import TokenAccount
 from lasersell_sync.sandbox.exchange.exchange import Exchange
 from lasersell_sync.sandbox.protocol.json_fields import U64_MAX
 from lasersell_sync.sandbox.servers.node_lies import NO_HISTORY
-from lasersell_sync.sandbox.servers.rpc import base58
 from lasersell_sync.sandbox.servers.rpc.node import RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import (
     Params,
@@ -189,7 +189,7 @@ class AccountViews:
         if encoding == "base58":
             if len(data) > _MAX_BASE58_BYTES:
                 raise RpcError(-32600, "Encoded binary (base 58) data should be less than 128 bytes, use base64.")
-            return [base58.encode(data), "base58"]
+            return [base58.b58encode(data).decode(), "base58"]
         if encoding not in ("base64", "jsonParsed"):
             raise invalid_params("unsupported encoding; supported: base58, base64, jsonParsed")
         return [base64.b64encode(data).decode("ascii"), "base64"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
+import base58
 from solders.message import from_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -18,7 +19,6 @@ from lasersell_sync.sandbox.chain.transactions import (
     read_transaction,
 )
 from lasersell_sync.sandbox.protocol.json_fields import U64_MAX
-from lasersell_sync.sandbox.servers.rpc import base58
 
 _MAX_BASE58_CHARACTERS = 5_600
 
@@ -144,7 +144,9 @@ def decoded(text: str, encoding: object) -> bytes:
         if encoding == "base58":
             if len(text) > _MAX_BASE58_CHARACTERS:
                 raise invalid_params(f"base58 encoded transaction too large: {len(text)} characters")
-            return base58.decode(text)
+            if text != text.strip():
+                raise ValueError("white space")  # which the package would take
+            return base58.b58decode(text)
     except (ValueError, binascii.Error) as error:
         raise invalid_params(f"invalid {encoding} encoding: {error}") from error
     raise invalid_params("unsupported encoding; supported: base58, base64")

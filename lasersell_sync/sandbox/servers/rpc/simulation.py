@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+import base58
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM, TOKEN_PROGRAM
@@ -25,7 +26,6 @@ from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_TRANSFER_CHECKED,
 )
 from lasersell_sync.sandbox.chain.transactions import Transaction
-from lasersell_sync.sandbox.servers.rpc import base58
 from lasersell_sync.sandbox.servers.rpc.accounts import AccountViews
 from lasersell_sync.sandbox.servers.rpc.node import RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import Params, config_of, flag, invalid_params, pubkey_of, transaction_of
@@ -137,7 +137,7 @@ def _compiled(call: InnerCall, places: dict[Pubkey, int]) -> dict[str, object]:
     return {
         "programIdIndex": places[call.program],
         "accounts": [places[account] for account in call.accounts],
-        "data": base58.encode(call.data),
+        "data": base58.b58encode(call.data).decode(),
         "stackHeight": call.stack_height,
     }
 
@@ -166,7 +166,7 @@ def parsed_call(call: InnerCall) -> dict[str, object]:
         return {
             "programId": str(call.program),
             "accounts": [str(account) for account in call.accounts],
-            "data": base58.encode(call.data),
+            "data": base58.b58encode(call.data).decode(),
             "stackHeight": call.stack_height,
         }
     kind, info = parsed
