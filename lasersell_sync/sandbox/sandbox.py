@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,7 +32,7 @@ from lasersell_sync.sandbox.servers.faults import Faults
 from lasersell_sync.sandbox.servers.http_server import Application, HttpService
 from lasersell_sync.sandbox.servers.rest_server import ApiServer
 from lasersell_sync.sandbox.servers.rpc.server import RpcServer
-from lasersell_sync.sandbox.servers.sockets import is_loopback, listen, url_host
+from lasersell_sync.sandbox.servers.sockets import Startable, is_loopback, listen, url_host
 from lasersell_sync.sandbox.servers.stream_server import STREAM_PATH, StreamServer
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class MintInfo:
     quote: str = "SOL"
 
 
-class Sandbox:
+class Sandbox(Startable):
     """A local exchange to trade on with play money: real wire formats, real transactions, no outside world.
 
     A mint's price path starts when a user's buy lands in it while no user holds it, and depends on nothing but
@@ -222,7 +221,7 @@ class Sandbox:
 
     # -- life cycle
 
-    def start(self) -> Sandbox:
+    def start(self) -> Self:
         """Open the three ports and start the market.
 
         Raises:
@@ -320,15 +319,6 @@ class Sandbox:
             sockets = listen("stream", port or 0, self._host)
             self._stream = StreamServer(self._exchange, sockets, self._faults.conditions)
             self._stream.start()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     # -- where it is
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
 from importlib import resources
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Request, Response
@@ -29,7 +28,7 @@ from lasersell_sync.sandbox.markets.pools import market_cap_lamports, price_lamp
 from lasersell_sync.sandbox.sandbox import Sandbox
 from lasersell_sync.sandbox.servers.control_server import CONTROL_PREFIX
 from lasersell_sync.sandbox.servers.http_server import HttpService, json_response
-from lasersell_sync.sandbox.servers.sockets import listen, url_host
+from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_host
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +53,7 @@ RETRY_MS = 1000
 MAX_PAGES = 4
 
 
-class WebPage:
+class WebPage(Startable):
     """Serves the page of one sandbox.
 
     Use as a context manager, or ``start`` and ``stop``. Signals are shown from the moment it is made.
@@ -95,14 +94,6 @@ class WebPage:
         if self._service is not None:
             self._service.stop()
             self._service = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

@@ -14,40 +14,34 @@ from lasersell_sync.sandbox.protocol.tiers import TIERS
 KEY = Pubkey.from_string("So11111111111111111111111111111111111111112")
 HUGE = 2**64 - 1
 CONTEXT = {"market_type": "pump_fun", "pumpfun": {}}
-#: What every call below is given: (the function's name, its arguments, the fields it writes, those that may be absent).
+#: What every call below is given: (its type, what it is given, the fields it writes, those that may be absent).
 MESSAGES: list[tuple[str, dict[str, Any], str, str]] = [
     ("hello_ok", {"session_id": HUGE, "server_time_ms": 5, "limits": TIERS[2].stream_limits(100)}, "session_id server_time_ms limits", ""),
     ("pong", {"server_time_ms": 5}, "server_time_ms", ""),
     (
-        "pnl_update",
-        {"position_id": HUGE, "profit_lamports": -(2**63), "proceeds_lamports": HUGE, "server_time_ms": 5, "price_lamports": 6, "market_cap_lamports": 7, "watched": True},
-        "position_id profit_units proceeds_units server_time_ms token_price_quote market_cap_quote watched",
-        "watched",
-    ),
-    (
         "liquidity_snapshot",
-        {"position_id": 1, "bands": [(100, HUGE, 100.0), (200, 5, 0.25)], "trend": "stable", "server_time_ms": 5, "watched": True},
+        {"position_id": 1, "bands": [(100, HUGE, 100.0), (200, 5, 0.25)], "liquidity_trend": "stable", "server_time_ms": 5, "watched": True},
         "position_id bands liquidity_trend server_time_ms watched",
         "watched",
     ),
     (
         "trade_tick",
-        {"position_id": 1, "time_ms": 5, "side": "buy", "tokens": HUGE, "lamports": 6, "price_lamports": 7, "maker": KEY, "tx_signature": "s", "watched": True},
+        {"position_id": 1, "time_ms": 5, "side": "buy", "token_amount": HUGE, "quote_amount": 6, "price_quote": 7, "maker": KEY, "tx_signature": "s", "watched": True},
         "position_id time_ms side token_amount quote_amount price_quote maker tx_signature watched",
         "tx_signature watched",
     ),
     (
         "balance_update",
-        {"wallet": KEY, "mint": KEY, "token_account": KEY, "tokens": HUGE, "slot": 5},
+        {"wallet_pubkey": KEY, "mint": KEY, "token_account": KEY, "tokens": HUGE, "slot": 5},
         "wallet_pubkey mint token_account token_program tokens slot",
         "",
     ),
     (
         "position_opened",
         {
-            "position_id": 1, "wallet": KEY, "mint": KEY, "token_account": KEY, "tokens": 5, "entry_lamports": 6,
-            "market_context": CONTEXT, "token_name": "É", "token_symbol": "E", "token_decimals": 6, "price_lamports": 7,
-            "market_cap_lamports": 8, "pool_liquidity_lamports": 9, "opened_at_ms": 10, "slot": 11,
+            "position_id": 1, "wallet_pubkey": KEY, "mint": KEY, "token_account": KEY, "tokens": 5, "entry_quote_units": 6,
+            "market_context": CONTEXT, "token_name": "É", "token_symbol": "E", "token_decimals": 6, "token_price_quote": 7,
+            "market_cap_quote": 8, "pool_liquidity_quote": 9, "opened_at_ms": 10, "slot": 11,
             "watched": True, "mirror_source": KEY,
         },
         ("position_id wallet_pubkey mint token_account token_program tokens entry_quote_units market_context token_name "
@@ -57,15 +51,15 @@ MESSAGES: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "position_closed",
-        {"position_id": 1, "wallet": KEY, "mint": KEY, "token_account": KEY, "reason": "sold", "slot": 5, "watched": True, "mirror_source": KEY},
+        {"position_id": 1, "wallet_pubkey": KEY, "mint": KEY, "token_account": KEY, "reason": "sold", "slot": 5, "watched": True, "mirror_source": KEY},
         "position_id wallet_pubkey mint token_account reason mirror_source slot watched",
         "watched mirror_source",
     ),
     (
         "exit_signal_with_tx",
         {
-            "session_id": 1, "position_id": 2, "wallet": KEY, "mint": KEY, "token_account": KEY, "position_tokens": 5,
-            "profit_lamports": -6, "reason": "r", "triggered_at_ms": 7, "market_context": CONTEXT,
+            "session_id": 1, "position_id": 2, "wallet_pubkey": KEY, "mint": KEY, "token_account": KEY, "position_tokens": 5,
+            "profit_units": -6, "reason": "r", "triggered_at_ms": 7, "market_context": CONTEXT,
             "unsigned_tx_b64": "AA==", "sell_tokens": 4, "level_index": 0, "mirror_source": KEY,
         },
         ("session_id position_id wallet_pubkey mint token_account token_program position_tokens profit_units reason "
@@ -76,7 +70,7 @@ MESSAGES: list[tuple[str, dict[str, Any], str, str]] = [
         "mirror_buy_signal",
         {
             "session_id": 1, "watched_wallet": KEY, "mint": KEY, "user_wallet": KEY, "amount_quote_units": HUGE,
-            "currency": "USD1", "unsigned_tx_b64": "AA==", "slippage_bps": 5, "send_mode": "rpc", "tip_lamports": 6,
+            "input": "USD1", "unsigned_tx_b64": "AA==", "slippage_bps": 5, "send_mode": "rpc", "tip_lamports": 6,
             "market_context": CONTEXT,
         },
         ("session_id watched_wallet mint user_wallet amount_quote_units input unsigned_tx_b64 slippage_bps send_mode "
@@ -99,17 +93,39 @@ ARGUMENTS |= {"send_mode": None, "tip_lamports": None}
 @pytest.mark.parametrize(("kind", "arguments", "fields", "optional"), MESSAGES, ids=[item[0] for item in MESSAGES])
 def test_a_message_has_its_fields_in_order(kind: str, arguments: dict[str, Any], fields: str, optional: str) -> None:
     """With everything given every field is there, compact and in the wire's order; what is not given is not written."""
-    text = getattr(wire, kind)(**arguments)
+    text = wire.message(kind, **arguments)
     message = json.loads(text)
     assert list(message) == ["type", *fields.split()]
     assert message["type"] == kind
     assert text == json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     absent = {name: ARGUMENTS[name] for name in optional.split()}
-    short = json.loads(getattr(wire, kind)(**{**arguments, **absent}))
+    short = json.loads(wire.message(kind, **{**arguments, **absent}))
     assert list(short) == ["type", *(name for name in fields.split() if name not in absent)]
+
+
+def test_pnl_update_has_its_fields_in_order() -> None:
+    """The message that is written without the JSON library reads as the others."""
+    given = {"profit_lamports": -(2**63), "proceeds_lamports": HUGE, "price_lamports": 6, "market_cap_lamports": 7}
+    fields = ["type", "position_id", "profit_units", "proceeds_units", "server_time_ms", "token_price_quote"]
+    for watched in (False, True):
+        text = wire.pnl_update(position_id=HUGE, server_time_ms=5, watched=watched, **given)
+        message = json.loads(text)
+        assert list(message) == [*fields, "market_cap_quote", *(["watched"] if watched else [])]
+        assert text == json.dumps(message, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [({}, KeyError), ({"server_time_ms": 5, "session_id": 1}, ValueError)],
+    ids=["missing", "foreign"],
+)
+def test_message_with_other_fields_raises(given: dict[str, object], error: type[Exception]) -> None:
+    """A field that is missing, or that the message has not, never reaches the wire."""
+    with pytest.raises(error):
+        wire.message("pong", **given)
 
 
 def test_an_error_says_what_and_why() -> None:
     """The thirteenth message."""
     assert wire.error("bad_message", 'a "quote"') == '{"type":"error","code":"bad_message","message":"a \\"quote\\""}'
-    assert len(MESSAGES) + 1 == 13
+    assert len(MESSAGES) + 2 == 13

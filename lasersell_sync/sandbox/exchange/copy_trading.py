@@ -134,7 +134,7 @@ class CopyTrading:
         reason = self._obstacle(plan) or self._signal(plan)
         if reason is not None:
             _log.info("session %d: a purchase of %s is not copied: %s", session.session_id, swap.trader, reason)
-            failed = wire.mirror_buy_failed(watched_wallet=swap.trader, mint=swap.mint, reason=reason)
+            failed = wire.message("mirror_buy_failed", watched_wallet=swap.trader, mint=swap.mint, reason=reason)
             session.outbox.post([failed])
 
     def _signal(self, plan: _Plan) -> str | None:
@@ -149,13 +149,14 @@ class CopyTrading:
         except OrderRejected:
             return "amount_too_small"
         delivery = session.delivery
-        signal = wire.mirror_buy_signal(
+        signal = wire.message(
+            "mirror_buy_signal",
             session_id=session.session_id,
             watched_wallet=swap.trader,
             mint=swap.mint,
             user_wallet=buyer,
             amount_quote_units=amount,
-            currency=listing.quote.name,
+            input=listing.quote.name,
             unsigned_tx_b64=order.tx_b64,
             slippage_bps=slippage_bps,
             send_mode=delivery.send_mode,
@@ -296,7 +297,7 @@ class CopyTrading:
         if not most or not watches or record.disabled or record.losses < most:
             return
         record.disabled = True
-        disabled = wire.mirror_wallet_auto_disabled(
-            watched_wallet=watched, reason=self._loss_reason, loss_count=record.losses
+        disabled = wire.message(
+            "mirror_wallet_auto_disabled", watched_wallet=watched, reason=self._loss_reason, loss_count=record.losses
         )
         session.outbox.post([disabled])

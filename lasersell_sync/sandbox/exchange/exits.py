@@ -89,14 +89,13 @@ class ExitService:
         tokens = holding.tokens if due.sell_tokens is None else due.sell_tokens
         terms = OrderTerms(slippage_bps, session.delivery, None, session.tier.routing_fee)
         order = self._orders.sell(listing, holding.wallet, tokens, terms)
-        message = wire.exit_signal_with_tx(
+        message = wire.message(
+            "exit_signal_with_tx",
             session_id=session.session_id,
             position_id=position.position_id,
-            wallet=holding.wallet,
-            mint=holding.mint,
-            token_account=holding.token_account,
+            **holding.place,
             position_tokens=holding.tokens,
-            profit_lamports=self.proceeds(listing, holding.tokens, session.tier.routing_fee) - position.entry_lamports,
+            profit_units=self.proceeds(listing, holding.tokens, session.tier.routing_fee) - position.entry_lamports,
             reason=due.reason,
             triggered_at_ms=self._now_ms(),
             market_context=self._market.venue(listing).market_context(listing, holding.wallet),

@@ -162,13 +162,14 @@ class Feed:
         """A trade in the position's pool; but for the id it reads alike for every position there."""
         written_for = (self._now_ms(), tx_signature, watched)
         if self._ticked is not swap or self._tick_for != written_for:
-            text = wire.trade_tick(
+            text = wire.message(
+                "trade_tick",
                 position_id=0,
                 time_ms=self._now_ms(),
                 side=swap.side,
-                tokens=swap.tokens,
-                lamports=swap.lamports,
-                price_lamports=swap.price_lamports,
+                token_amount=swap.tokens,
+                quote_amount=swap.lamports,
+                price_quote=swap.price_lamports,
                 maker=swap.trader,
                 tx_signature=tx_signature,
                 watched=watched,
@@ -182,20 +183,19 @@ class Feed:
         """The announcement of a position."""
         holding = position.holding
         listing, quote = self._market.listings[holding.mint], self._quote(holding.mint)
-        return wire.position_opened(
+        return wire.message(
+            "position_opened",
             position_id=position.position_id,
-            wallet=holding.wallet,
-            mint=holding.mint,
-            token_account=holding.token_account,
+            **holding.place,
             tokens=holding.tokens,
-            entry_lamports=position.entry_lamports,
+            entry_quote_units=position.entry_lamports,
             market_context=self._market.venue(listing).market_context(listing, holding.wallet),
             token_name=listing.name,
             token_symbol=listing.symbol,
             token_decimals=listing.decimals,
-            price_lamports=quote.price_lamports,
-            market_cap_lamports=quote.market_cap_lamports,
-            pool_liquidity_lamports=quote.reserves.lamports,
+            token_price_quote=quote.price_lamports,
+            market_cap_quote=quote.market_cap_lamports,
+            pool_liquidity_quote=quote.reserves.lamports,
             opened_at_ms=position.opened_at_ms,
             slot=position.slot,
             watched=watched,
@@ -219,15 +219,16 @@ def _pnl_update(position: Position, quote: _Quote, session: Session) -> str:
 
 
 def _liquidity_snapshot(position: Position, depth: _Depth, session: Session) -> str:
-    return wire.liquidity_snapshot(
+    return wire.message(
+        "liquidity_snapshot",
         position_id=position.position_id,
         bands=[_band(depth.reserves, bps, position.holding.tokens) for bps in BANDS_BPS],
-        trend=depth.trend,
+        liquidity_trend=depth.trend,
         server_time_ms=0,
         watched=session.watched(position),
     )
 
 
-def _band(reserves: Reserves, bps: int, position_tokens: int) -> tuple[int, int, float]:
+def _band(reserves: Reserves, bps: int, position_tokens: int) -> dict[str, float]:
     most = max_sell_tokens(reserves, bps)
-    return bps, most, min(100.0, most * 100 / position_tokens)
+    return {"slippage_bps": bps, "max_tokens": most, "coverage_pct": min(100.0, most * 100 / position_tokens)}

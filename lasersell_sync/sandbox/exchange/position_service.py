@@ -275,11 +275,10 @@ class PositionService:
         holding = position.holding
         self.book.close(position, reason, ms=self._clock.now_ms())
         for session in self._registry.trackers(position):
-            closed = wire.position_closed(
+            closed = wire.message(
+                "position_closed",
                 position_id=position.position_id,
-                wallet=holding.wallet,
-                mint=holding.mint,
-                token_account=holding.token_account,
+                **holding.place,
                 reason=reason,
                 slot=self._slots.slot(),
                 watched=session.watched(position),
@@ -291,10 +290,9 @@ class PositionService:
 
 
 def _balance(holding: Holding, slot: int) -> str:
-    return wire.balance_update(
-        wallet=holding.wallet,
-        mint=holding.mint,
-        token_account=holding.token_account,
+    return wire.message(
+        "balance_update",
+        **holding.place,
         tokens=holding.tokens,
         slot=slot,
     )

@@ -30,6 +30,11 @@ class Holding:
     dismissed: bool = False
     position: Position | None = None
 
+    @property
+    def place(self) -> dict[str, Pubkey]:
+        """Where the tokens are, as messages name it."""
+        return {"wallet_pubkey": self.wallet, "mint": self.mint, "token_account": self.token_account}
+
 
 @dataclass(slots=True, eq=False)
 class Position:

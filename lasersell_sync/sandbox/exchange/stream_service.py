@@ -177,7 +177,7 @@ class StreamService:
 
     def _dispatch(self, session: Session, command: Command) -> None:
         if isinstance(command, Ping):
-            session.outbox.post([wire.pong(server_time_ms=self._clock.now_ms())])
+            session.outbox.post([wire.message("pong", server_time_ms=self._clock.now_ms())])
         elif isinstance(command, Configure):
             self._configure(session, command)
         elif isinstance(command, UpdateStrategy):
@@ -215,7 +215,9 @@ class StreamService:
 
     def _send_hello(self, session: Session) -> None:
         limits = session.tier.stream_limits(self._pnl_flush_ms)
-        hello = wire.hello_ok(session_id=session.session_id, server_time_ms=self._clock.now_ms(), limits=limits)
+        hello = wire.message(
+            "hello_ok", session_id=session.session_id, server_time_ms=self._clock.now_ms(), limits=limits
+        )
         session.outbox.post([hello])
 
     def _admit(self, session: Session) -> None:

@@ -55,10 +55,13 @@ class AnchorVenue:
     halted_code: int
     zero_code: int
     slippage_code: int
-    #: a purchase for an exact price brings too few tokens
-    least_tokens_code: int
     #: an instruction that cannot trade a cashback coin is asked to
     cashback_code: int = Anchor.CONSTRAINT_SEEDS
+
+    @property
+    def least_tokens_code(self) -> int:
+        """A purchase for an exact price brings too few tokens; a program may have a number of its own for it."""
+        return self.slippage_code
 
     # -- what a subclass says
 

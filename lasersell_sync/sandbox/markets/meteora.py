@@ -97,7 +97,6 @@ class MeteoraDbc(MeteoraVenue, CurveVenue):
     halted_code = 6013  # SwapDisabled
     zero_code = 6024  # AmountIsZero
     slippage_code = 6003  # ExceededSlippage
-    least_tokens_code = 6003  # ExceededSlippage
     complete_code = 6025  # PoolIsCompleted
 
     def config(self, listing: Listing) -> Pubkey:
@@ -131,7 +130,6 @@ class MeteoraDammV2(MeteoraVenue, PoolVenue):
     halted_code = 6011  # PoolDisabled
     zero_code = 6026  # AmountIsZero
     slippage_code = 6003  # ExceededSlippage
-    least_tokens_code = 6003  # ExceededSlippage
     empty_code = 6030  # InsufficientLiquidity
 
     def config(self, listing: Listing) -> Pubkey:

@@ -81,7 +81,7 @@ class PumpSwap(PoolVenue):
     def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
         """Pool and global configuration."""
         del user
-        context = {"pool": str(self.pool(listing)), "global_config": str(self._global_config())}
+        context = {"pool": str(self.pool(listing)), "global_config": str(self.derived(b"global_config"))}
         return {"market_type": self.market_type, "pumpswap": context}
 
     # -- fees
@@ -127,21 +127,21 @@ class PumpSwap(PoolVenue):
 
     # -- accounts
 
-    def _global_config(self) -> Pubkey:
-        return self.derived(b"global_config")
-
-    def _common_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        quote, (base_vault, quote_vault) = listing.quote.mint, self.vaults(listing)
+    def _first_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        mints = (listing.mint, listing.quote.mint)
         return [
             writable(self.pool(listing)),
             signer(user),
-            readonly(self._global_config()),
-            readonly(listing.mint),
-            readonly(quote),
-            writable(token_address(user, listing.mint)),
-            writable(token_address(user, quote)),
-            writable(base_vault),
-            writable(quote_vault),
+            readonly(self.derived(b"global_config")),
+            *map(readonly, mints),
+            *(writable(token_address(user, mint)) for mint in mints),
+            *map(writable, self.vaults(listing)),
+        ]
+
+    def _common_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
+        quote = listing.quote.mint
+        return [
+            *self._first_accounts(listing, user),
             readonly(PUMP_SWAP_FEE_RECIPIENT),
             writable(token_address(PUMP_SWAP_FEE_RECIPIENT, quote)),
             readonly(TOKEN_PROGRAM),
@@ -208,17 +208,9 @@ class PumpSwap(PoolVenue):
         return [*self.sell_accounts(listing, user), *named, *self._trailing(listing)]
 
     def _v2_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
-        quote, (base_vault, quote_vault) = listing.quote.mint, self.vaults(listing)
+        quote = listing.quote.mint
         return [
-            writable(self.pool(listing)),
-            signer(user),
-            readonly(self._global_config()),
-            readonly(listing.mint),
-            readonly(quote),
-            writable(token_address(user, listing.mint)),
-            writable(token_address(user, quote)),
-            writable(base_vault),
-            writable(quote_vault),
+            *self._first_accounts(listing, user),
             readonly(TOKEN_PROGRAM),
             readonly(TOKEN_PROGRAM),
             readonly(SYSTEM_PROGRAM),

@@ -22,6 +22,7 @@ from lasersell_sync.sandbox.chain.addresses import (
 from lasersell_sync.sandbox.chain.anchor import Call
 from lasersell_sync.sandbox.chain.instructions import readonly, signer, writable
 from lasersell_sync.sandbox.chain.ledger import token_address
+from lasersell_sync.sandbox.markets.anchor_venue import AnchorVenue
 from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
 from lasersell_sync.sandbox.markets.listings import Listing, TradeForm
 from lasersell_sync.sandbox.markets.pool_venue import PoolVenue
@@ -30,7 +31,31 @@ from lasersell_sync.sandbox.markets.pools import FeeSchedule
 _NO_SHARE_FEE = bytes(8)
 
 
-class RaydiumLaunchpad(CurveVenue):
+class RaydiumVenue(AnchorVenue):
+    """What the two Raydium programs share."""
+
+    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
+        """The pool's two vaults."""
+        pool = bytes(self.pool(listing))
+        base, quote = (self.derived(b"pool_vault", pool, bytes(mint)) for mint in (listing.mint, listing.quote.mint))
+        return base, quote
+
+    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
+        """Pool, configurations, and where the user's quote currency is."""
+        context = {
+            "pool": str(self.pool(listing)),
+            **{name: str(address) for name, address in self.configs(listing).items()},
+            "quote_mint": str(listing.quote.mint),
+            "user_quote_account": str(token_address(user, listing.quote.mint)),
+        }
+        return {"market_type": self.market_type, self.market_type: context}
+
+    def configs(self, listing: Listing) -> dict[str, Pubkey]:
+        """The configurations that the wire names."""
+        raise NotImplementedError
+
+
+class RaydiumLaunchpad(RaydiumVenue, CurveVenue):
     """The venue."""
 
     market_type = "raydium_launchpad"
@@ -46,7 +71,6 @@ class RaydiumLaunchpad(CurveVenue):
     halted_code = 6000  # NotApproved
     zero_code = 6003  # InvalidInput
     slippage_code = 6006  # ExceededSlippage
-    least_tokens_code = 6006  # ExceededSlippage
     complete_code = 6005  # PoolFunding
 
     def _config(self, listing: Listing) -> Pubkey:
@@ -66,22 +90,9 @@ class RaydiumLaunchpad(CurveVenue):
         del listing
         return self.derived(b"vault_auth_seed")
 
-    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
-        """The pool's two vaults."""
-        pool = bytes(self.pool(listing))
-        base, quote = (self.derived(b"pool_vault", pool, bytes(mint)) for mint in (listing.mint, listing.quote.mint))
-        return base, quote
-
-    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
-        """Pool, configurations, and where the user's quote currency is."""
-        context = {
-            "pool": str(self.pool(listing)),
-            "config": str(self._config(listing)),
-            "platform": str(self._platform()),
-            "quote_mint": str(listing.quote.mint),
-            "user_quote_account": str(token_address(user, listing.quote.mint)),
-        }
-        return {"market_type": self.market_type, "raydium_launchpad": context}
+    def configs(self, listing: Listing) -> dict[str, Pubkey]:
+        """Of the curve and of the platform."""
+        return {"config": self._config(listing), "platform": self._platform()}
 
     def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         """Of ``buy_exact_out``."""
@@ -129,7 +140,7 @@ class RaydiumLaunchpad(CurveVenue):
         return [*self.buy_accounts(listing, user), readonly(SYSTEM_PROGRAM), *map(writable, vaults)]
 
 
-class RaydiumCpmm(PoolVenue):
+class RaydiumCpmm(RaydiumVenue, PoolVenue):
     """The venue."""
 
     market_type = "raydium_cpmm"
@@ -143,7 +154,6 @@ class RaydiumCpmm(PoolVenue):
     halted_code = 6000  # NotApproved
     zero_code = 6006  # ZeroTradingTokens
     slippage_code = 6005  # ExceededSlippage
-    least_tokens_code = 6005  # ExceededSlippage
     empty_code = 6004  # EmptySupply
 
     def _config(self) -> Pubkey:
@@ -159,21 +169,10 @@ class RaydiumCpmm(PoolVenue):
         del listing
         return self.derived(b"vault_and_lp_mint_auth_seed")
 
-    def vaults(self, listing: Listing) -> tuple[Pubkey, Pubkey]:
-        """The pool's two vaults."""
-        pool = bytes(self.pool(listing))
-        base, quote = (self.derived(b"pool_vault", pool, bytes(mint)) for mint in (listing.mint, listing.quote.mint))
-        return base, quote
-
-    def market_context(self, listing: Listing, user: Pubkey) -> dict[str, object]:
-        """Pool, configuration, and where the user's quote currency is."""
-        context = {
-            "pool": str(self.pool(listing)),
-            "config": str(self._config()),
-            "quote_mint": str(listing.quote.mint),
-            "user_quote_account": str(token_address(user, listing.quote.mint)),
-        }
-        return {"market_type": self.market_type, "raydium_cpmm": context}
+    def configs(self, listing: Listing) -> dict[str, Pubkey]:
+        """One for all pools."""
+        del listing
+        return {"config": self._config()}
 
     def buy_accounts(self, listing: Listing, user: Pubkey) -> list[AccountMeta]:
         """Of ``swap_base_output``: from quote currency to token."""

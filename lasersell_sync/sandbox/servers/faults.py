@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from werkzeug.wrappers import Request, Response
 
@@ -246,13 +246,14 @@ class Faults:
         """
         if error_code is not None and (delay_ms or hang_up or status is not None or body is not None):
             raise ValueError("error_code goes alone: order the other fault separately")
-        fault = AnswerFault(
-            service="rpc",
-            call=method,
+        self._plan_answer(
+            "rpc",
+            method,
+            times,
+            delay_ms,
+            status,
             node=node,
-            delay_s=_seconds("delay_ms", delay_ms),
             hang_up=hang_up,
-            status=_checked_status(status),
             body=body,
             retry_after_s=retry_after_s,
             error_code=error_code,
@@ -260,7 +261,6 @@ class Faults:
             error_data=error_data,
             handled=handled,
         )
-        self._plan_answer(fault, times)
 
     def rpc_lag(self, slots: int) -> None:
         """Let the JSON-RPC node lag behind the chain; 0: it does not. Until changed or cleared.
@@ -337,22 +337,24 @@ class Faults:
         handled: bool = True,
     ) -> None:
         """Spoil answers of the REST service; ``path`` as in ``/v1/sell``, the rest as for ``rpc``."""
-        fault = AnswerFault(
-            service="api",
-            call=path,
-            delay_s=_seconds("delay_ms", delay_ms),
-            hang_up=hang_up,
-            status=_checked_status(status),
-            body=body,
-            retry_after_s=retry_after_s,
-            handled=handled,
-        )
-        self._plan_answer(fault, times)
+        answer = {"hang_up": hang_up, "body": body, "retry_after_s": retry_after_s, "handled": handled}
+        self._plan_answer("api", path, times, delay_ms, status, **answer)
 
-    def _plan_answer(self, fault: AnswerFault, times: int | None) -> None:
+    def _plan_answer(
+        self,
+        service: Service,
+        call: str | None,
+        times: int | None,
+        delay_ms: float,
+        status: int | None,
+        **answer: Any,
+    ) -> None:
+        if status is not None and (isinstance(status, bool) or not 200 <= status <= 599):
+            raise ValueError(f"status must be from 200 to 599, not {status!r}")
+        delay_s = _seconds("delay_ms", delay_ms)
         if times is not None and (isinstance(times, bool) or times < 1):
             raise ValueError(f"times must be at least 1, or None, not {times!r}")
-        self._plan.add(fault, times)
+        self._plan.add(AnswerFault(service, call, delay_s=delay_s, status=status, **answer), times)
 
     def disturb(self, service: Service, application: Application, *, node: int = 0) -> Application:
         """An application whose answers meet the faults ordered for a service."""
@@ -458,12 +460,6 @@ def _seconds(name: str, milliseconds: float) -> float:
     if not is_number or not 0 <= milliseconds <= _MAX_S * 1000:
         raise ValueError(f"{name} must be a number from 0 to {_MAX_S * 1000:.0f}, not {milliseconds!r}")
     return milliseconds / 1000
-
-
-def _checked_status(status: int | None) -> int | None:
-    if status is not None and (isinstance(status, bool) or not 200 <= status <= 599):
-        raise ValueError(f"status must be from 200 to 599, not {status!r}")
-    return status
 
 
 def _calls(service: Service, request: Request) -> list[str]:

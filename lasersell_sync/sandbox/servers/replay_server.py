@@ -16,15 +16,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from socket import socket
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from lasersell_sync.sandbox.servers.sockets import listen, url_host
-from lasersell_sync.sandbox.servers.stream_server import MAX_MESSAGE_BYTES, STREAM_PATH, _LibraryLog, _refusal
+from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_host
+from lasersell_sync.sandbox.servers.stream_server import STREAM_PATH, refusal, serve_websockets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +32,6 @@ _log = logging.getLogger("lasersell_sync.sandbox.replay")
 
 #: "Going away": where the recorded session lost its link, the replayed one does too.
 LINK_LOST = 1001
-_CLOSE_TIMEOUT_S = 0.5
 _STOP_TIMEOUT_S = 2.0
 #: A normal end: the whole recording was sent.
 OVER = 1000
@@ -47,7 +45,7 @@ _FRAMES_IN_A_ROW = 64
 TimedFrame = tuple[int, str]
 
 
-class ReplayServer:
+class ReplayServer(Startable):
     """Serves one recorded session, from its beginning, to every client that connects and configures.
 
     A client is known by its API key. A second ``hello_ok`` in the recording means that its link was lost and made anew:
@@ -134,14 +132,6 @@ class ReplayServer:
         if not self._thread.is_alive():
             self._loop.close()
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_TIMEOUT_S)
 
@@ -185,17 +175,7 @@ class ReplayServer:
 
     async def _open(self, sockets: list[socket]) -> None:
         for listener in sockets:
-            server = await serve(
-                self._converse,
-                sock=listener,
-                process_request=self._check_upgrade,
-                compression=None,
-                max_size=MAX_MESSAGE_BYTES,
-                ping_interval=None,
-                close_timeout=_CLOSE_TIMEOUT_S,
-                logger=_LibraryLog(_log, {}),
-            )
-            self._servers.append(server)
+            self._servers.append(await serve_websockets(self._converse, listener, self._check_upgrade, _log))
 
     async def _shut(self) -> None:
         for server in self._servers:
@@ -205,9 +185,9 @@ class ReplayServer:
 
     def _check_upgrade(self, _connection: ServerConnection, request: Request) -> Response | None:
         if request.path.partition("?")[0] != STREAM_PATH:
-            return _refusal(HTTPStatus.NOT_FOUND, "not found")
+            return refusal(HTTPStatus.NOT_FOUND, "not found")
         if self._api_key is not None and request.headers.get_all("x-api-key") != [self._api_key]:
-            return _refusal(HTTPStatus.UNAUTHORIZED, "invalid api key")
+            return refusal(HTTPStatus.UNAUTHORIZED, "invalid api key")
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:

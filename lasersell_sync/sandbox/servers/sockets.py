@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _LOOPBACK = ("127.0.0.1", "::1")
 #: Connections the system keeps for us until we accept them.
@@ -12,6 +17,26 @@ BACKLOG = 1_024
 _MAX_CONNECTIONS = 10_000
 #: How often to look for a port that is free on both address families.
 _FREE_PORT_ATTEMPTS = 50
+
+
+class Startable:
+    """What is a context manager of ``start`` and ``stop``."""
+
+    def start(self) -> Self:
+        """Begin."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End; again is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def listen(service: str, port: int, host: str | None) -> list[socket.socket]:

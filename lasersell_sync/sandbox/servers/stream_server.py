@@ -13,7 +13,7 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -441,33 +441,24 @@ class StreamServer:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _listen(self, listener: socket.socket) -> Server:
-        server: Server = await serve(
-            self._converse,
-            sock=listener,
-            process_request=self._check_upgrade,
-            compression=None,
-            max_size=MAX_MESSAGE_BYTES,
-            ping_interval=None,
-            close_timeout=_CLOSE_TIMEOUT_S,
-            logger=_LibraryLog(_log, {}),
-            create_connection=cast("type[ServerConnection]", partial(_Connection, stream_server=self)),
-            backlog=BACKLOG,
+        connection = cast("type[ServerConnection]", partial(_Connection, stream_server=self))
+        return await serve_websockets(
+            self._converse, listener, self._check_upgrade, _log, create_connection=connection, backlog=BACKLOG
         )
-        return server
 
     async def _check_upgrade(self, _connection: ServerConnection, request: Request) -> Response | None:
         """Refuse wrong paths and keys before the WebSocket exists."""
         assert self._unmuted is not None
         await self._unmuted.wait()
         if request.path.partition("?")[0] != STREAM_PATH:
-            return _refusal(HTTPStatus.NOT_FOUND, "not found")
+            return refusal(HTTPStatus.NOT_FOUND, "not found")
         api_keys = request.headers.get_all("x-api-key")
         if self._exchange.policies.refuse_keys_in_stream:
             return None
         if not api_keys:
-            return _refusal(HTTPStatus.UNAUTHORIZED, "missing x-api-key")
+            return refusal(HTTPStatus.UNAUTHORIZED, "missing x-api-key")
         if len(api_keys) > 1 or self._exchange.keys.match(api_keys[0]) is None:
-            return _refusal(HTTPStatus.UNAUTHORIZED, "invalid api key")
+            return refusal(HTTPStatus.UNAUTHORIZED, "invalid api key")
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:
@@ -542,7 +533,30 @@ async def _refuse_key(connection: ServerConnection, *, missing: bool) -> None:
         await connection.close(POLICY_VIOLATION, code)
 
 
-def _refusal(status: HTTPStatus, message: str) -> Response:
+async def serve_websockets(
+    converse: Callable[[ServerConnection], Awaitable[None]],
+    listener: socket.socket,
+    check_upgrade: Callable[[ServerConnection, Request], Any],
+    log: logging.Logger,
+    **options: Any,
+) -> Server:
+    """Serve WebSockets on a listening socket as the live service does: no compression, no pings of its own."""
+    server: Server = await serve(
+        converse,
+        sock=listener,
+        process_request=check_upgrade,
+        compression=None,
+        max_size=MAX_MESSAGE_BYTES,
+        ping_interval=None,
+        close_timeout=_CLOSE_TIMEOUT_S,
+        logger=_LibraryLog(log, {}),
+        **options,
+    )
+    return server
+
+
+def refusal(status: HTTPStatus, message: str) -> Response:
+    """An HTTP answer in place of the upgrade."""
     body = json.dumps({"error": message}, separators=(",", ":")).encode()
     headers = Headers()
     headers["Content-Type"] = "application/json"
