@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -109,6 +110,19 @@ INNER_LAYERS = {
         ["stream_session"],
     ],
 }
+#: The same, of the sandbox's packages and of the modules beside them.
+SANDBOX_LAYERS = [
+    ["chain"],
+    ["markets"],
+    ["protocol", "router"],
+    ["exchange"],
+    ["servers"],
+    ["servers.rpc", "script"],
+    ["sandbox"],
+    ["assertions", "web"],
+]
+#: Two packages that import each other, and should not.
+CIRCLES_LEFT = {("trading", "trading.guard"), ("trading.guard", "trading.guard.rules")}
 #: A dependency and the modules that may import it.
 OWNERS = {
     "websocket": {"stream.transport"},
@@ -215,6 +229,70 @@ def test_imports_point_downwards(name: str) -> None:
             # Names of the front door are for users, and for the command line, which is one of them.
             assert other is not None or top == "cli", f"{name} imports the front door"
             assert other is None or other < own, f"{name} imports {imported}, which is not below it"
+
+
+def sandbox_room(name: str) -> str:
+    """The package of a sandbox module, without ``sandbox``; a module beside the packages is a room of its own."""
+    room = name.removeprefix("sandbox.")
+    return room if name == "sandbox" or MODULES[name].name == "__init__.py" else room.rpartition(".")[0] or room
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("sandbox.")])
+def test_sandbox_packages_import_downwards(name: str) -> None:
+    """Inside the sandbox, a package imports only from lines above its own."""
+    own = level(SANDBOX_LAYERS, sandbox_room(name))
+    assert own is not None, f"{name} has no layer inside the sandbox"
+    for imported in imports(MODULES[name]):
+        target = imported.removeprefix("lasersell_sync.")
+        if target in MODULES and sandbox_room(target) != sandbox_room(name) and target.startswith("sandbox"):
+            other = level(SANDBOX_LAYERS, sandbox_room(target))
+            assert other is not None, f"{name} imports {imported}, which has no layer"
+            assert other < own, f"{name} imports {imported}, which is not below it"
+
+
+def package_of(name: str) -> str:
+    """The package that a module lies in; a module beside the packages stands for itself."""
+    return name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0] or name
+
+
+def test_packages_import_each_other_in_one_direction() -> None:
+    """No way along imports leads from a package back to it, over however many others."""
+    edges: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if not name:
+            continue  # the front door imports everything, when it is asked
+        for imported in imports(path):
+            target = imported.removeprefix("lasersell_sync.")
+            if imported.startswith("lasersell_sync.") and target in MODULES:
+                edges.setdefault(package_of(name), set()).add(package_of(target))
+    for package, direct in edges.items():
+        direct.discard(package)
+        for other in direct:
+            if (package, other) in CIRCLES_LEFT or (other, package) in CIRCLES_LEFT:
+                continue
+            reached, left = {other}, [other]
+            while left:
+                new = edges.get(left.pop(), set()) - reached
+                reached |= new
+                left += new
+            assert package not in reached, f"{package} imports {other}, which imports {package}"
+
+
+def test_sandbox_reaches_through_no_object() -> None:
+    """``a.b._c`` uses what another class keeps to itself."""
+    for name, path in MODULES.items():
+        if not name.startswith("sandbox"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+                private = node.attr.startswith("_") and not node.attr.startswith("__")
+                assert not private, f"{name}:{node.lineno} reaches through: {ast.unparse(node)}"
+
+
+def test_sandbox_packages_have_at_most_15_modules() -> None:
+    """Who opens a folder sees what is in it."""
+    packages = Counter(package_of(name) for name, path in MODULES.items() if path.name != "__init__.py")
+    assert {name: count for name, count in packages.items() if name.startswith("sandbox") and count > 15} == {}
 
 
 @pytest.mark.parametrize("dependency", sorted(OWNERS))
