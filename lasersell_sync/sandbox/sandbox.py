@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE
+from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE, U64_MAX
 from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
 from lasersell_sync.sandbox.chain.transactions import TRANSACTION_FORMATS
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings, Scheduler
@@ -32,7 +32,7 @@ from lasersell_sync.sandbox.servers.faults import Faults
 from lasersell_sync.sandbox.servers.http_server import Application, HttpService
 from lasersell_sync.sandbox.servers.rest_server import ApiServer
 from lasersell_sync.sandbox.servers.rpc.server import RpcServer
-from lasersell_sync.sandbox.servers.sockets import Startable, is_loopback, listen, url_host
+from lasersell_sync.sandbox.servers.sockets import Startable, is_loopback, listen, url_of
 from lasersell_sync.sandbox.servers.stream_server import STREAM_PATH, StreamServer
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _log = logging.getLogger("lasersell_sync.sandbox")
 T = TypeVar("T")
 Address = str | Pubkey
 
-_U64_MAX = 2**64 - 1
 _MAX_MS = 24 * 3600 * 1000
 
 
@@ -150,7 +149,7 @@ class Sandbox(Startable):
         initial_lamports: int = 10 * 10**9,
         initial_usd1_units: int = 10_000 * 10**6,
     ) -> None:
-        _check_integer("seed", seed, least=-_U64_MAX, most=_U64_MAX)
+        _check_integer("seed", seed, least=-U64_MAX, most=U64_MAX)
         if clock not in ("flowing", "manual"):
             raise ValueError(f"clock must be 'flowing' or 'manual', not {clock!r}")
         if start_time_ms is not None:
@@ -165,7 +164,7 @@ class Sandbox(Startable):
         _check_bool("router", router)
         if router_shape is not None:
             _check_integer("router_shape", router_shape, least=0, most=len(SHAPES) - 1)
-        _check_integer("initial_usd1_units", initial_usd1_units, least=0, most=_U64_MAX // 10**6)
+        _check_integer("initial_usd1_units", initial_usd1_units, least=0, most=U64_MAX // 10**6)
         ports = {"stream_port": stream_port, "api_port": api_port, "rpc_port": rpc_port}
         for name, port in ports.items():
             _check_integer(name, port, least=0, most=65_535)
@@ -173,7 +172,7 @@ class Sandbox(Startable):
         _check_host(host)
         _check_integer("pnl_flush_ms", pnl_flush_ms, least=1, most=_MAX_MS)
         _check_integer("landing_delay_ms", landing_delay_ms, least=0, most=_MAX_MS)
-        _check_integer("initial_lamports", initial_lamports, least=0, most=_U64_MAX)
+        _check_integer("initial_lamports", initial_lamports, least=0, most=U64_MAX)
         self._host = host
         self._ports = ports
         self._api_key = api_key
@@ -243,8 +242,7 @@ class Sandbox(Startable):
     def _open(self) -> None:
         sockets = listen("stream", self._ports["stream_port"], self._host)
         self._stream = StreamServer(self._exchange, sockets, self._faults.conditions)
-        host, port = url_host(sockets), sockets[0].getsockname()[1]
-        self._urls["stream_url"] = f"ws://{host}:{port}{STREAM_PATH}"
+        self._urls["stream_url"] = url_of("ws", sockets) + STREAM_PATH
         api = mounted(
             self._control_server(self._exchange.keys.match), self._faults.disturb("api", ApiServer(self._exchange))
         )
@@ -280,7 +278,7 @@ class Sandbox(Startable):
         """Open a port for a service; its URL."""
         sockets = listen(service, port, self._host)
         self._services.append(HttpService(f"lasersell-sandbox-{service}", sockets, application))
-        return f"http://{url_host(sockets)}:{sockets[0].getsockname()[1]}"
+        return url_of("http", sockets)
 
     def _say_who_can_connect(self, sockets: list[socket.socket]) -> None:
         self._loopback_only = is_loopback(sockets)

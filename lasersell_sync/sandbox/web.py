@@ -28,7 +28,7 @@ from lasersell_sync.sandbox.markets.pools import market_cap_lamports, price_lamp
 from lasersell_sync.sandbox.sandbox import Sandbox
 from lasersell_sync.sandbox.servers.control_server import CONTROL_PREFIX
 from lasersell_sync.sandbox.servers.http_server import HttpService, json_response
-from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_host
+from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +82,7 @@ class WebPage(Startable):
     def start(self) -> Self:
         """Open the port and serve. Raises OSError for a port that is taken."""
         sockets = listen("web", *self._address)
-        self._url = f"http://{url_host(sockets)}:{sockets[0].getsockname()[1]}/"
+        self._url = url_of("http", sockets) + "/"
         self._service = HttpService("lasersell-sandbox-web", sockets, self.answer)
         self._service.start()
         return self

@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from lasersell_sync.sandbox.chain.ledger import Ledger
-from lasersell_sync.sandbox.markets.market import SUPPLY, Market
+from lasersell_sync.sandbox.markets.listings import SUPPLY
+from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.markets.price_paths import PPM, PRICE_PATHS, PricePath
 from lasersell_sync.sandbox.markets.scenario import load_scenario
 from lasersell_sync.sandbox.markets.venues import VENUES

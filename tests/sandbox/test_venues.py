@@ -14,8 +14,8 @@ from solders.transaction import VersionedTransaction
 from lasersell_sync.sandbox.chain.anchor import Call, discriminator
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1
-from lasersell_sync.sandbox.markets.listings import Listing
-from lasersell_sync.sandbox.markets.market import SUPPLY, Market
+from lasersell_sync.sandbox.markets.listings import SUPPLY, Listing
+from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.markets.pools import buy_fill, max_sell_tokens, sell_fill
 from lasersell_sync.sandbox.markets.scenario import Action, Scenario, parse_scenario
 from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES

@@ -21,7 +21,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.sandbox.chain.account_data import AccountInfo, account_info
-from lasersell_sync.sandbox.chain.addresses import SYSTEM_PROGRAM, TIP_ACCOUNTS
+from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.sandbox.chain.compute_budget import InvalidBudget
 from lasersell_sync.sandbox.chain.execution import (
     InnerCalls,
@@ -34,6 +34,7 @@ from lasersell_sync.sandbox.chain.execution import (
     budget_of,
     load_accounts,
 )
+from lasersell_sync.sandbox.chain.instructions import transferred_lamports
 from lasersell_sync.sandbox.chain.ledger import Ledger, LedgerAt, TokenAccount, TokenChanges
 from lasersell_sync.sandbox.chain.programs import Programs
 from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap
@@ -446,13 +447,11 @@ def tip_lamports(transaction: Transaction, tip_accounts: Collection[Pubkey] = _A
     """What a transaction transfers to the accounts in which senders take their tips."""
     total_lamports, keys = 0, transaction.keys
     for instruction in transaction.instructions:
-        accounts, data = instruction.accounts, instruction.data
-        is_transfer = keys[instruction.program_index] == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00"
-        if not is_transfer or len(data) < 12 or len(accounts) < 2:
-            continue
+        accounts = instruction.accounts
+        lamports = transferred_lamports(keys[instruction.program_index], instruction.data)
         # A tip account out of a look-up table is not seen by the senders either.
-        if accounts[1] < len(keys) and keys[accounts[1]] in tip_accounts:
-            total_lamports += int.from_bytes(data[4:12], "little")
+        if lamports and len(accounts) > 1 and accounts[1] < len(keys) and keys[accounts[1]] in tip_accounts:
+            total_lamports += lamports
     return total_lamports
 
 

@@ -1,4 +1,7 @@
-"""Runs a transaction's instructions on the ledger, and what they call; writes the log and counts compute units."""
+"""Runs a transaction's instructions on the ledger, and what they call; writes the log and counts compute units.
+
+A simulation runs a transaction, looks at what it has done, and takes it back.
+"""
 
 from __future__ import annotations
 

@@ -37,6 +37,13 @@ def transfer(source: Pubkey, target: Pubkey, amount_lamports: int) -> Instructio
     return system_transfer(TransferParams(from_pubkey=source, to_pubkey=target, lamports=amount_lamports))
 
 
+def transferred_lamports(program: Pubkey, data: bytes) -> int | None:
+    """What an instruction transfers, if it is a System transfer."""
+    if program != SYSTEM_PROGRAM or len(data) < 12 or data[:4] != struct.pack("<I", SYSTEM_TRANSFER):
+        return None
+    return int.from_bytes(data[4:12], "little")
+
+
 def create_account(payer: Pubkey, address: Pubkey, lamports: int, *, space: int, owner: Pubkey) -> Instruction:
     """Create an account of a program's; the address signs, or the program that it is derived from signs for it."""
     data = struct.pack("<IQQ32s", SYSTEM_CREATE_ACCOUNT, lamports, space, bytes(owner))

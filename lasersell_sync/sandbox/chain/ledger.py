@@ -2,6 +2,7 @@
 
 Four tables of immutable values keyed by address, and an undo log, so that a transaction is all or nothing. No rules of
 any program live here (``programs.py`` has those), no clock, no lock: the exchange calls in under its own lock.
+Nodes with old answers look into its past.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
 
+U64_MAX = 2**64 - 1
 TOKEN_ACCOUNT_BYTES = 165
 #: What a byte costs to be exempt from rent, since September 2026: 1 488 440 lamports for a token account.
 RENT_LAMPORTS_PER_BYTE = 5_080

@@ -1,4 +1,4 @@
-"""Transactions as they travel: legacy, version 0 and version 1, read from bytes into one form.
+"""Transactions as they travel: legacy, version 0 and version 1, read from bytes into one form, and written unsigned.
 
 Legacy and version 0 are read by solders. Version 1 (SIMD-0385) is read and written here, so that the sandbox speaks it
 whatever version of solders is installed: no look-up tables, the compute budget in a header, signatures at the end.

@@ -1,10 +1,10 @@
 """The exchange: ledger, market, chain and stream service under one lock, and the moments at which they act.
 
 Synchronous and without I/O. The servers and the test hooks call in from their threads; ``run_due`` is called by the
-scheduler's thread whenever something is due.
+thread of ``Scheduler`` whenever something is due.
 
 What is planned is played moment by moment on a virtual clock, in one order: transactions land, wallets of the scenario
-act, the market ticks, profits and liquidity are told, silent sessions end. What comes from outside is dated between two
+act, the market ticks, profits and liquidity are sent, silent sessions end. What comes from outside is dated between two
 such moments. So one seed, one scenario and the same messages from clients give the same messages to them.
 """
 

@@ -11,6 +11,7 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.sandbox.chain.instructions import COMPUTE_UNIT_LIMIT, transfer
+from lasersell_sync.sandbox.chain.ledger import U64_MAX
 from lasersell_sync.sandbox.chain.slots import SlotClock
 from lasersell_sync.sandbox.chain.transactions import (
     Version,
@@ -33,7 +34,6 @@ def drawn_version(listing: Listing) -> Version:
 
 
 DEFAULT_TIP_LAMPORTS = 1_000
-_U64_MAX = 2**64 - 1
 
 
 class OrderRejected(ValueError):
@@ -132,7 +132,7 @@ class OrderBuilder:
         tokens = tokens_for_budget(self._market.reserves(listing), venue.fees, market_lamports)
         if tokens == 0:
             raise OrderRejected("amount is too small to buy anything")
-        limit_lamports = min(_U64_MAX, market_lamports * (BPS + slippage_bps) // BPS)
+        limit_lamports = min(U64_MAX, market_lamports * (BPS + slippage_bps) // BPS)
         if venue.buys_exact_quote(listing):
             # Slippage takes from the tokens in place of adding to the price.
             tokens, limit_lamports = max(1, tokens * (BPS - min(slippage_bps, BPS)) // BPS), market_lamports

@@ -1,4 +1,8 @@
-"""A stream session: one connection, what it configured, what it tracks, and where its messages go."""
+"""A stream session: one connection, what it configured, what it tracks, and where its messages go.
+
+The registry knows every session there was; observers see what sessions are sent; and the messages that clients have
+sent are kept up to a size.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """What the six markets' programs have in common: Anchor instructions that swap a token against a quote currency.
 
+A venue is the rules of one market: it builds instructions for the REST side and executes them for the ledger side,
+from the same account list.
+
 A subclass says how its program spells an instruction and which accounts it lists; the base class writes transactions
 from that and reads them back. On every market a purchase names the tokens and the most they may cost, a sale the tokens
 and the least they may bring: all programs have instructions of both kinds, and exact tokens are easy to account for.

@@ -9,10 +9,9 @@ from lasersell_sync.sandbox.chain.ledger import BondingCurve, InsufficientFunds,
 from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap, custom
 from lasersell_sync.sandbox.markets.anchor_venue import AnchorVenue, open_account
 from lasersell_sync.sandbox.markets.currencies import SOL, Currency
-from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.listings import SUPPLY, Listing
 from lasersell_sync.sandbox.markets.pools import Fill, Reserves, buy_fill, sell_fill
 
-SUPPLY = 1_000_000_000 * 10**6
 #: A fresh curve on mainnet: 1 073 million virtual tokens and 30 virtual SOL; 793.1 million tokens are for sale.
 GENESIS_VIRTUAL_TOKENS = 1_073_000_000 * 10**6
 GENESIS_REAL_TOKENS = 793_100_000 * 10**6

@@ -1,8 +1,4 @@
-"""What is traded: a listing is one token on one market; a venue is the market's rules.
-
-A venue knows its program's accounts, instruction layouts and arithmetic. It builds instructions for the REST side and
-executes them for the ledger side, from the same account list, as the real program's IDL does for everyone.
-"""
+"""What is traded: a listing is one token on one market, and its trade forms are the instructions for a trade."""
 
 from __future__ import annotations
 
@@ -14,6 +10,9 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.anchor import Call
 from lasersell_sync.sandbox.markets.currencies import SOL, Currency
+
+#: Tokens of every mint here, in smallest units.
+SUPPLY = 1_000_000_000 * 10**6
 
 
 @dataclass(frozen=True, slots=True)

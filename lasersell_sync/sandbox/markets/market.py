@@ -16,12 +16,12 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import PUMP_FEES_PROGRAM
-from lasersell_sync.sandbox.chain.ledger import InsufficientFunds, Ledger, token_address
+from lasersell_sync.sandbox.chain.ledger import U64_MAX, InsufficientFunds, Ledger, token_address
 from lasersell_sync.sandbox.chain.programs import Execute
 from lasersell_sync.sandbox.chain.runtime import ProgramError, Swap
 from lasersell_sync.sandbox.markets.anchor_venue import open_account
 from lasersell_sync.sandbox.markets.currencies import SOL, USD1, Currency
-from lasersell_sync.sandbox.markets.listings import Listing
+from lasersell_sync.sandbox.markets.listings import SUPPLY, Listing
 from lasersell_sync.sandbox.markets.pools import Reserves, trade_to_reach
 from lasersell_sync.sandbox.markets.price_paths import PPM, PricePath
 from lasersell_sync.sandbox.markets.pump_fun import execute_pump_fees
@@ -30,7 +30,6 @@ from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES, Venue
 
 _log = logging.getLogger("lasersell_sync.sandbox.market")
 
-SUPPLY = 1_000_000_000 * 10**6
 TOKEN_DECIMALS = 6
 _CROWD_LAMPORTS = 10**9 * 10**9
 _CROWD_WRAPPED_LAMPORTS = 10**8 * 10**9
@@ -271,7 +270,7 @@ class Market:
         self._ledger.begin()
         try:
             if side == "buy":
-                swap = venue.buy(self._ledger, listing, self._crowd, tokens, 2**64 - 1)
+                swap = venue.buy(self._ledger, listing, self._crowd, tokens, U64_MAX)
             else:
                 swap = venue.sell(self._ledger, listing, self._crowd, tokens, 0)
         except ProgramError as error:

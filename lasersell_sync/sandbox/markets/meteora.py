@@ -1,4 +1,4 @@
-"""What the two Meteora programs share: their vaults, their swap instructions, and the accounts of those."""
+"""The two Meteora markets: a dynamic bonding curve (DBC), and the DAMM v2 pool that its tokens graduate to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pool_venue import PoolVenue
 from lasersell_sync.sandbox.markets.pools import FeeSchedule
-
-__all__ = ["MeteoraVenue"]
 
 #: ``swap2``'s mode
 EXACT_OUT = b"\x02"
@@ -85,7 +83,11 @@ class MeteoraVenue(AnchorVenue):
 
 
 class MeteoraDbc(MeteoraVenue, CurveVenue):
-    """The venue."""
+    """Meteora DBC (dynamic bonding curve), with fifteen accounts. Graduates to Meteora DAMM v2.
+
+    Simplified: the configuration's curve is one constant-product segment with virtual reserves, where a real one may
+    have many; its fee of 1 % waits in the vault.
+    """
 
     market_type = "meteora_dbc"
     route_name = "meteora_dbc"
@@ -119,7 +121,10 @@ class MeteoraDbc(MeteoraVenue, CurveVenue):
 
 
 class MeteoraDammV2(MeteoraVenue, PoolVenue):
-    """The venue."""
+    """Meteora DAMM v2: a constant-product pool of two vaults under one authority for all pools, with fourteen accounts.
+
+    Simplified: one configuration with a full price range, and a fee of 0.25 %, all of which stays in the pool.
+    """
 
     market_type = "meteora_damm_v2"
     route_name = "meteora_damm_v2"

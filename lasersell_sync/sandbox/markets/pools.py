@@ -1,4 +1,4 @@
-"""Constant-product arithmetic: what a buy costs, what a sale returns, how far a sale moves the price.
+"""Constant-product arithmetic: what a buy costs, what a sale returns, how far a sale moves the price; and routing fees.
 
 Pure functions over integers; tokens in smallest units, money in lamports. Roundings go against the trader, as in the
 real programs, so no sequence of trades takes value out of a pool by rounding.

@@ -4,7 +4,8 @@ Instruction data: 8 bytes discriminator, then two u64: tokens and the lamport li
 current IDL. Today's forms have two accounts behind the IDL's own, or spend an exact price, or are of the second
 generation, which names the accounts of the quote currency, though a coin paired with SOL still moves lamports, or of
 the third, whose 17 accounts leave fees on the curve. Fees: 1 %, of which a part goes to the token's creator, or as
-cashback to the trader's volume account. Graduates to PumpSwap.
+cashback to the trader's volume account. Graduates to PumpSwap. The fee program, which both pump markets call in every
+trade to learn what they charge, is here too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lasersell_sync.sandbox.chain.instructions import create_account, readonly, 
 from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
 from lasersell_sync.sandbox.chain.runtime import Invocation, custom
 from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
-from lasersell_sync.sandbox.markets.listings import Listing, TradeForm
+from lasersell_sync.sandbox.markets.listings import SUPPLY, Listing, TradeForm
 from lasersell_sync.sandbox.markets.pools import FeeSchedule, Fill, Reserves, market_cap_lamports
 
 TOO_MUCH_SOL_REQUIRED = 6002
@@ -283,8 +284,6 @@ class PumpFun(CurveVenue):
         ]
 
 
-#: Every token of pump.fun has as many, in smallest units.
-_SUPPLY = 1_000_000_000 * 10**6
 #: whether it is a pool of the pump creator, the market cap (u128) and the size of the trade in lamports
 _GET_FEES = struct.Struct("<?QQQ")
 
@@ -309,7 +308,7 @@ def ask_pump_fees(invocation: Invocation, program: Pubkey, reserves: Reserves, t
     if not any(meta.pubkey == PUMP_FEES_PROGRAM for meta in invocation.accounts):
         return
     worth = reserves.lamports * tokens // reserves.tokens
-    cap = market_cap_lamports(reserves, _SUPPLY)
+    cap = market_cap_lamports(reserves, SUPPLY)
     invocation.call(get_fees(program, is_pump_pool=True, market_cap_lamports=cap, trade_lamports=worth))
 
 

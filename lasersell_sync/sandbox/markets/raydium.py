@@ -1,10 +1,4 @@
-"""Raydium LaunchLab: a bonding curve with virtual reserves. Graduates to Raydium CPMM.
-
-Purchases are ``buy_exact_out`` (tokens, most that may go in), sales ``sell_exact_in`` (tokens, least that must come
-out), each followed by a share-fee rate of 0. Fifteen accounts, in the order of the program's IDL; today's forms have
-the three behind them that the program has asked for since its creator fees, and may spend an exact price
-(``buy_exact_in``). Simplified: one platform, whose fee of 1 % and the protocol's 0.25 % wait in the vault.
-"""
+"""The two Raydium markets: LaunchLab's bonding curve, and the CPMM pool that its tokens graduate to."""
 
 from __future__ import annotations
 
@@ -56,7 +50,13 @@ class RaydiumVenue(AnchorVenue):
 
 
 class RaydiumLaunchpad(RaydiumVenue, CurveVenue):
-    """The venue."""
+    """Raydium LaunchLab: a bonding curve with virtual reserves. Graduates to Raydium CPMM.
+
+    Purchases are ``buy_exact_out`` (tokens, most that may go in), sales ``sell_exact_in`` (tokens, least that must come
+    out), each followed by a share-fee rate of 0. Fifteen accounts, in the order of the program's IDL; today's forms
+    have the three behind them that the program has asked for since its creator fees, and may spend an exact price
+    (``buy_exact_in``). Simplified: one platform, whose fee of 1 % and the protocol's 0.25 % wait in the vault.
+    """
 
     market_type = "raydium_launchpad"
     route_name = "raydium_launchpad"
@@ -141,7 +141,13 @@ class RaydiumLaunchpad(RaydiumVenue, CurveVenue):
 
 
 class RaydiumCpmm(RaydiumVenue, PoolVenue):
-    """The venue."""
+    """Raydium CPMM: a constant-product pool of two vaults under one authority for all pools.
+
+    Purchases are ``swap_base_output`` (most that may go in, tokens out), sales ``swap_base_input`` (tokens in, least
+    that must come out). Thirteen accounts, in the order of the program's IDL; input and output change places with the
+    direction. Simplified: one configuration (index 0) with a fee of 0.25 %, all of which stays in the pool, where the
+    real program sets a part of it aside for protocol and fund.
+    """
 
     market_type = "raydium_cpmm"
     route_name = "raydium_cpmm"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.addresses import (
     ASSOCIATED_TOKEN_PROGRAM,
     COMPUTE_BUDGET_PROGRAM,
     LASERSELL_ROUTER_PROGRAM,
-    SYSTEM_PROGRAM,
     TOKEN_PROGRAM,
 )
 from lasersell_sync.sandbox.chain.execution import InnerCalls, programs_and_data
@@ -19,6 +16,7 @@ from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_SYNC_NATIVE,
     TOKEN_TRANSFER,
     TOKEN_TRANSFER_CHECKED,
+    transferred_lamports,
 )
 from lasersell_sync.sandbox.chain.transactions import Transaction
 from lasersell_sync.sandbox.markets.curve_venue import CurveVenue
@@ -66,8 +64,9 @@ def summarise(program: Pubkey, data: bytes) -> str:
             numbers = None if form is None else form.call.unpack(data)
             if numbers is not None:
                 return f"{venue.market_type}.{side} tokens={numbers[0]} limit_lamports={numbers[1]}"
-    if program == SYSTEM_PROGRAM and data[:4] == b"\x02\x00\x00\x00" and len(data) >= 12:
-        return f"system.transfer lamports={struct.unpack_from('<Q', data, 4)[0]}"
+    lamports = transferred_lamports(program, data)
+    if lamports is not None:
+        return f"system.transfer lamports={lamports}"
     if program == TOKEN_PROGRAM and data:
         return f"token.{_TOKEN_NAMES.get(data[0], data[0])}"
     if program == ASSOCIATED_TOKEN_PROGRAM:

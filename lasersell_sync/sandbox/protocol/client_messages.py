@@ -50,7 +50,7 @@ class WatchWallet:
 
 @dataclass(frozen=True, slots=True)
 class MirrorConfig:
-    """When a watched wallet's purchase is not copied; 0 or None switches a rule off. See ``mirror.py``."""
+    """When a watched wallet's purchase is not copied; 0 or None switches a rule off. See ``copy_trading.py``."""
 
     max_positions_per_wallet: int = 0
     cooldown_sec: int = 0

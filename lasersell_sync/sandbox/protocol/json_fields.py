@@ -10,9 +10,10 @@ import math
 
 from solders.pubkey import Pubkey
 
+from lasersell_sync.sandbox.chain.ledger import U64_MAX
+
 U16_MAX = 2**16 - 1
 U32_MAX = 2**32 - 1
-U64_MAX = 2**64 - 1
 
 
 class BadField(ValueError):

@@ -1,6 +1,6 @@
 """The LaserSell Router: takes an order, calls the market, and takes the routing fee, all in one instruction.
 
-Its layout is one of ``router_shapes.py``. The Router's own accounts are a configuration, a vault for fees in lamports,
+Its layout is one of ``shapes.py``. The Router's own accounts are a configuration, a vault for fees in lamports,
 the vault's account of the quote currency, and an escrow account of the same, through which some shapes pass the money.
 """
 

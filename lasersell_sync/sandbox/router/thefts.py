@@ -18,14 +18,13 @@ from lasersell_sync.sandbox.chain.instructions import (
     transfer_checked,
     writable,
 )
-from lasersell_sync.sandbox.chain.ledger import Ledger, token_address
+from lasersell_sync.sandbox.chain.ledger import U64_MAX, Ledger, token_address
 from lasersell_sync.sandbox.chain.runtime import Invocation, ProgramError
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.router.shapes import RouterOrder
 
 #: What it keeps in the wallet when it takes its lamports: enough for the transaction to succeed.
 _LEFT_LAMPORTS = 20_000_000
-_U64_MAX = 2**64 - 1
 
 ROUTER_THEFTS = {
     "lamports": "takes the wallet's SOL, but for 0.02",
@@ -63,7 +62,7 @@ class RouterTheft:
         elif self.kind == "proceeds":
             self._take_proceeds(invocation, listing, user, thief)
         elif self.kind == "delegate":
-            data = struct.pack("<BQ", TOKEN_APPROVE, _U64_MAX)
+            data = struct.pack("<BQ", TOKEN_APPROVE, U64_MAX)
             accounts = [writable(account), writable(thief), _signs(user)]
             invocation.call(Instruction(TOKEN_PROGRAM, data, accounts))
         elif self.kind in ("owner", "close_authority"):

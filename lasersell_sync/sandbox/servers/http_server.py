@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes
 import h11
 from werkzeug.wrappers import Request, Response
 
-from lasersell_sync.sandbox.servers.sockets import BACKLOG, close_all, connection_limit
+from lasersell_sync.sandbox.servers.sockets import BACKLOG, close_all, connection_limit, log_loop_errors
 
 _log = logging.getLogger("lasersell_sync.sandbox.http")
 
@@ -268,7 +268,7 @@ class HttpService:
 
     async def _serve(self) -> None:
         self._stopping = asyncio.Event()
-        self._loop.set_exception_handler(_swallow)
+        log_loop_errors(self._loop, _log)
         servers = [
             await asyncio.start_server(self._converse, sock=listener, backlog=BACKLOG) for listener in self._listeners
         ]
@@ -313,8 +313,3 @@ class HttpService:
             _log.exception("%s %s failed", request.method, request.path)
             return json_response({"error": "internal error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
         return response
-
-
-def _swallow(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop complains about (a client gone while we wrote, too many open files), at debug level."""
-    _log.debug("%s: %s", context.get("message"), context.get("exception"))

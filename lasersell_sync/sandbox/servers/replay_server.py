@@ -22,7 +22,7 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_host
+from lasersell_sync.sandbox.servers.sockets import Startable, listen, url_of
 from lasersell_sync.sandbox.servers.stream_server import STREAM_PATH, refusal, serve_websockets
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class ReplayServer(Startable):
     def start(self) -> Self:
         """Open the port and serve. Raises OSError for a port that is taken."""
         sockets = listen("replay", *self._address)
-        self._url = f"ws://{url_host(sockets)}:{sockets[0].getsockname()[1]}{STREAM_PATH}"
+        self._url = url_of("ws", sockets) + STREAM_PATH
         self._thread.start()
         self._on_loop(self._open(sockets))
         return self

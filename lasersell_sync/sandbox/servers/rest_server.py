@@ -10,13 +10,14 @@ from solders.pubkey import Pubkey
 from werkzeug.wrappers import Request, Response
 
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
+from lasersell_sync.sandbox.chain.ledger import U64_MAX
 from lasersell_sync.sandbox.exchange.api_keys import ProofRejected
 from lasersell_sync.sandbox.exchange.exchange import Exchange
 from lasersell_sync.sandbox.exchange.orders import Delivery, OrderRejected, OrderTerms, PartnerFee, UnsignedTransaction
 from lasersell_sync.sandbox.markets.currencies import CURRENCIES
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pools import BPS
-from lasersell_sync.sandbox.protocol.json_fields import U64_MAX, BadField, Fields, decode_object
+from lasersell_sync.sandbox.protocol.json_fields import BadField, Fields, decode_object
 from lasersell_sync.sandbox.servers.http_server import json_response
 
 SEND_MODES = ("rpc", *TIP_ACCOUNTS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
+import logging
 import socket
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -103,10 +105,15 @@ def close_all(sockets: list[socket.socket]) -> None:
         listener.close()
 
 
-def url_host(sockets: list[socket.socket]) -> str:
-    """The address to put into a URL."""
-    address: str = sockets[0].getsockname()[0]
-    return f"[{address}]" if ":" in address else address
+def url_of(scheme: str, sockets: list[socket.socket]) -> str:
+    """The URL of what listens there, without a path."""
+    address, port = sockets[0].getsockname()[:2]
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+
+
+def log_loop_errors(loop: asyncio.AbstractEventLoop, log: logging.Logger) -> None:
+    """What the loop complains about (a client gone while we wrote, too many open files), at debug level."""
+    loop.set_exception_handler(lambda _loop, error: log.debug("%s: %s", error.get("message"), error.get("exception")))
 
 
 def is_loopback(sockets: list[socket.socket]) -> bool:

@@ -30,7 +30,7 @@ from lasersell_sync.sandbox.exchange.sessions import Frame, Session
 from lasersell_sync.sandbox.exchange.stream_service import POLICY_VIOLATION
 from lasersell_sync.sandbox.protocol import server_messages as wire
 from lasersell_sync.sandbox.servers.network_conditions import NetworkConditions, ThrottledTransport
-from lasersell_sync.sandbox.servers.sockets import BACKLOG, connection_limit
+from lasersell_sync.sandbox.servers.sockets import BACKLOG, close_all, connection_limit, log_loop_errors
 
 _log = logging.getLogger("lasersell_sync.sandbox.stream")
 
@@ -285,8 +285,7 @@ class StreamServer:
         if self._thread.ident is None:
             self._over = True
             self._loop.close()
-            for listener in self._listeners:
-                listener.close()
+            close_all(self._listeners)
             return
         with suppress(RuntimeError):  # the loop is closed: stopped already
             self._loop.call_soon_threadsafe(self._request_stop)
@@ -415,7 +414,7 @@ class StreamServer:
         self._stop_requested = asyncio.Event()
         self._unmuted = asyncio.Event()
         self._unmuted.set()
-        self._loop.set_exception_handler(_swallow)
+        log_loop_errors(self._loop, _log)
         servers = [await self._listen(listener) for listener in self._listeners]
         self._started.set()
         await self._stop_requested.wait()
@@ -519,11 +518,6 @@ async def _few_turns() -> None:
     """Let the loop do what was asked of it; orders wait for nothing when no connection is left."""
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-def _swallow(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop complains about (a client gone while we wrote, too many open files), at debug level."""
-    _log.debug("%s: %s", context.get("message"), context.get("exception"))
 
 
 async def _refuse_key(connection: ServerConnection, *, missing: bool) -> None:

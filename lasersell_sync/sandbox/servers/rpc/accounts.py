@@ -1,4 +1,4 @@
-"""The JSON-RPC methods about accounts: balances, data, rent, and which transactions named them."""
+"""The JSON-RPC methods about accounts: balances, data, rent, which transactions named them; and their JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.account_data import AccountInfo
 from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM, WRAPPED_SOL_MINT
-from lasersell_sync.sandbox.chain.ledger import TokenAccount
+from lasersell_sync.sandbox.chain.ledger import U64_MAX, TokenAccount
 from lasersell_sync.sandbox.exchange.exchange import Exchange
-from lasersell_sync.sandbox.protocol.json_fields import U64_MAX
 from lasersell_sync.sandbox.servers.node_lies import NO_HISTORY
 from lasersell_sync.sandbox.servers.rpc.node import RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import (

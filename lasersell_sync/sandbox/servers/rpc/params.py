@@ -11,6 +11,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from lasersell_sync.sandbox.chain.ledger import U64_MAX
 from lasersell_sync.sandbox.chain.transactions import (
     MAX_PACKET_BYTES,
     MAX_V1_BYTES,
@@ -18,7 +19,6 @@ from lasersell_sync.sandbox.chain.transactions import (
     of_solders,
     read_transaction,
 )
-from lasersell_sync.sandbox.protocol.json_fields import U64_MAX
 
 _MAX_BASE58_CHARACTERS = 5_600
 

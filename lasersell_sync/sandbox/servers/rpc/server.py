@@ -1,8 +1,8 @@
 """Solana JSON-RPC over HTTP, as much of it as sending and confirming transactions needs.
 
 Two more paths play the senders of docs/protocol.md §9: ``/fast`` (Helius Sender) and ``/iris`` (Astralane) take nothing
-but ``sendTransaction``, and want their tip. What the methods answer is in ``rpc_transactions.py``,
-``rpc_simulation.py``, ``rpc_accounts.py`` and ``rpc_blocks.py``.
+but ``sendTransaction``, and want their tip. What the methods answer is in ``transactions.py``,
+``simulation.py``, ``accounts.py`` and ``blocks.py``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lasersell_sync.sandbox.chain.blockchain import Chain
 from lasersell_sync.sandbox.chain.compute_budget import InvalidBudget
-from lasersell_sync.sandbox.protocol.json_fields import U64_MAX
+from lasersell_sync.sandbox.chain.ledger import U64_MAX
 from lasersell_sync.sandbox.servers.node_lies import NO_HISTORY
 from lasersell_sync.sandbox.servers.rpc.node import RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import (
