@@ -141,16 +141,25 @@ def test_taps_that_raise_anything_are_taken_off_and_change_nothing(kind: str, ca
 def test_predicate_that_raises_anything_ends_its_own_wait_only(kind: str) -> None:
     """It runs on the caller's thread, and its caller gets what it raised; others who wait go on."""
     found: list[StreamEvent] = []
+    waits = threading.Event()
+
+    def is_pong(event: StreamEvent) -> bool:
+        waits.set()  # low-lane events count from the call on
+        return event.type == "pong"
+
     with ScriptedServer(one_position) as server, connect(server.url) as session:
-        other = threading.Thread(target=lambda: found.append(session.wait_for("pong", PATIENCE_S)))
+        other = threading.Thread(target=lambda: found.append(session.wait_for(is_pong, PATIENCE_S)))
         other.start()
+        assert waits.wait(PATIENCE_S)
         with pytest.raises(BaseException) as caught:  # noqa: PT011 - any
             session.wait_for(ERRORS[kind], PATIENCE_S)
         assert not isinstance(caught.value, AssertionError)
         assert session.status is ConnectionState.LIVE
-        server.peer().send({"type": "pong", "server_time_ms": 1})
+        peer = server.peer()
+        peer.send({"type": "pong", "server_time_ms": 1})
         other.join(PATIENCE_S)
         assert [event.type for event in found] == ["pong"]
+        peer.send(opened())  # a wait goes on behind the pong
         assert session.wait_for("position_opened", PATIENCE_S).type == "position_opened"
 
 

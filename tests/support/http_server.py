@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import selectors
 import socket
 import ssl
 import tempfile
@@ -111,7 +112,7 @@ class HttpServer:
         if tls:
             self._scheme = "https"
             self._server.socket = _server_context().wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="test-http-server")
+        self._thread = threading.Thread(target=self._server.serve_until_woken, name="test-http-server")
 
     @property
     def port(self) -> int:
@@ -135,10 +136,10 @@ class HttpServer:
         for answer in self._answers:
             if answer.hold is not None:
                 answer.hold.set()
-        self._server.shutdown()
+        self._server.wake()
+        self._thread.join(GENEROUS_S)
         self.drop_connections()
         self._server.server_close()
-        self._thread.join(GENEROUS_S)
 
     def drop_connections(self) -> None:
         """Ends every open connection, as a server does with idle ones."""
@@ -185,7 +186,24 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, owner: HttpServer) -> None:
         self.owner = owner
+        self._waker, self._woken = socket.socketpair()
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def serve_until_woken(self) -> None:
+        """As ``serve_forever``, which would look every so often whether it is to end."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while all(key.fileobj is self for key, _ in selector.select()):
+                self._handle_request_noblock()
+
+    def wake(self) -> None:
+        self._waker.send(b"x")
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._waker.close()
+        self._woken.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.owner.opened(request)

@@ -45,20 +45,32 @@ def parts(path: Path) -> list[str]:
         return [record.key.part for record in journal.exits()]
 
 
-def open_elsewhere(path: Path) -> str:
-    """What another process gets: ``opened``, or the kind of its error."""
+@pytest.fixture(scope="module")
+def open_elsewhere() -> Iterator[Callable[[Path], str]]:
+    """What another process gets that opens a journal: ``opened``, or the kind of its error."""
     program = """
         import sys
         from lasersell_sync.autosell import Journal
         from lasersell_sync.exceptions import JournalError
-        try:
-            Journal(sys.argv[1]).close()
-            print("opened")
-        except JournalError as error:
-            print(error.kind)
+        for line in sys.stdin:
+            try:
+                Journal(line.removesuffix(chr(10))).close()
+                print("opened", flush=True)
+            except JournalError as error:
+                print(error.kind, flush=True)
     """
-    asked = [sys.executable, "-c", textwrap.dedent(program), str(path)]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout.strip()
+    started = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        questions, answers = other.stdin, other.stdout
+
+        def ask(path: Path) -> str:
+            print(path, file=questions, flush=True)
+            return answers.readline().strip()
+
+        yield ask
+        questions.close()
 
 
 def symbolic_link(path: Path) -> Path:
@@ -76,7 +88,7 @@ def hard_link(path: Path) -> Path:
 
 @pytest.mark.parametrize("other_name", [lambda path: path, symbolic_link, hard_link])
 def test_lock_same_file_by_any_name_is_refused(
-    journal: Journal, path: Path, other_name: Callable[[Path], Path]
+    journal: Journal, path: Path, other_name: Callable[[Path], Path], open_elsewhere: Callable[[Path], str]
 ) -> None:
     begin(journal)
     name = other_name(path)
@@ -131,7 +143,9 @@ def test_journal_after_a_death_while_it_was_written_anew_opens(path: Path) -> No
     assert path.stat().st_nlink == 1
 
 
-def test_lock_symbolic_link_to_a_journal_that_is_not_there_yet(path: Path) -> None:
+def test_lock_symbolic_link_to_a_journal_that_is_not_there_yet(
+    path: Path, open_elsewhere: Callable[[Path], str]
+) -> None:
     link = symbolic_link(path)
     with Journal(link) as journal:
         begin(journal)
@@ -139,7 +153,9 @@ def test_lock_symbolic_link_to_a_journal_that_is_not_there_yet(path: Path) -> No
     assert parts(path) == ["whole"]
 
 
-def test_lock_file_opened_and_closed_by_user_code_stays_locked(journal: Journal, path: Path) -> None:
+def test_lock_file_opened_and_closed_by_user_code_stays_locked(
+    journal: Journal, path: Path, open_elsewhere: Callable[[Path], str]
+) -> None:
     """POSIX drops a process's record locks on a file with any one descriptor of it, and a backup does just that."""
     link = hard_link(path)
     path.read_bytes()
@@ -150,7 +166,9 @@ def test_lock_file_opened_and_closed_by_user_code_stays_locked(journal: Journal,
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "libc.fork"])
-def test_lock_killed_seller_with_a_living_forked_child_is_free(path: Path, fork: str) -> None:
+def test_lock_killed_seller_with_a_living_forked_child_is_free(
+    path: Path, open_elsewhere: Callable[[Path], str], fork: str
+) -> None:
     """Prefork servers and multiprocessing leave such children; uWSGI's run no hooks."""
     program = """
         import ctypes, os, sys, time
@@ -176,7 +194,9 @@ def test_lock_killed_seller_with_a_living_forked_child_is_free(path: Path, fork:
             os.kill(child, signal.SIGKILL)
 
 
-def test_forked_child_close_is_silent_and_leaves_the_parent_its_journal(journal: Journal, path: Path) -> None:
+def test_forked_child_close_is_silent_and_leaves_the_parent_its_journal(
+    journal: Journal, path: Path, open_elsewhere: Callable[[Path], str]
+) -> None:
     begin(journal)
     pid = os.fork()
     if pid == 0:
@@ -213,7 +233,7 @@ def test_forked_child_opens_a_journal_of_its_own_after_the_parent_closed(path: P
 
 
 def test_journal_deleted_under_a_running_seller_is_written_anew_and_locked(
-    journal: Journal, path: Path, caplog: pytest.LogCaptureFixture
+    journal: Journal, path: Path, open_elsewhere: Callable[[Path], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     exit_id = begin(journal)
     for leftover in path.parent.glob("sales.journal*"):
@@ -272,7 +292,7 @@ def test_journal_folder_deleted_is_an_error_and_nothing_is_lost(tmp_path: Path) 
         assert parts(path) == ["whole"]
 
 
-def test_lock_file_deleted_is_made_again(journal: Journal, path: Path) -> None:
+def test_lock_file_deleted_is_made_again(journal: Journal, path: Path, open_elsewhere: Callable[[Path], str]) -> None:
     Path(f"{path}.lock").unlink()
     begin(journal)
     assert Path(f"{path}.lock").exists()

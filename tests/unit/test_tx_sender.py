@@ -39,7 +39,9 @@ from tests.support.waiting import PATIENCE_S, until
 CONFIRMED, UNKNOWN, REJECTED = SellOutcome.CONFIRMED, SellOutcome.UNKNOWN, SellOutcome.REJECTED
 EXPIRED, FAILED = SellOutcome.EXPIRED, SellOutcome.FAILED_ONCHAIN
 #: Nothing happens for this long, where something must not happen.
-QUIET_S = 0.3
+QUIET_S = 0.1
+#: Between two rounds of questions: many of them in ``QUIET_S``.
+POLL_S = 0.005
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def node(make_node: Callable[..., SolanaNode]) -> SolanaNode:
 @pytest.fixture
 def make_sender(world: ExitStack) -> Callable[..., TxSender]:
     def make(*targets: object, **options: Any) -> TxSender:
-        options = {"poll_s": 0.02, "rebroadcast_s": 60.0, "keep_warm_s": None, **options}
+        options = {"poll_s": POLL_S, "rebroadcast_s": 60.0, "keep_warm_s": None, **options}
         given = [SendTargetRpc(target.url) if isinstance(target, SolanaNode) else target for target in targets]
         rpcs = options.pop("rpcs", None)
         if rpcs is not None:
@@ -189,7 +191,7 @@ def fails(code: int) -> Callable[[object], Any]:
 
 BAD_ANSWERS: dict[str, Callable[[Any], Any]] = {
     "500": lambda _: Answer(500, b"{}"),
-    "429": lambda _: Answer(429, b"slow down", {"retry-after": "1"}),
+    "429": lambda _: Answer(429, b"slow down", {"retry-after": "0.01"}),
     "html": html,
     "empty": lambda _: Answer(200, b""),
     "garbage": lambda _: Answer(200, b"\xff\x00{["),
