@@ -7,7 +7,6 @@ longer. The seed of a failure is printed.
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.properties.model_chain import TRUE_MOODS, Mood
 from tests.properties.virtual_time import in_place_of_time
 from tests.properties.world import World
+from tests.support.examples import examples
 
 TOKENS = st.sampled_from([1_000, 777, 2_000])
 
@@ -189,7 +189,7 @@ class Selling(RuleBasedStateMachine):
 
 TestSelling: Any = Selling.TestCase
 TestSelling.settings = settings(
-    max_examples=int(os.environ.get("LASERSELL_EXAMPLES", "60")),
+    max_examples=examples(60),
     stateful_step_count=40,
     deadline=None,
     print_blob=True,

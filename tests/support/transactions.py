@@ -15,10 +15,12 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from tests.support.examples import examples
+
 PAYER = Keypair.from_seed(bytes(range(32)))
 
 #: No time decides on a busy machine.
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 
 AnyMessage = Message | MessageV0 | MessageV1
 

@@ -17,6 +17,7 @@ from lasersell_sync.autosell.tools import SellTerms
 from lasersell_sync.exceptions import JournalError, UnsafeTransactionError
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.signer import Signer
+from tests.support.examples import examples
 from tests.support.selling import Rig, on_another_block, that_also_pays_a_stranger
 
 CONFIRMED, FAILED, EXPIRED, REJECTED, UNKNOWN = (
@@ -893,7 +894,7 @@ class Selling(RuleBasedStateMachine):
 
 TestSelling = Selling.TestCase
 TestSelling.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(30), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -6,7 +6,6 @@ longer. The seed of a failure is printed.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import attrs
@@ -27,6 +26,7 @@ from lasersell_sync import (
 )
 from lasersell_sync.openings import Opening, OwnSales, is_same_opening
 from lasersell_sync.positions import PositionKey
+from tests.support.examples import examples
 from tests.support.offline_session import OfflineSession
 from tests.support.stream_server import MINT, WALLET
 
@@ -402,7 +402,7 @@ class Positions(RuleBasedStateMachine):
 
 TestPositions = Positions.TestCase
 TestPositions.settings = settings(
-    max_examples=int(os.environ.get("LASERSELL_EXAMPLES", "150")),
+    max_examples=examples(50),
     stateful_step_count=60,
     deadline=None,
     print_blob=True,

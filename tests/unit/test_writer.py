@@ -21,7 +21,8 @@ from lasersell_sync import (
     UpdatePositionStrategy,
     UpdateStrategy,
 )
-from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState
+from lasersell_sync.stream import desired_state, writer
+from lasersell_sync.stream.desired_state import DesiredState
 from lasersell_sync.stream.writer import PING, FrameWriter
 
 WALLET = "7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"
@@ -145,9 +146,9 @@ def test_a_new_command_is_refused_whole_when_the_buffer_is_full() -> None:
 
 
 def test_what_was_accepted_offline_is_sent_whole_however_full_the_buffer() -> None:
-    """As many as may wait, far more than the buffer: none refused or lost, in order, and the buffer's bound is kept."""
-    rig = Rig()
-    for n in range(MAX_PENDING):
+    """Far more commands than the buffer holds: none refused or lost, in order, and the buffer's bound is kept."""
+    rig, count = Rig(), 5_000
+    for n in range(count):
         rig.writer.command(exit_of(n))
     link = rig.connect(room=50)
     assert 0 < rig.writer.waiting_bytes <= LIMIT
@@ -160,7 +161,7 @@ def test_what_was_accepted_offline_is_sent_whole_however_full_the_buffer() -> No
         most = max(most, rig.writer.waiting_bytes)
     assert 0 < most <= LIMIT
     rig.writer.command(ClosePosition(token_account="new"))
-    assert accounts(link.commands()) == [*(f"account-{n}" for n in range(MAX_PENDING)), "new"]
+    assert accounts(link.commands()) == [*(f"account-{n}" for n in range(count)), "new"]
 
 
 def test_a_new_command_does_not_overtake_those_that_wait() -> None:
@@ -343,16 +344,19 @@ def test_an_override_that_waits_does_not_outlive_its_link_or_a_newer_strategy() 
     assert not [command for command in link.commands() if command["type"] == "update_position_strategy"]
 
 
-def test_a_command_too_many_is_refused_and_says_why() -> None:
+def test_a_command_too_many_is_refused_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, ``MAX_PENDING`` commands wait; the next one is not lost silently."""
+    most = 2_000
+    for module in (desired_state, writer):
+        monkeypatch.setattr(module, "MAX_PENDING", most)
     rig = Rig()
-    for n in range(MAX_PENDING):
+    for n in range(most):
         rig.writer.command(exit_of(n))
-    with pytest.raises(TransportError, match=r"20,000 commands wait already"):
-        rig.writer.command(exit_of(MAX_PENDING))
+    with pytest.raises(TransportError, match=r"2,000 commands wait already"):
+        rig.writer.command(exit_of(most))
     # Those on the wire when a link breaks were accepted, too.
     link = rig.connect()
-    assert len(link.commands()) == MAX_PENDING
-    rig.writer.command(exit_of(MAX_PENDING))
+    assert len(link.commands()) == most
+    rig.writer.command(exit_of(most))
     rig.writer.end()
-    assert len(rig.connect().commands()) == MAX_PENDING + 1
+    assert len(rig.connect().commands()) == most + 1
