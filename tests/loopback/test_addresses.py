@@ -81,11 +81,11 @@ def test_a_silent_first_address_costs_its_share(monkeypatch: pytest.MonkeyPatch,
 
 def test_only_silent_addresses_end_with_the_budget(monkeypatch: pytest.MonkeyPatch, dig_black_hole: Dig) -> None:
     """Many dead addresses share one budget."""
-    name_stands_for(monkeypatch, "stream.test", *[BLACK_HOLE] * 5)
+    name_stands_for(monkeypatch, "stream.test", *[BLACK_HOLE] * 60)
     port = dig_black_hole()
     began = time.monotonic()
     error = failure_of(f"ws://stream.test:{port}/v1/ws", timeout_s=0.5)
-    assert 0.4 < time.monotonic() - began < 2.4  # one budget for each would be 2.5
+    assert 0.4 < time.monotonic() - began < 15  # one budget for each would be 30
     assert error.stage == "tcp"
 
 
@@ -109,12 +109,12 @@ def test_rest_tries_the_next_address_too(monkeypatch: pytest.MonkeyPatch, dig_bl
 
 def test_rests_dead_addresses_share_one_budget(monkeypatch: pytest.MonkeyPatch, dig_black_hole: Dig) -> None:
     """attempt_timeout_s is the limit, not one time-out for each."""
-    name_stands_for(monkeypatch, "api.test", *[BLACK_HOLE] * 5)
+    name_stands_for(monkeypatch, "api.test", *[BLACK_HOLE] * 60)
     port = dig_black_hole()
     began = time.monotonic()
     with pytest.raises(HttpFailure, match="no connection in time") as caught:
         rest_to(f"http://api.test:{port}", attempt_timeout_s=0.5)
-    assert time.monotonic() - began < 2.4  # one budget for each would be 2.5
+    assert time.monotonic() - began < 15  # one budget for each would be 30
     assert not caught.value.sent
 
 

@@ -251,7 +251,7 @@ def test_a_mute_upgrade_is_given_up_in_time() -> None:
         with pytest.raises(TransportError) as caught:
             connect(server.url, connect_timeout_s=0.4)
         assert caught.value.stage == "upgrade"
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < PATIENCE_S
 
 
 def test_connection_refused_and_unknown_host_are_transport_errors() -> None:
@@ -502,12 +502,11 @@ def test_commands_from_many_threads_arrive_whole_and_at_once() -> None:
             arrived.put(peer.recv()["client_time_ms"])
         peer.serve()
 
-    with ScriptedServer(script) as server, connect(server.url) as connection:
+    options = {"ping_interval_s": 60.0, "pong_timeout_s": 60.0}
+    with ScriptedServer(script) as server, connect(server.url, **options) as connection:
         sender = connection.sender()
-        started = time.monotonic()
         sender.ping(0)
         assert arrived.get(timeout=PATIENCE_S) == 0
-        assert time.monotonic() - started < 1
         threads = [
             threading.Thread(target=lambda base=base: [sender.ping(base + n) for n in range(100)])  # type: ignore[misc]
             for base in (1000, 2000, 3000)
@@ -795,7 +794,7 @@ def test_a_mute_link_is_noticed_within_ping_interval_and_pong_timeout() -> None:
         started = time.monotonic()
         lost = events.wait(Disconnected)
         assert "no sign of life" in lost.reason
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5  # the default would be 15
 
 
 def test_pongs_keep_an_idle_link_alive_and_measure_it() -> None:
@@ -934,7 +933,7 @@ def _until_closed(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize("mute", [False, True])
 def test_close_is_quick_idempotent_and_from_any_thread(mute: bool) -> None:
-    """The socket is down in under a second, also while the server answers nothing; a second close does nothing."""
+    """The socket is down soon, also while the server answers nothing; a second close does nothing."""
     with RawServer(_mute if mute else _close_politely) as server:
         connection = connect(server.url)
         started = time.monotonic()
@@ -943,7 +942,7 @@ def test_close_is_quick_idempotent_and_from_any_thread(mute: bool) -> None:
             thread.start()
         for thread in threads:
             thread.join(PATIENCE_S)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < PATIENCE_S / 2
         connection.close()
         assert connection.status is ConnectionState.CLOSED
         assert [type(message) for message in connection] == [HelloOk]
@@ -974,7 +973,7 @@ def test_close_ends_a_connect_under_way_and_a_backoff() -> None:
         until(lambda: server.accepted == 2)
         started = time.monotonic()
         connection.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < PATIENCE_S / 2
         assert connection.status is ConnectionState.CLOSED
     with ScriptedServer() as other:
         events = Events()
@@ -983,7 +982,7 @@ def test_close_ends_a_connect_under_way_and_a_backoff() -> None:
         events.wait(Reconnecting)
         started = time.monotonic()
         connection.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < PATIENCE_S / 2
 
 
 def test_on_event_that_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:

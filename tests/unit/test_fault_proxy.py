@@ -100,7 +100,7 @@ def test_latency_delays_and_jitter_keeps_the_order(proxy: FaultProxy, party: Par
     for n in range(50):
         server.sendall(bytes([n]))
     assert take(client, 50) == bytes(range(50))
-    assert 0.15 <= time.monotonic() - started < 2
+    assert 0.15 <= time.monotonic() - started < 5  # one after the other they would take 7.5
     client.sendall(b"x")
     assert take(server, 1) == b"x"
 
@@ -112,7 +112,7 @@ def test_bandwidth_is_limited(proxy: FaultProxy, party: Party, client: socket.so
     started = time.monotonic()
     server.sendall(b"x" * 2_000)
     assert len(take(client, 2_000)) == 2_000
-    assert 0.14 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.14
 
 
 def test_slices_are_as_small_as_asked(proxy: FaultProxy, party: Party, client: socket.socket) -> None:

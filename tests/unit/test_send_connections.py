@@ -291,7 +291,7 @@ def test_submit_target_that_never_reads_does_not_block_the_caller(make_target: A
     sender.warm()
     connection = next(iter(sender._lanes[0]._connections._all))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    full.surplus = 8_000_000
+    full.surplus = 1_000_000
     client, rest = sender._lanes[0].client, b"x" * full.surplus
     written = client.wire
     client.wire = lambda request: written(request) + rest

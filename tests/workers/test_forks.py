@@ -68,7 +68,7 @@ def test_forked_child_is_refused_and_its_close_changes_nothing(fork: str, backen
             session.close()
             session.connection.close()
         with session: pass
-        os.write(1, f"{refused} of {len(calls)} {time.monotonic() - started < 1}\\n".encode())
+        os.write(1, f"{refused} of {len(calls)} {time.monotonic() - started < 4.5}\\n".encode())
         os._exit(0)
     os.waitpid(child, 0)
     sender.ping(2)
@@ -177,7 +177,7 @@ def test_forked_childs_close_of_sender_seller_and_recorder_is_silent() -> None:
         started = time.monotonic()
         for thing in (seller, recorder, sender, session):
             thing.close()
-        os.write(1, f"silent {time.monotonic() - started < 1}\\n".encode())
+        os.write(1, f"silent {time.monotonic() - started < 4.5}\\n".encode())
         os._exit(0)
     os.waitpid(child, 0)
     print(session.status.value, flush=True)
