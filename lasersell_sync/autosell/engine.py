@@ -239,8 +239,8 @@ class AutoSeller:
     def start(self) -> Self:
         """Take up what an earlier process left unfinished, then follow the session; returns at once.
 
-        A thread in the background opens connections and rehearses a signature, so that the first sale takes no longer
-        than later ones. A dry run does without it.
+        A thread in the background opens connections and rehearses a sale up to the send, so that the first sale takes
+        no longer than later ones. A dry run does without it.
 
         Raises:
             ConcurrencyError: it was started before, or closed.
@@ -268,7 +268,7 @@ class AutoSeller:
         self._take_up()
         self._stop_hearing = self._session.tap(self._hear, caught_up=self._caught_up)
         if isinstance(self._sender, TxSender) and not self._tools.is_dry_run:
-            warm_up(self._sender, self._tools.signers.values(), self._gate.guard)
+            warm_up(self._sender, self._tools.signers.values(), self._gate.guard, self._journal)
         return self
 
     def _concerns(self) -> list[Concern]:

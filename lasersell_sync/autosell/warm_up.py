@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from lasersell_sync._log import logger
-from lasersell_sync.exceptions import ConcurrencyError
+from lasersell_sync.autosell.journal import Journal
+from lasersell_sync.exceptions import ConcurrencyError, JournalError
+from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.pubkeys import decode_base58
-from lasersell_sync.trading.guard import SigningGuard
+from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.signing_guard import read_unsigned
 from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.tx_sender import TxSender
@@ -24,22 +29,45 @@ _THREAD_NAME: Final = "lasersell-autosell-warm"
 #: For the connections to all targets and nodes; the thread ends then.
 _CONNECT_S: Final = 5.0
 _MAX_ADDRESS_CHARACTERS: Final = 44
+_UNSIGNED: Final = b"\1" + bytes(SIGNATURE_BYTES)
+
+#: A sale on pump.fun of a token of the sandbox: the parts around the wallet and the blockhash.
+_SALE_MINT: Final = "AC6aearUwretNSWwzq1tVU5ZJRSZ2Dan9paNot3xRVW"
+_SALE_TOKENS: Final = 1_000_000_000
+_SALE_HEAD: Final = bytes((0x80, 1, 0, 9, 15))
+_SALE_ACCOUNTS: Final = base64.b64decode(
+    "VxZ4bFvCi9h30GI+rnfVrsnpwUHHXrOAfgvgK7LY8aZ2iD8ic+4gLG2PkkAf1VZ6PVIA4xU4XHZ6FPTTCUWV060R5qT8KUSk+oJRvvgVQm4b+yjG"
+    "tmRmd2B8atn1ZqZG3ttQ2ubGgKQqxi/jgTGwTGESCSmvc4L8ztNINo80sDb/W14MFJ3vlyZdyIh9XtA+niiti7VKNl2Y5nu1oaDh7gAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAVbg9pNmWs9E2xVovxdbqlGJy5f10v87ZV0rtv1tGLACWsYYHgEVVlR/5wZ5KTpc0CUf491M0/wqGZ22"
+    "Ie8EbQMGRm/lIRcy/+ytunLDm+e8jOW7xfcSayxDmzpAAAAABt324ddloZPZy+FGzut5rBy0he1fWzeROoz1hX7/AKkMNf+pBVqOVo2o97wHVhUn"
+    "TPHJLKQfQACcUWqkFMJ8cDqGXmnuD1SAyrz2Y1fk3C8Y1Y1Fwep0ifs3I9l5PHKmb5q0pPGVjcCpyUw/tywHmVhD7aSF46JPEMaTmfgZlA+s8Tbr"
+    "AfwcTog9I8i1hEq1mjf2at1XxemsO1PgWdNcZA=="
+)
+_SALE_INSTRUCTIONS: Final = base64.b64decode(
+    "AwkABQJADQMACQAJA1DDAAAAAAAABw4MAwgBBQIABgQKDgcNCxgz5oWkAX+DrQDKmjsAAAAAUR0BAAAAAAAA"
+)
 
 
-def warm_up(sender: TxSender, signers: Iterable[Signer], guard: SigningGuard | None) -> threading.Thread | None:
-    """Open connections, have the guard build its tables, and rehearse a signature, in the background.
+def warm_up(
+    sender: TxSender, signers: Iterable[Signer], guard: SigningGuard | None, journal: Journal
+) -> threading.Thread | None:
+    """Open connections, and rehearse a sale up to the send, in the background.
 
-    Returns at once. What fails is logged: the first sale takes longer then, and nothing else changes.
+    The guard judges a sale, each signer signs a transaction without instructions, and the journal rolls a made-up exit
+    back. Nothing of that is sent, recorded or reported. Returns at once. What fails is logged: the first sale takes
+    longer then, and nothing else changes.
 
     Args:
         sender: what sends the sales.
         signers: whose first signature is rehearsed.
         guard: what judges the sales; None: nobody does.
+        journal: what records them.
 
     Returns:
         The thread, which ends by itself after a few seconds at the most; None: the system has none to spare.
     """
-    thread = threading.Thread(target=_warm_up, args=(sender, tuple(signers), guard), name=_THREAD_NAME, daemon=True)
+    work = (sender, tuple(signers), guard, journal)
+    thread = threading.Thread(target=_warm_up, args=work, name=_THREAD_NAME, daemon=True)
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
@@ -48,28 +76,43 @@ def warm_up(sender: TxSender, signers: Iterable[Signer], guard: SigningGuard | N
     return thread
 
 
-def _warm_up(sender: TxSender, signers: tuple[Signer, ...], guard: SigningGuard | None) -> None:
+def _warm_up(sender: TxSender, signers: tuple[Signer, ...], guard: SigningGuard | None, journal: Journal) -> None:
+    for signer in signers:
+        if guard is not None:
+            _try(partial(_judge_a_sale, guard, signer.wallet))
+        _try(partial(_sign, signer))
+    _try(journal.rehearse)
+    _try(partial(sender.warm, timeout_s=_CONNECT_S))
+
+
+def _try(step: Callable[[], object]) -> None:
     try:
-        for signer in signers:
-            _rehearse(signer, guard)
-        sender.warm(timeout_s=_CONNECT_S)
+        step()
     except ConcurrencyError as error:
         log.debug("closed while it was warming up: %s", error)
+    except JournalError as error:
+        level = logging.DEBUG if error.kind == "closed" else logging.WARNING
+        log.log(level, "the first sale will take longer: %s", error)
     except Exception:
         log.exception("the first sale will take longer: warming up failed")
 
 
-def _rehearse(signer: Signer, guard: SigningGuard | None) -> None:
-    """Judge and sign a transaction that no chain takes."""
-    tx_b64 = _harmless_transaction(signer.wallet)
-    if guard is not None:
-        guard.judge(tx_b64, wallet=signer.wallet, reads_tables=False)
-    signer.rehearse(read_unsigned(tx_b64, None))
+def _judge_a_sale(guard: SigningGuard, wallet: str) -> None:
+    """Have the guard judge a sale of tokens that the wallet does not own, which it refuses. Nobody signs it."""
+    message = _SALE_HEAD + _key_of(wallet) + _SALE_ACCOUNTS + os.urandom(32) + _SALE_INSTRUCTIONS
+    signal = ExitSignalWithTx(
+        session_id=0, position_id=0, wallet_pubkey=wallet, mint=_SALE_MINT, position_tokens=_SALE_TOKENS,
+        profit_units=0, reason="rehearsal", triggered_at_ms=0, unsigned_tx_b64=encode_base64(_UNSIGNED + message),
+    )  # fmt: skip
+    guard.judge(signal, wallet=wallet, context=TradeContext(position_tokens=_SALE_TOKENS), reads_tables=False)
 
 
-def _harmless_transaction(wallet: str) -> str:
-    """One without instructions, on a block that does not exist: it could never land, and nobody gets to see it."""
-    public_key = decode_base58(wallet, _MAX_ADDRESS_CHARACTERS) or b""
+def _sign(signer: Signer) -> None:
+    """Sign a transaction without instructions, on a block that does not exist, and forget it: no chain takes it."""
     header, no_instructions = bytes((1, 0, 0)), b"\0"
-    message = header + b"\1" + public_key + os.urandom(32) + no_instructions
-    return encode_base64(b"\1" + bytes(SIGNATURE_BYTES) + message)
+    message = header + b"\1" + _key_of(signer.wallet) + os.urandom(32) + no_instructions
+    signer.rehearse(read_unsigned(encode_base64(_UNSIGNED + message), None))
+
+
+def _key_of(wallet: str) -> bytes:
+    return decode_base58(wallet, _MAX_ADDRESS_CHARACTERS) or b""
