@@ -1,7 +1,7 @@
 """The connections to one target: kept, warm, and each with one request under way.
 
-Whoever has a request writes it straight into an idle connection. One thread reads all answers; further threads, as many
-as connections are opened at once, do what may block: names, TCP, proxies and TLS.
+Whoever has a request writes it straight into an idle connection. One thread (``answer_reader``) reads all answers;
+further threads, as many as connections are opened at once, do what may block: names, TCP, proxies and TLS.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -22,6 +20,7 @@ from lasersell_sync.exceptions import ConcurrencyError
 from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.timeouts import TimeBudget, wait_s
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
+from lasersell_sync.trading.answer_reader import AnswerReader
 from lasersell_sync.trading.send_connection import Ended, Exchange, SendConnection
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ class SendConnections:
         self._limit = limit
         self._timeout_s = timeout_s
         self._clock = clock
+        self._reader = AnswerReader(number, label, finish=self._finish, forget=self._forget, clock=clock)
         #: Guards everything below; never held while a socket is used or an exchange is ended.
         self._lock = threading.Condition(signal_safe_lock())
         self._all: set[SendConnection] = set()
@@ -82,16 +82,7 @@ class SendConnections:
         self._wanted = 0
         self._no_more_before = -math.inf
         self._warned_at = -math.inf
-        #: No exchange ends before this; monotonic seconds.
-        self._earliest_end = math.inf
-        self._sleeps_until = math.inf
-        self._is_wake_up_due = False
-        #: What the reader has to look at besides what its selector names.
-        self._to_look_at: list[SendConnection] = []
         self._is_closed = False
-        self._thread: threading.Thread | None = None
-        self._wake_up: tuple[socket.socket, socket.socket] | None = None
-        self._selector: selectors.BaseSelector | None = None
 
     # ── requests ──
 
@@ -116,13 +107,8 @@ class SendConnections:
             self._serve(connection, exchange)
 
     def mind_the_clock(self) -> None:
-        """Wake the reader, if it sleeps for longer than what was posted may take. To be called after ``post``.
-
-        Apart from it, so that the bytes to all targets are written before a thread is woken.
-        """
-        if self._is_wake_up_due:
-            self._is_wake_up_due = False
-            self._wake()
+        """To be called after ``post``, when the bytes to all targets are written."""
+        self._reader.mind_the_clock()
 
     def _serve(self, connection: SendConnection | None, exchange: Exchange | None = None) -> None:
         """Give a connection what waits, until something is under way on it; idle when nothing waits."""
@@ -162,12 +148,9 @@ class SendConnections:
         except OSError as error:
             self._end(exchange, self._pool().broken(error, status=None, limit_s=self._timeout_s))
             return True
-        with self._lock:
-            if exchange.ends_at < self._earliest_end:
-                self._earliest_end = exchange.ends_at
-                self._is_wake_up_due |= exchange.ends_at < self._sleeps_until
+        self._reader.expect_end(exchange.ends_at)
         if connection.has_unsent:
-            self._look_at(connection)
+            self._reader.look_at(connection)
         return True
 
     def _another(self, exchange: Exchange) -> SendConnection | None:
@@ -184,6 +167,16 @@ class SendConnections:
         except BaseException:
             log.exception("%s: an answer was not understood", self._label)
             return False
+
+    def _start(self) -> None:
+        """Start the reader, unless it runs.
+
+        Raises:
+            ConcurrencyError: closed, or the system has no thread.
+        """
+        if self._is_closed:
+            raise ConcurrencyError("this TxSender is closed: make a new one")
+        self._reader.start()
 
     # ── opening ──
 
@@ -270,7 +263,7 @@ class SendConnections:
                 connection.give_back()
                 return None
             self._all.add(connection)
-        self._look_at(connection)
+            self._reader.watch(connection)
         self._serve(connection)
         self.mind_the_clock()
         return None
@@ -318,114 +311,7 @@ class SendConnections:
             self.want_all()
         return now + gap_s
 
-    # ── the reader ──
-
-    def _start(self) -> None:
-        """Start the reader, unless it runs.
-
-        Raises:
-            ConcurrencyError: closed, or the system has no thread.
-        """
-        if self._is_closed:
-            raise ConcurrencyError("this TxSender is closed: make a new one")
-        if self._thread is None:
-            self._start_reader()
-
-    def _start_reader(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, name=f"lasersell-send-{self._number}", daemon=True)
-            try:
-                if self._wake_up is None:
-                    self._wake_up = socket.socketpair()
-                    for end in self._wake_up:
-                        end.settimeout(0.0)
-                thread.start()
-            except (RuntimeError, MemoryError, OSError) as error:
-                raise ConcurrencyError(f"no thread for copies now: {error or 'out of memory'}") from error
-            self._thread = thread
-
-    def _wake(self) -> None:
-        if self._wake_up is not None:
-            with contextlib.suppress(OSError):  # full: it wakes anyway
-                self._wake_up[1].send(b"\0")
-
-    def _look_at(self, connection: SendConnection) -> None:
-        """Have the reader watch it, or watch it otherwise."""
-        with self._lock:
-            self._to_look_at.append(connection)
-        self._wake()
-
-    def _run(self) -> None:
-        assert self._wake_up is not None
-        with selectors.DefaultSelector() as selector:
-            self._selector = selector
-            selector.register(self._wake_up[0], selectors.EVENT_READ)
-            while self._is_needed():
-                try:
-                    self._turn(selector)
-                except BaseException:
-                    log.exception("%s: reading answers failed", self._label)
-        for end in self._wake_up:
-            end.close()
-
-    def _is_needed(self) -> bool:
-        with self._lock:
-            return not self._is_closed or bool(self._all)
-
-    def _turn(self, selector: selectors.BaseSelector) -> None:
-        ready = [key.data for key, _ in selector.select(self._sleep_s())]
-        if None in ready:
-            self._forget_wake_ups()
-        with self._lock:
-            self._sleeps_until = -math.inf
-            ready += self._to_look_at
-            self._to_look_at = []
-        for connection in ready:
-            if connection is not None:
-                self._advance(selector, connection)
-        self._end_what_is_late(selector)
-
-    def _sleep_s(self) -> float | None:
-        with self._lock:
-            if self._to_look_at:
-                return 0.0
-            self._sleeps_until = self._earliest_end
-            return None if self._earliest_end == math.inf else wait_s(self._earliest_end - self._clock())
-
-    def _forget_wake_ups(self) -> None:
-        assert self._wake_up is not None
-        with contextlib.suppress(OSError):
-            while self._wake_up[0].recv(4096):
-                pass
-
-    def _advance(self, selector: selectors.BaseSelector, connection: SendConnection) -> None:
-        ended = None
-        try:
-            ended = connection.advance()
-        except OSError as error:
-            log.debug("%s: %s", self._label, error)
-        self._watch(selector, connection)
-        if ended is not None:
-            self._finish(selector, connection, ended)
-
-    def _watch(self, selector: selectors.BaseSelector, connection: SendConnection) -> None:
-        """Have the selector watch what is of interest; a connection that ended is let go."""
-        if connection.sock.fileno() < 0:  # let go before
-            return
-        is_known = connection.sock in selector.get_map()
-        if connection.is_closed:
-            if is_known:
-                selector.unregister(connection.sock)
-            connection.give_back()
-            self._forget(connection)
-            return
-        interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_unsent else 0)
-        if not is_known:
-            selector.register(connection.sock, interest, connection)
-        elif selector.get_key(connection.sock).events != interest:
-            selector.modify(connection.sock, interest, connection)
+    # ── what the reader brings ──
 
     def _forget(self, connection: SendConnection) -> None:
         with self._lock:
@@ -434,7 +320,7 @@ class SendConnections:
                 self._idle.remove(connection)
         self._open_more()
 
-    def _finish(self, selector: selectors.BaseSelector, connection: SendConnection, ended: Ended) -> None:
+    def _finish(self, connection: SendConnection, ended: Ended) -> None:
         exchange, framing, outcome = ended
         answer: HttpAnswer | HttpFailure
         try:
@@ -445,24 +331,8 @@ class SendConnections:
             answer, is_reusable = failure, False
         if not (self._end(exchange, answer) and is_reusable):
             connection.close()
-        if connection.is_closed:
-            self._watch(selector, connection)
-        else:
+        if not connection.is_closed:
             self._serve(connection)
-
-    def _end_what_is_late(self, selector: selectors.BaseSelector) -> None:
-        now = self._clock()
-        with self._lock:
-            if now < self._earliest_end:
-                return
-            late = [connection for connection in self._all if connection.ends_at <= now]
-        for connection in late:
-            ended = connection.give_up()
-            self._watch(selector, connection)
-            if ended is not None:
-                self._finish(selector, connection, ended)
-        with self._lock:
-            self._earliest_end = min((connection.ends_at for connection in self._all), default=math.inf)
 
     # ── the end ──
 
@@ -478,21 +348,12 @@ class SendConnections:
             connection.close()
         for exchange in dropped:
             self._end(exchange, HttpFailure("send", "closed", sent=False))
-        self._wake()
+        self._reader.stop()
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait for what is under way; whether nothing is left."""
-        thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return True
-        thread.join(wait_s(timeout_s))
-        return not thread.is_alive()
+        return self._reader.wait_stopped(timeout_s)
 
     def close_in_child(self) -> None:
         """Give a forked child's copies of the descriptors back. Takes no lock: the parent's threads may hold it."""
-        for connection in list(self._all):
-            connection.give_back()
-        for end in self._wake_up or ():
-            end.close()
-        if self._selector is not None:
-            self._selector.close()  # the child's copy of the descriptor; nothing is unregistered: that is shared
+        self._reader.close_in_child()

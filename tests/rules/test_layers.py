@@ -84,6 +84,7 @@ INNER_LAYERS = {
         ["tracked_tx", "solana_rpc", "token_amounts", "blockhash_question"],
         ["pending_txs", "account_history"],
         ["send_connection"],
+        ["answer_reader"],
         ["send_connections"],
         ["send_lane", "status_poller"],
         ["tx_sender"],
