@@ -106,6 +106,8 @@ class JournalWriter:
         self._has_begun = False
         #: Written since the last checkpoint.
         self._uncopied_items = 0
+        #: The first write after a checkpoint: the thread must know that its pause has begun.
+        self._begins_pause = False
         #: When that was last; monotonic seconds.
         self._written_at = 0.0
         #: Threads that wait until nobody is at work.
@@ -240,7 +242,8 @@ class JournalWriter:
                 self._finishing -= 1
                 # The first write after a checkpoint starts the writer's clock for the next one; it does so after the
                 # sales that follow the write, because a woken thread takes the interpreter from them.
-                if self._idlers or self._uncopied_items == len(batch):
+                if self._idlers or self._begins_pause:
+                    self._begins_pause = False
                     self._state.notify_all()
 
     def _write_all(self, batch: list[_Item[Any]]) -> None:
@@ -282,6 +285,7 @@ class JournalWriter:
                     with contextlib.suppress(sqlite3.Error):
                         db.execute("ROLLBACK")
                 raise
+            self._begins_pause |= not self._uncopied_items
             self._uncopied_items += len(batch)
             self._written_at = time.monotonic()
             if self._copies_log and self._uncopied_items >= _LONGEST_LOG_ITEMS:

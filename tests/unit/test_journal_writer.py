@@ -243,6 +243,16 @@ def test_log_is_copied_when_nothing_is_sold(disk: Disk, writer: JournalWriter, m
     until(lambda: disk.count("PRAGMA wal_checkpoint") == 2)
 
 
+def test_log_is_copied_though_a_second_write_came_before_the_first_had_ended(
+    disk: Disk, writer: JournalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_writer, "_QUIET_S", 0.05)
+    writer.run(note("wakes the thread"), durable=True)
+    until(lambda: disk.count("PRAGMA wal_checkpoint") == 1)
+    writer.put(note("first"), lambda *_: writer.put(note("second"), lambda *_: None))
+    until(lambda: disk.count("PRAGMA wal_checkpoint") == 2)
+
+
 def test_log_that_grows_long_is_copied_though_sales_go_on(
     disk: Disk, writer: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
