@@ -195,7 +195,7 @@ class JournalWriter:
         with self._state:
             while not self._is_closed:
                 if self._is_at_work:
-                    self._state.wait()
+                    self._state.wait(_QUIET_S)  # whoever is at work need not know that this thread waits
                 elif self._urgent or self._others:
                     self._is_at_work = True
                     return True

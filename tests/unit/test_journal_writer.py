@@ -56,6 +56,16 @@ class Disk:
         return sum(sql.startswith(beginning) for sql in list(self.said))
 
 
+class CountingCondition(threading.Condition):
+    """Counts how often somebody began to wait."""
+
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        return super().wait(timeout)
+
+
 def note(text: str, number: int = 0) -> Callable[[Any], str]:
     def work(db: Any) -> str:
         db.execute("INSERT INTO notes VALUES (?, ?)", (text, number))
@@ -251,6 +261,27 @@ def test_log_is_copied_though_a_second_write_came_before_the_first_had_ended(
     until(lambda: disk.count("PRAGMA wal_checkpoint") == 1)
     writer.put(note("first"), lambda *_: writer.put(note("second"), lambda *_: None))
     until(lambda: disk.count("PRAGMA wal_checkpoint") == 2)
+
+
+def test_log_is_copied_though_the_pause_ended_during_a_commit(
+    disk: Disk, writer: JournalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_writer, "_QUIET_S", 0.05)
+    state = writer._state = CountingCondition(threading.Lock())
+    writer.run(note("wakes the thread"), durable=True)
+    until(lambda: disk.count("PRAGMA wal_checkpoint") == 1)
+    writer.run(note("begins the pause"), durable=True)
+    disk.commit_begins.clear()
+    disk.may_commit.clear()
+    second = threading.Thread(target=lambda: writer.run(note("during it"), durable=True))
+    second.start()
+    assert disk.commit_begins.wait(LIMIT_S)
+    waits = state.waits
+    until(lambda: state.waits > waits or disk.count("PRAGMA wal_checkpoint") == 2)
+    copied = disk.count("PRAGMA wal_checkpoint")
+    disk.may_commit.set()
+    second.join()
+    until(lambda: disk.count("PRAGMA wal_checkpoint") > copied)
 
 
 def test_log_that_grows_long_is_copied_though_sales_go_on(
