@@ -172,11 +172,15 @@ def _imports(path: Path, tree: ast.Module) -> Iterator[str]:
                 yield alias.name
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write it out, so that it can be found"
-            if node.module == "lasersell_sync":
-                # "from lasersell_sync import _backend" names a module, not the front door's re-export.
-                yield from (f"lasersell_sync.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+            # "from lasersell_sync import _backend" names a module, not the front door's re-export.
+            inside = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (
+                name if _is_module(name) or node.module == "lasersell_sync" else node.module or "" for name in inside
+            )
+
+
+def _is_module(name: str) -> bool:
+    return ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file()
 
 
 MODULES = dict(modules())
