@@ -112,7 +112,7 @@ class AutoSeller:
         max_fees_lamports_per_hour: what network fees, priority fees, tips and partner fees may cost within an hour. It
             stops exits, too: no more is signed until an hour has passed. None: no limit.
         dry_run: nothing is signed for the chain, sent or recorded; each signal is reported with what the guard says.
-        workers: threads.
+        workers: threads. They compute and wait for no peer: more than two contend for the interpreter lock.
 
     Threads: every method from any thread. Owns ``lasersell-autosell-N`` and ``lasersell-autosell-calls``;
         callbacks run on the latter, one after the other.
@@ -142,7 +142,7 @@ class AutoSeller:
         max_buys_usd1_units_per_hour: int | None = None,
         max_fees_lamports_per_hour: int | None = None,
         dry_run: bool = False,
-        workers: int = 4,
+        workers: int = 2,
     ) -> None:
         refuse_late_patching()
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 256:

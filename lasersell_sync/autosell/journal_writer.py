@@ -35,6 +35,9 @@ MAX_BATCH: Final = 256
 _QUIET_S: Final = 1.0
 #: A log of so many items, some 16 MiB, is copied without waiting for that: it must not grow for ever.
 _LONGEST_LOG_ITEMS: Final = 8_192
+#: The log is made so long, 1 MiB, before it is begun anew: an fsync of a file that grows takes twice as long, and on a
+#: busy disk a hundred milliseconds, because the file system's own journal is written, too.
+_ROOM_PAGES: Final = 256
 
 
 class _Item(Generic[T]):
@@ -110,6 +113,7 @@ class JournalWriter:
         self._begins_pause = False
         #: When that was last; monotonic seconds.
         self._written_at = 0.0
+        self._has_room = False
         #: Threads that wait until nobody is at work.
         self._idlers = 0
         #: Threads that have committed, and call what follows.
@@ -317,8 +321,15 @@ class JournalWriter:
 
         The write after it makes the new log's header durable, which otherwise the next sale would do.
         """
+        is_long = self._uncopied_items >= _ROOM_PAGES
         self._uncopied_items = 0
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        rewrite_a_page = f"PRAGMA user_version = {version}"
+        if not self._has_room:
+            self._has_room = True
+            self._set_sync(db, full=False)
+            for _ in range(0 if is_long else _ROOM_PAGES):
+                db.execute(rewrite_a_page)
         self._set_sync(db, full=True)
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        db.execute(f"PRAGMA user_version = {version}")
+        db.execute(rewrite_a_page)

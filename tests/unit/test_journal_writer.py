@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lasersell_sync.autosell import journal_writer
+from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.journal_writer import MAX_BATCH, JournalWriter
 from tests.support.waiting import until
 
@@ -245,6 +247,7 @@ def test_thread_that_cannot_be_started_is_done_without(
 
 def test_log_is_copied_when_nothing_is_sold(disk: Disk, writer: JournalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_writer, "_QUIET_S", 0.2)
+    monkeypatch.setattr(journal_writer, "_ROOM_PAGES", 0)
     writer.run(note("one"), durable=True)
     assert disk.count("PRAGMA wal_checkpoint") == 0
     until(lambda: disk.count("PRAGMA wal_checkpoint") == 1)
@@ -282,6 +285,21 @@ def test_log_is_copied_though_the_pause_ended_during_a_commit(
     disk.may_commit.set()
     second.join()
     until(lambda: disk.count("PRAGMA wal_checkpoint") > copied)
+
+
+def test_log_is_made_long_once_so_that_later_writes_find_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_writer, "_QUIET_S", 0.05)
+    log = tmp_path / "journal-wal"
+    with Journal(tmp_path / "journal") as journal:
+        journal.closed("wallet", "account")
+        until(lambda: log.stat().st_size > journal_writer._ROOM_PAGES * 4_096)
+        assert journal.wait_written(LIMIT_S)
+        length = log.stat().st_size
+        for number in range(20):
+            journal.opened("wallet", f"account {number}", "mint", 1)
+        until(lambda: not journal._writer._uncopied_items)
+        assert journal.wait_written(LIMIT_S)
+        assert log.stat().st_size == length
 
 
 def test_log_that_grows_long_is_copied_though_sales_go_on(
