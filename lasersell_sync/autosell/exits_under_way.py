@@ -19,15 +19,19 @@ class ExitsUnderWay:
     def __init__(self) -> None:
         # Guards both.
         self._lock = threading.Lock()
-        self._live: set[ExitKey] = set()
+        #: By (wallet, mint).
+        self._live: dict[tuple[str, str], set[ExitKey]] = {}
         self._held_back: dict[tuple[str, str], list[Callable[[], None]]] = {}
 
     def set_live(self, key: ExitKey, *, is_live: bool) -> None:
         """An exit has a transaction that may land, or has none any more."""
+        place = (key.wallet, key.mint)
         with self._lock:
-            (self._live.add if is_live else self._live.discard)(key)
-            place = (key.wallet, key.mint)
-            freed = [] if self._is_busy(place) else self._held_back.pop(place, [])
+            live = self._live.setdefault(place, set())
+            (live.add if is_live else live.discard)(key)
+            if not live:
+                del self._live[place]
+            freed = [] if live else self._held_back.pop(place, [])
         for then in freed:
             then()
 
@@ -35,7 +39,7 @@ class ExitsUnderWay:
         """Whether something may still land; if so, ``then`` is called once nothing can."""
         place = (wallet, mint)
         with self._lock:
-            is_busy = self._is_busy(place)
+            is_busy = place in self._live
             if is_busy:
                 self._held_back.setdefault(place, []).append(then)
         return is_busy
@@ -43,6 +47,3 @@ class ExitsUnderWay:
     def waiting(self) -> int:
         """How many purchases are held back."""
         return sum(map(len, list(self._held_back.values())))
-
-    def _is_busy(self, place: tuple[str, str]) -> bool:
-        return any((key.wallet, key.mint) == place for key in self._live)

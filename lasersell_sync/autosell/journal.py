@@ -88,10 +88,15 @@ _EXIT_COLUMNS = (
 
 #: Added by versions that take up an exit only where nobody else has touched its tokens.
 _SLOT_COLUMN: Final = "ALTER TABLE exits ADD COLUMN slot INTEGER"
+_NEW_EXIT = "?,?,?,?,?,?,?,?,?,NULL,'',0,?,?,?"
 _INSERT_EXIT = (
     "INSERT INTO exits (wallet, token_account, mint, part, generation, position_id, reason, tokens, state,"
     " outcome, detail, is_reported, began_ms, changed_ms, slot)"
-    " VALUES (?,?,?,?,?,?,?,?,?,NULL,'',0,?,?,?)"
+)
+#: Each statement of a sale costs a hand-over of the interpreter lock: this one also looks for the signature.
+_INSERT_EXIT_AND_SIGNATURE: Final = (
+    f"{_INSERT_EXIT} SELECT {_NEW_EXIT} WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE signature = ?)"  # noqa: S608
+    " ON CONFLICT DO NOTHING"
 )
 
 #: Added by versions that count what is spent; a file without it is a journal, too.
@@ -427,7 +432,8 @@ class Journal:
                 return known
             now_ms = _now_ms()
             db.execute(
-                f"{_INSERT_EXIT} ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET"
+                f"{_INSERT_EXIT} VALUES ({_NEW_EXIT})"
+                " ON CONFLICT (wallet, token_account, mint, part, generation) DO UPDATE SET"
                 " position_id = excluded.position_id, reason = excluded.reason, tokens = excluded.tokens,"
                 " state = excluded.state, outcome = NULL, detail = '', is_reported = 0, began_ms = excluded.began_ms,"
                 " changed_ms = excluded.changed_ms, slot = excluded.slot",
@@ -476,15 +482,15 @@ class Journal:
     ) -> ExitRecord | None:
         if departure.is_held_back or (not record.key.is_whole and self._is_sold_as_a_whole(db, record.key)):
             return None
-        if _exit_of(db, departure.signature) is not None:
-            return None
         values = (str(record.position_id), record.reason, str(record.tokens), SIGNED, record.began_ms, _now_ms())
-        cursor = db.execute(f"{_INSERT_EXIT} ON CONFLICT DO NOTHING", (*record.key, *values, _fitting(record.slot)))
+        exit_ = (*record.key, *values, _fitting(record.slot), departure.signature)
+        cursor = db.execute(_INSERT_EXIT_AND_SIGNATURE, exit_)
         if not cursor.rowcount:
             return None
         assert cursor.lastrowid is not None
-        _add_step(db, cursor.lastrowid, "received", f"{record.reason}, {record.tokens} tokens")
-        _add_attempt(db, cursor.lastrowid, departure.signature, blockhash)
+        _insert_attempt(db, cursor.lastrowid, departure.signature, blockhash)
+        received = f"{record.reason}, {record.tokens} tokens"
+        _add_steps(db, cursor.lastrowid, ("received", received), ("signed", departure.signature))
         return attrs.evolve(record, id=cursor.lastrowid, state=SIGNED)
 
     def _is_sold_as_a_whole(self, db: sqlite3.Connection, key: ExitKey) -> bool:
@@ -507,7 +513,8 @@ class Journal:
         def write(db: sqlite3.Connection) -> bool:
             if _exit_of(db, signature) not in {None, exit_id}:
                 return False
-            _add_attempt(db, exit_id, signature, blockhash)
+            _insert_attempt(db, exit_id, signature, blockhash)
+            _add_step(db, exit_id, "signed", signature)
             _set_state(db, exit_id, SIGNED)
             return True
 
@@ -848,14 +855,21 @@ def _exit_of(db: sqlite3.Connection, signature: str) -> int | None:
     return None if row is None else row[0]
 
 
-def _add_attempt(db: sqlite3.Connection, exit_id: int, signature: str, blockhash: str) -> None:
+def _add_steps(db: sqlite3.Connection, exit_id: int, first: tuple[str, str], second: tuple[str, str]) -> None:
+    now_ms = _now_ms()
+    db.execute(
+        "INSERT INTO steps (exit_id, at_ms, step, detail) VALUES (?,?,?,?), (?,?,?,?)",
+        (exit_id, now_ms, *first, exit_id, now_ms, *second),
+    )
+
+
+def _insert_attempt(db: sqlite3.Connection, exit_id: int, signature: str, blockhash: str) -> None:
     # Signing is deterministic: the same transaction again has the same signature, and is the same attempt.
     db.execute(
         "INSERT INTO attempts (signature, exit_id, blockhash, signed_ms) VALUES (?,?,?,?)"
         " ON CONFLICT (signature) DO NOTHING",
         (signature, exit_id, blockhash, _now_ms()),
     )
-    _add_step(db, exit_id, "signed", signature)
 
 
 def _records(db: sqlite3.Connection, where: str, *values: object) -> list[ExitRecord]:

@@ -3,8 +3,9 @@
 An fsync takes the same time for one exit as for a hundred. Whoever finds nobody at work commits on its own thread, so a
 single exit pays for no hand-over; what comes meanwhile waits for the writer's thread and is committed together.
 
-Each item has a savepoint of its own: one that fails is rolled back alone. When a COMMIT fails, each item is tried once
-more by itself, so that one that can never be written does not hold up the others.
+When an item fails, the transaction is rolled back and made again without it: each statement releases the interpreter
+lock, so a savepoint for each item would cost more. When a COMMIT fails, each item is tried once more by itself, so that
+one that can never be written does not hold up the others.
 """
 
 from __future__ import annotations
@@ -57,16 +58,8 @@ class _Item(Generic[T]):
         self.done = None if then is not None else threading.Event()
 
     def write(self, db: sqlite3.Connection) -> None:
-        """Within a transaction: one that fails is rolled back alone."""
-        db.execute("SAVEPOINT item")
-        try:
-            self.result = self.work(db)
-        except Exception as error:
-            if not db.in_transaction:
-                raise  # the whole transaction is gone: a full disk
-            db.execute("ROLLBACK TO item")
-            self.error = error
-        db.execute("RELEASE item")
+        """Within a transaction; raises what ``work`` or SQLite raises."""
+        self.result = self.work(db)
 
     def finish(self) -> None:
         """Let go whoever waits."""
@@ -277,23 +270,36 @@ class JournalWriter:
             self._has_begun = False
             db = self._connection()
             self._set_sync(db, full=any(item.durable for item in batch))
-            db.execute("BEGIN IMMEDIATE")
-            self._has_begun = True
-            try:
-                for item in batch:
-                    item.write(db)
-                db.execute("COMMIT")
-            except BaseException:
-                # A full disk makes SQLite take the transaction back by itself.
-                if db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
-                raise
+            left = batch
+            while left and (failed := self._write_together(db, left)) is not None:
+                left = [item for item in left if item is not failed]
             self._begins_pause |= not self._uncopied_items
             self._uncopied_items += len(batch)
             self._written_at = time.monotonic()
             if self._copies_log and self._uncopied_items >= _LONGEST_LOG_ITEMS:
                 self._copy_log(db)
+
+    def _write_together(self, db: sqlite3.Connection, items: list[_Item[Any]]) -> _Item[Any] | None:
+        """One transaction; an item that failed, with its error: nothing is written then. The lock is held."""
+        db.execute("BEGIN IMMEDIATE")
+        self._has_begun = True
+        item: _Item[Any] | None = None
+        try:
+            for item in items:
+                item.write(db)
+            item = None
+            db.execute("COMMIT")
+        except BaseException as error:
+            # A full disk makes SQLite take the transaction back by itself.
+            is_gone = not db.in_transaction
+            if not is_gone:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+            if item is None or is_gone or not isinstance(error, Exception):
+                raise
+            item.error = error
+            return item
+        return None
 
     def _set_sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full is not self._is_full_sync:
