@@ -229,10 +229,6 @@ class Spending:
     fees_lamports: int
 
 
-class _RolledBack(Exception):
-    """Ends the savepoint of a rehearsal."""
-
-
 class Journal:
     """The record of one ``AutoSeller``'s exits.
 
@@ -471,11 +467,12 @@ class Journal:
         )  # fmt: skip
 
         def write(db: sqlite3.Connection) -> None:
+            db.execute("SAVEPOINT rehearsal")
             self._begin(db, record, Departure("rehearsal"), "rehearsal")
-            raise _RolledBack
+            db.execute("ROLLBACK TO rehearsal")
+            db.execute("RELEASE rehearsal")
 
-        with contextlib.suppress(_RolledBack):
-            self._write(write, durable=True)
+        self._write(write, durable=True)
 
     def _begin(
         self, db: sqlite3.Connection, record: ExitRecord, departure: Departure, blockhash: str
