@@ -11,7 +11,7 @@ from lasersell_sync.extras import install_hint
 
 __all__ = ["main"]
 
-_EXTRA_PACKAGES = ("click", "rich", "websockets", "werkzeug")
+_EXTRA_PACKAGES = ("base58", "click", "h11", "rich", "websockets", "werkzeug")
 _MISSING = f"the command line needs extra packages: {install_hint('cli')}"
 
 

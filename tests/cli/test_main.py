@@ -25,7 +25,7 @@ def test_help_names_the_commands():
     assert "sandbox" in stdout
 
 
-@pytest.mark.parametrize("package", ["click", "rich", "websockets", "werkzeug"])
+@pytest.mark.parametrize("package", ["base58", "click", "h11", "rich", "websockets", "werkzeug"])
 def test_a_missing_package_is_answered_with_the_line_that_installs_it(package: str):
     """A bare ``pip install lasersell-sync`` has the script, but not what it needs."""
     code = f"import sys; sys.modules[{package!r}] = None; from lasersell_sync.cli import main; main()"

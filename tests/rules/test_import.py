@@ -27,6 +27,8 @@ WAITING = {
     "flask": "an integration",
     "django": "an integration",
     "celery": "an integration",
+    "base58": "the sandbox",
+    "h11": "the sandbox",
     "websockets": "the sandbox",
     "werkzeug": "the sandbox",
     "click": "the command line",
