@@ -23,14 +23,12 @@ from lasersell_sync.sandbox.exchange.positions import Holding, Position, Positio
 from lasersell_sync.sandbox.exchange.sessions import Session, SessionRegistry
 from lasersell_sync.sandbox.exchange.trade_history import TradeHistory
 from lasersell_sync.sandbox.markets.market import Market
+from lasersell_sync.sandbox.markets.venues import CURVES
 from lasersell_sync.sandbox.protocol import server_messages as wire
 from lasersell_sync.sandbox.protocol.exit_conditions import Exit, Watch
 from lasersell_sync.sandbox.protocol.policies import Policies
 
 SOLD = "sold"
-
-#: Curves whose tokens move to a pool that nobody else can open.
-_POOL_FOLLOWS_FROM_TOKEN = frozenset({"pump_fun"})
 
 
 class PositionService:
@@ -170,7 +168,8 @@ class PositionService:
 
         Its positions are announced again, for they trade elsewhere now, unless the new pool follows from the token.
         """
-        announces = self._market.listings[mint].launched_on not in _POOL_FOLLOWS_FROM_TOKEN
+        curve = CURVES.get(self._market.listings[mint].launched_on or "")
+        announces = curve is None or not curve.pool_follows_from_token
         for position in self.book.open_in(mint):
             for session in self._registry.trackers(position) if announces else ():
                 session.outbox.post([self.feed.opened(position, watched=session.watched(position))])

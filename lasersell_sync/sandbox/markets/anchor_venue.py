@@ -47,6 +47,12 @@ class AnchorVenue:
     fees: FeeSchedule
     #: the AMM market its tokens move to when their curve is complete
     graduates_to: str | None = None
+    #: the pool they move to follows from the token: nobody else can open it
+    pool_follows_from_token = False
+    #: its tokens trade against SOL alone
+    sol_only = False
+    #: some of its coins pay their creator fee to whoever trades them
+    has_cashback = False
     buy_call: Call
     sell_call: Call
     #: where a purchase and a sale name the traded token and the user

@@ -33,8 +33,6 @@ _log = logging.getLogger("lasersell_sync.sandbox.market")
 TOKEN_DECIMALS = 6
 _CROWD_LAMPORTS = 10**9 * 10**9
 _CROWD_WRAPPED_LAMPORTS = 10**8 * 10**9
-#: where coins with cashback trade
-_PUMP = ("pump_fun", "pump_swap")
 _CROWD_USD1_UNITS = 10**9 * 10**6
 _CROWD_TRADERS = 24
 #: How far a price moves per tick on its way back after a price path, at most.
@@ -115,7 +113,7 @@ class Market:
             launched_on=plan.market_type if plan.market_type in CURVES else None,
             today=self._today,
             lot=hashlib.sha256(f"{self._seed}:form:{plan.symbol}".encode()).digest()[0],
-            cashback=self._today and plan.market_type in _PUMP and self._draws_cashback(plan.symbol),
+            cashback=self._today and VENUES[plan.market_type].has_cashback and self._draws_cashback(plan.symbol),
         )
         self.listings[mint], self._plans[mint] = listing, plan
         self._ledger.create_mint(mint, decimals=TOKEN_DECIMALS)

@@ -56,6 +56,9 @@ class PumpFun(CurveVenue):
     program = PUMP_FUN_PROGRAM
     fees = FeeSchedule(lp_bps=0, protocol_bps=95, creator_bps=5)
     graduates_to = "pump_swap"
+    pool_follows_from_token = True
+    sol_only = True
+    has_cashback = True
     buy_call = Call("buy")
     sell_call = Call("sell")
     event_names = ("TradeEvent", "TradeEvent")

@@ -49,6 +49,8 @@ class PumpSwap(PoolVenue):
     market_type = "pump_swap"
     route_name = "pumpswap"
     program = PUMP_SWAP_PROGRAM
+    sol_only = True
+    has_cashback = True
     fees = FeeSchedule(lp_bps=20, protocol_bps=5, creator_bps=5)
     buy_call = Call("buy")
     sell_call = Call("sell")

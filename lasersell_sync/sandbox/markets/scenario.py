@@ -168,7 +168,7 @@ def _tokens(table: _Table) -> Iterator[TokenPlan]:
     count = table.integer("count", default=1, least=1, most=1_000)
     symbol, market_type = table.text("symbol"), table.choice("market", VENUES)
     quote = CURRENCIES[table.choice("quote", CURRENCIES, default="SOL")]
-    if quote.name != "SOL" and market_type.startswith("pump_"):
+    if VENUES[market_type].sol_only and not quote.is_native:
         table.fail("quote", f"{market_type} trades against SOL alone")
     liquidity = table.number("liquidity", default=0.0, least=0, most=1e9)
     phases = [_phase(item) for item in table.tables("phase")]
