@@ -19,7 +19,7 @@ except ImportError as error:
     ) from error
 
 from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
-from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.position_book import PositionRecord
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
 from lasersell_sync.sandbox.markets.scenario import (
     DEFAULT_SCENARIO,

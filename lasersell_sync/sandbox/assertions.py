@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
-from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.position_book import PositionRecord
 from lasersell_sync.sandbox.sandbox import Sandbox
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from lasersell_sync.sandbox.chain.ledger import RENT_LAMPORTS_PER_BYTE, U64_MAX
 from lasersell_sync.sandbox.chain.transaction_history import TransactionRecord
 from lasersell_sync.sandbox.chain.transactions import TRANSACTION_FORMATS
 from lasersell_sync.sandbox.exchange.exchange import Exchange, ExchangeSettings, Scheduler
-from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.position_book import PositionRecord
 from lasersell_sync.sandbox.exchange.sessions import SessionRecord
 from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Action, Scenario, load_scenario
 from lasersell_sync.sandbox.protocol.policies import Policies

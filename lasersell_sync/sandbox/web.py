@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wrappers import Request, Response
 
 from lasersell_sync.sandbox.exchange.exchange import Exchange
-from lasersell_sync.sandbox.exchange.positions import PositionRecord
+from lasersell_sync.sandbox.exchange.position_book import PositionRecord
 from lasersell_sync.sandbox.exchange.sessions import Frame, SessionRecord
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.pools import market_cap_lamports, price_lamports

@@ -16,9 +16,9 @@ from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.runtime import Swap
-from lasersell_sync.sandbox.exchange.exits import ExitService
+from lasersell_sync.sandbox.exchange.exit_service import ExitService
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderRejected, OrderTerms
-from lasersell_sync.sandbox.exchange.positions import Position, PositionBook
+from lasersell_sync.sandbox.exchange.position_book import Position, PositionBook
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.currencies import SOL
 from lasersell_sync.sandbox.markets.listings import Listing

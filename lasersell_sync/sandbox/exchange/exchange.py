@@ -57,8 +57,8 @@ from lasersell_sync.sandbox.markets.scenario import DEFAULT_SCENARIO, Action, Sc
 from lasersell_sync.sandbox.markets.venues import summaries
 from lasersell_sync.sandbox.protocol.policies import Policies
 from lasersell_sync.sandbox.protocol.tiers import TIERS, RateLimiter, Tier
-from lasersell_sync.sandbox.router.orders import RoutedOrders
 from lasersell_sync.sandbox.router.program import Router
+from lasersell_sync.sandbox.router.routed_orders import RoutedOrders
 from lasersell_sync.sandbox.router.shapes import seeded_shape
 
 _log = logging.getLogger("lasersell_sync.sandbox.exchange")

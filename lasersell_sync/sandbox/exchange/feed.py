@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.chain.runtime import Swap
-from lasersell_sync.sandbox.exchange.positions import Position
+from lasersell_sync.sandbox.exchange.position_book import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.currencies import Currency
 from lasersell_sync.sandbox.markets.market import Market

@@ -20,7 +20,7 @@ from lasersell_sync.sandbox.chain.transactions import (
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.markets.pools import BPS, NO_ROUTING_FEE, RoutingFee, sell_fill, tokens_for_budget
-from lasersell_sync.sandbox.router.orders import RoutedOrders
+from lasersell_sync.sandbox.router.routed_orders import RoutedOrders
 from lasersell_sync.sandbox.router.shapes import RouterOrder
 
 _VERSIONS: Final[tuple[Version, ...]] = (0, "legacy", 1)

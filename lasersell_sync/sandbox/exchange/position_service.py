@@ -1,7 +1,7 @@
-"""Positions: who is told of them, what moves them, how they end.
+"""Positions: which sessions they are sent to, what changes them, how they end.
 
-Takes executed trades in, puts server messages into outboxes. When to sell is ``exits.py``'s business, what to copy
-``copy_trading.py``'s, the numbers ten times a second ``feed.py``'s.
+Takes executed trades in, puts server messages into outboxes. ``exit_service.py`` decides when to sell,
+``copy_trading.py`` what to copy, and ``feed.py`` writes the numbers ten times a second.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from lasersell_sync.sandbox.chain.ledger import TokenAccount, token_address
 from lasersell_sync.sandbox.chain.runtime import Swap
 from lasersell_sync.sandbox.chain.slots import SlotClock
 from lasersell_sync.sandbox.exchange.copy_trading import CopyTrading
-from lasersell_sync.sandbox.exchange.exits import ExitService
+from lasersell_sync.sandbox.exchange.exit_service import ExitService
 from lasersell_sync.sandbox.exchange.feed import Feed
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder
-from lasersell_sync.sandbox.exchange.positions import Holding, Position, PositionBook
+from lasersell_sync.sandbox.exchange.position_book import Holding, Position, PositionBook
 from lasersell_sync.sandbox.exchange.sessions import Session, SessionRegistry
 from lasersell_sync.sandbox.exchange.trade_history import TradeHistory
 from lasersell_sync.sandbox.markets.market import Market

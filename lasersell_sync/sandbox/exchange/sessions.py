@@ -14,7 +14,7 @@ from typing import Protocol
 from solders.pubkey import Pubkey
 
 from lasersell_sync.sandbox.exchange.orders import Delivery
-from lasersell_sync.sandbox.exchange.positions import Position
+from lasersell_sync.sandbox.exchange.position_book import Position
 from lasersell_sync.sandbox.protocol.client_messages import Configure, MirrorConfig, WatchWallet
 from lasersell_sync.sandbox.protocol.exit_conditions import Strategy
 from lasersell_sync.sandbox.protocol.tiers import TIERS, Tier

@@ -14,10 +14,10 @@ from solders.pubkey import Pubkey
 from lasersell_sync.sandbox.chain.clock import VirtualClock
 from lasersell_sync.sandbox.chain.slots import SlotClock
 from lasersell_sync.sandbox.exchange.api_keys import KeyRing
-from lasersell_sync.sandbox.exchange.exits import DEFAULT_EXIT_SLIPPAGE_BPS
+from lasersell_sync.sandbox.exchange.exit_service import DEFAULT_EXIT_SLIPPAGE_BPS
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder
+from lasersell_sync.sandbox.exchange.position_book import Position
 from lasersell_sync.sandbox.exchange.position_service import PositionService
-from lasersell_sync.sandbox.exchange.positions import Position
 from lasersell_sync.sandbox.exchange.sessions import Outbox, Session, SessionRegistry
 from lasersell_sync.sandbox.markets.market import Market
 from lasersell_sync.sandbox.protocol import server_messages as wire

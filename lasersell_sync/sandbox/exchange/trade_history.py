@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from solders.pubkey import Pubkey
 
-from lasersell_sync.sandbox.exchange.positions import Position
+from lasersell_sync.sandbox.exchange.position_book import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.protocol.exit_conditions import Strategy
 

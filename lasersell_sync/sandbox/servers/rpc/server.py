@@ -1,8 +1,7 @@
 """Solana JSON-RPC over HTTP, as much of it as sending and confirming transactions needs.
 
 Two more paths play the senders of docs/protocol.md §9: ``/fast`` (Helius Sender) and ``/iris`` (Astralane) take nothing
-but ``sendTransaction``, and want their tip. What the methods answer is in ``transactions.py``,
-``simulation.py``, ``accounts.py`` and ``blocks.py``.
+but ``sendTransaction``, and want their tip. The methods' answers are in the modules ``…_methods.py``.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from lasersell_sync.sandbox.protocol.json_fields import BadField, decode_value
 from lasersell_sync.sandbox.servers.faults import AnswerFault
 from lasersell_sync.sandbox.servers.http_server import json_response
 from lasersell_sync.sandbox.servers.node_lies import TRUTHFUL, NodeLies
-from lasersell_sync.sandbox.servers.rpc.accounts import AccountMethods
-from lasersell_sync.sandbox.servers.rpc.blocks import BlockMethods
+from lasersell_sync.sandbox.servers.rpc.account_methods import AccountMethods
+from lasersell_sync.sandbox.servers.rpc.block_methods import BlockMethods
 from lasersell_sync.sandbox.servers.rpc.node import API_VERSION, RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import Params, RpcError, config_of, flag, invalid_params, transaction_of
-from lasersell_sync.sandbox.servers.rpc.simulation import SimulationMethods
-from lasersell_sync.sandbox.servers.rpc.transactions import TransactionMethods
+from lasersell_sync.sandbox.servers.rpc.simulation_methods import SimulationMethods
+from lasersell_sync.sandbox.servers.rpc.transaction_methods import TransactionMethods
 
 #: Which sender a path belongs to, by ``send_mode``.
 _SENDER_PATHS = {"/fast": "helius_sender", "/iris": "astralane"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 
 from lasersell_sync.sandbox.exchange.orders import OrderBuilder, OrderTerms
-from lasersell_sync.sandbox.exchange.positions import Position
+from lasersell_sync.sandbox.exchange.position_book import Position
 from lasersell_sync.sandbox.exchange.sessions import Session
 from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.market import Market

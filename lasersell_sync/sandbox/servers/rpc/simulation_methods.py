@@ -26,7 +26,7 @@ from lasersell_sync.sandbox.chain.instructions import (
     TOKEN_TRANSFER_CHECKED,
 )
 from lasersell_sync.sandbox.chain.transactions import Transaction
-from lasersell_sync.sandbox.servers.rpc.accounts import AccountViews
+from lasersell_sync.sandbox.servers.rpc.account_methods import AccountViews
 from lasersell_sync.sandbox.servers.rpc.node import RpcNode
 from lasersell_sync.sandbox.servers.rpc.params import Params, config_of, flag, invalid_params, pubkey_of, transaction_of
 
