@@ -1,7 +1,7 @@
 """Assertions for tests of bots: what must be on the ledger once a bot has done its work.
 
 Each waits until what it asks for is so, because bots and chains take their time, and fails with a full report when
-it does not come. They ask the ledger, not the bot: what a bot believes is not looked at.
+it does not come. They read the ledger, not the bot's own state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class HasPubkey(Protocol):
-    """A keypair, or whatever else can tell whose it is."""
+    """A keypair, or anything else with a ``pubkey`` method."""
 
     def pubkey(self) -> Pubkey:
         """The public key."""

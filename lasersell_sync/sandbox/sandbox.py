@@ -411,7 +411,7 @@ class Sandbox(Startable):
             return self._exchange.ledger.token_balance(_address(owner, "owner"), _address(mint, "mint"))
 
     def positions(self) -> list[PositionRecord]:
-        """Every position so far, oldest first; ``close_reason`` tells the closed ones."""
+        """Every position so far, oldest first; a closed one has a ``close_reason``."""
         with self._exchange.lock:
             return self._exchange.positions.book.records()
 

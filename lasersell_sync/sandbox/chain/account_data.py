@@ -41,7 +41,7 @@ class AccountInfo:
 
 
 def account_info(ledger: Ledger | LedgerAt, address: Pubkey, *, program: bool) -> AccountInfo | None:
-    """The account at an address; None where there is nothing. ``program`` tells that a program lives there."""
+    """The account at an address; None where there is nothing. ``program``: a program lives there."""
     lamports = ledger.lamports(address)
     if program:
         loader = _NATIVE_LOADER if address in BUILTIN_PROGRAMS else _PROGRAM_LOADER

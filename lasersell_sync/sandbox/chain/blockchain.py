@@ -2,7 +2,7 @@
 
 A transaction does what its instructions say, all or nothing; a failed one costs its fee. One whose blockhash expires
 before it lands, or whose payer cannot pay the fee, never lands and leaves no trace, as on a real cluster. Neither does
-one that gets lost on the way, which the chain is told to let happen, by chance or to order.
+one that gets lost on the way, by chance or to order.
 """
 
 from __future__ import annotations

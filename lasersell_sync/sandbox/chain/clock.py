@@ -1,4 +1,4 @@
-"""Virtual time: flows with real time, faster or slower, or stands still until it is told to move.
+"""Virtual time: flows with real time, faster or slower, or stands still until ``advance``.
 
 The exchange plays its events one after the other, each at its own virtual moment: while one is played, ``now_s`` is
 that moment, however late the machine is. So what the exchange says depends on what happened and not on how fast the
@@ -92,7 +92,7 @@ class VirtualClock:
         self._anchor_s += seconds
 
     def stay(self) -> None:
-        """Stop the time that was allowed but not played: from here on it counts anew."""
+        """Stop the time that was allowed but not played: time goes on from here."""
         self._anchor()
 
     def real_wait_s(self, moment_s: float) -> float | None:

@@ -124,7 +124,7 @@ class Ledger:
         self._undo = []
 
     def commit(self) -> TokenChanges:
-        """Keep the changes since ``begin`` and tell which token accounts they touched."""
+        """Keep the changes since ``begin`` and return which token accounts they touched."""
         undo = self._take_undo()
         self._note(undo)
         before: dict[Pubkey, TokenAccount | None] = {}

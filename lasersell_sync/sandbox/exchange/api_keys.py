@@ -14,7 +14,7 @@ _PROOF = re.compile(r"lasersell-register:([1-9A-HJ-NP-Za-km-z]{32,44}):([0-9]{1,
 
 
 class ProofRejected(ValueError):
-    """A wallet proof does not hold; ``forged`` tells a bad signature from a malformed or expired message."""
+    """A wallet proof does not hold; ``forged``: its signature is bad; otherwise its message is malformed or expired."""
 
     def __init__(self, message: str, *, forged: bool = False) -> None:
         super().__init__(message)

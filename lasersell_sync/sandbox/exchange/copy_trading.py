@@ -2,7 +2,7 @@
 
 The rules of ``mirror_config`` are this module's, one method each. What the protocol leaves open is decided so: rules
 that count SOL look at SOL markets only; ``max_positions_per_wallet`` counts open copies of one watched wallet; a copy
-is lost if its sales brought less than its purchases cost; and naming the watch wallets anew forgives the losses.
+is lost if its sales brought less than its purchases cost; and ``update_watch_wallets`` resets the losses.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSettings:
-    """What a sandbox can be told; see ``Sandbox`` for the meaning."""
+    """The settings of a sandbox; ``Sandbox`` explains them."""
 
     seed: int = 1
     api_keys: tuple[str, ...] = ("sandbox-key",)
@@ -218,7 +218,7 @@ class Exchange:
     def run_due(self) -> float | None:
         """Play everything that is due; real seconds until the next thing is, or None if waiting brings nothing."""
         if not self._settings.flowing:
-            return None  # `advance` plays, and stops where it was told to: nobody else may play beyond that
+            return None  # `advance` alone plays, up to its end
         with self.lock:
             started_s, played = time.monotonic(), False
             while self._play_next():

@@ -61,9 +61,9 @@ _Line = tuple[T, int, int, bool, str, str]
 
 
 class _Lines(Generic[T]):
-    """One kind of message about every position of every session, written anew only where something has changed.
+    """One kind of message about every position of every session, written again only where something has changed.
 
-    With 20,000 positions told ten times a second, writing each message from scratch would cost a whole core.
+    With 20,000 positions sent ten times a second, writing each message from scratch would cost a whole core.
     """
 
     def __init__(self, look: Callable[[Pubkey], T], write: Callable[[Position, T, Session], str]) -> None:
@@ -116,7 +116,7 @@ class _Lines(Generic[T]):
 
 
 class Feed:
-    """Writes what sessions are told about their positions again and again.
+    """Writes the messages that repeat for every position, and announcements.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """

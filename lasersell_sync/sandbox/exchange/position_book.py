@@ -53,7 +53,7 @@ class Position:
     returned_units: int = 0
     #: the keys whose sessions know it
     announced: set[str] = field(default_factory=set)
-    #: why the stream last told its wallet to sell: a strategy's reason wins over a request
+    #: the reason of the last exit signal: a strategy's reason wins over a request
     exit_reason: str | None = None
     close_reason: str | None = None
     closed_at_ms: int | None = None

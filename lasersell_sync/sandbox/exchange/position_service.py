@@ -84,7 +84,7 @@ class PositionService:
                 self._show(session, self.book.track(holding, entry_lamports=holding.entry_lamports))
 
     def _is_news(self, session: Session, holding: Holding) -> bool:
-        """Whether a holding is news to a session, or told again."""
+        """Whether to send a holding to a session, which may know it."""
         position = holding.position
         return self._policies.reannounce or position is None or session.key_id not in position.announced
 
@@ -94,7 +94,7 @@ class PositionService:
             self.book.renumber(position)
 
     def _adopt(self, session: Session, position: Position) -> bool:
-        """Track a position of the session's own and tell it; False if it is tracked already, or above a limit."""
+        """Track a position of the session's own and announce it; False if it is tracked already, or above a limit."""
         tracked = position.position_id in session.positions
         if session.strategy is None or (tracked and not session.watched(position)):
             return False
@@ -148,7 +148,7 @@ class PositionService:
             self._rebuild_exits(Pubkey.from_string(landing.record.fee_payer))
 
     def _rebuild_exits(self, wallet: Pubkey) -> None:
-        """A wallet's transaction failed: whatever it was told to sell and has not sold is signalled afresh."""
+        """A wallet's transaction failed: signal again what was signalled and is not sold."""
         for holding in self.book.holdings_of(wallet):
             if holding.position is not None:
                 for session in self._registry.deciders(holding.position):

@@ -1,4 +1,4 @@
-"""The script of a scenario at work: its wallets, what they and the market do at which moment, or when told by hand."""
+"""The script of a scenario at work: its wallets, and what they and the market do, at a moment or by hand."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Session:
     watch_wallets: tuple[WatchWallet, ...] = ()
     #: tracked for this session, by position id
     positions: dict[int, Position] = field(default_factory=dict)
-    #: which of them are watched wallets': told with ``watched``, and no business of this session's strategy
+    #: which of them are watched wallets': sent with ``watched``, and not sold by this session's strategy
     watched_ids: set[int] = field(default_factory=set)
     #: how many of its own each wallet has
     own_counts: Counter[Pubkey] = field(default_factory=Counter)
@@ -197,7 +197,7 @@ class SessionRegistry:
         ]
 
     def trackers(self, position: Position) -> list[Session]:
-        """Sessions that are told about a position."""
+        """Sessions that track a position."""
         return [session for session in self._live.values() if position.position_id in session.positions]
 
     def deciders(self, position: Position) -> list[Session]:

@@ -261,7 +261,7 @@ class Market:
         return self._trade(listing, side, tokens, trader)
 
     def _trade(self, listing: Listing, side: str, tokens: int, trader: Pubkey) -> Swap | None:
-        """A trade out of the crowd's purse, told as one trader's."""
+        """A trade out of the crowd's purse, recorded as one trader's."""
         if tokens <= 0 or listing.halted:
             return None
         venue = self.venue(listing)

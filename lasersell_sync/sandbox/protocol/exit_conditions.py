@@ -155,7 +155,7 @@ class Watch:
         return replace(self, peak_profit=peak, breakeven_armed=armed, peak_absorbed=taken)
 
     def _exit_reason(self, entry: int, profit: int, absorbed: int, readings: Readings) -> str | None:
-        """Why to sell everything, or None. The first that holds, in this order, is the one reason that is told."""
+        """Why to sell everything, or None. The first condition that holds, in this order, is the reason."""
         strategy = self.strategy
         capped = not strategy.take_profit_levels or readings.trail_from_level
         target_pct = strategy.target_profit_pct if capped else None

@@ -14,7 +14,7 @@ class Policies:
     replace_sessions: bool = False
     #: ``hello_ok`` comes at once, as documented, or else after ``configure``, as from the live server
     hello_first: bool = False
-    #: a session that comes back is told again of holdings and positions its key knows
+    #: a session that comes back gets the holdings and positions again that its key knows
     reannounce: bool = True
     #: a position keeps its id when a session comes back
     stable_ids: bool = True

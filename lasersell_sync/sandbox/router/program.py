@@ -51,7 +51,7 @@ class Router:
 
     Args:
         shape: Its layout.
-        listings: What trades, by mint; looked at anew for each instruction.
+        listings: What trades, by mint; looked up for each instruction.
 
     Threads: not thread-safe; the exchange's lock guards it.
     """

@@ -22,7 +22,7 @@ Order = Callable[..., object]
 
 
 class ControlServer:
-    """The application; mounted beside the REST service's.
+    """The application; mounted on the REST service's port.
 
     Args:
         faults: What ``faults`` and most orders go to.

@@ -198,7 +198,7 @@ class Faults:
     def restart(self, *, keep_sessions: bool = True, down_ms: float = 0) -> None:
         """Restart the stream service; returns when it is up again, on the same port.
 
-        Clients are told "going away" (1001), and refused while it is down. The market goes on meanwhile.
+        Connections are closed with "going away" (1001), and refused while it is down. The market goes on meanwhile.
 
         Args:
             keep_sessions: The service remembers its positions: their ids, what strategies have seen of them, and what
@@ -289,12 +289,12 @@ class Faults:
         simulation: SimulationLie | None = None,
         hangs: bool = False,
     ) -> None:
-        """Let a JSON-RPC node lie, until changed or cleared; without a lie it tells the truth again.
+        """Let a JSON-RPC node lie, until changed or cleared; without arguments it is honest again.
 
         Args:
             number: Which node, from 0.
             lag_slots: As ``rpc_lag``, up to a million, as the next three.
-            heights_ahead: Slots and block heights are told so far ahead, and blockhashes called dead by them.
+            heights_ahead: Slots and block heights are reported so far ahead, and blockhashes called dead by them.
             stale_index_slots: Statuses and signatures are those of so many slots ago, while slots are of now.
             stale_accounts_slots: Balances and accounts are those of so many slots ago, while slots are of now. The
                 sandbox remembers them for 3 000 slots.
@@ -410,7 +410,7 @@ class Faults:
             chain.loss_probability = chain.loss_probability if loss_probability is None else loss_probability
 
     def router(self, theft: str | None) -> None:
-        """Let the Router be compromised: besides its work it steals in one way, in every trade, until told otherwise.
+        """Let the Router be compromised: besides its work it steals in one way, in every trade, until changed.
 
         Args:
             theft: One of ``ROUTER_THEFTS``; None: it is honest again.

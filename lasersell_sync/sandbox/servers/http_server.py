@@ -261,7 +261,7 @@ class HttpService:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
-        except Exception:  # noqa: BLE001 (nobody is left to tell but the log)
+        except Exception:  # noqa: BLE001 (the log is all that is left)
             _log.exception("%s failed", self._name)
         finally:
             self._loop.close()

@@ -96,7 +96,7 @@ class ThrottledTransport:
     # -- ours
 
     def die(self) -> None:
-        """From now on nothing passes in either direction, and the client is not told: a half-open connection."""
+        """From now on nothing passes in either direction, and the client does not know: a half-open connection."""
         self._dead = True
         self._held.clear()
         self._transport.pause_reading()

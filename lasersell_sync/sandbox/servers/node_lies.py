@@ -17,7 +17,7 @@ _ABSURD = 2**63 + 2**40
 
 @dataclass(frozen=True, slots=True)
 class NodeLies:
-    """How one node lies; without arguments it tells the truth.
+    """How one node lies; without arguments it is honest.
 
     Attributes:
         lag_slots: Everything it shows is as old, slots included: it is behind, and does not hide it.
@@ -57,7 +57,7 @@ class NodeLies:
                 raise ValueError(f"{name} must be one of {', '.join(kinds)}, or None, not {getattr(self, name)!r}")
 
     def named(self) -> dict[str, object]:
-        """The lies by name, without those that are not told; ready for JSON."""
+        """The active lies by name; ready for JSON."""
         return {name: value for name, value in asdict(self).items() if value}
 
     @property
@@ -66,11 +66,11 @@ class NodeLies:
         return self.lag_slots + self.stale_accounts_slots
 
     def reported(self, number: int) -> int:
-        """A slot or height as the node tells it."""
+        """A slot or height as the node reports it."""
         return _ABSURD + number if self.absurd_numbers else number + self.heights_ahead
 
     def lamports(self, number: int) -> int:
-        """A balance as the node tells it."""
+        """A balance as the node reports it."""
         return _ABSURD + number if self.absurd_numbers else number
 
     def spoiled(self, entries: Sequence[dict[str, object] | None]) -> list[object]:

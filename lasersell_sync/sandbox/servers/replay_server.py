@@ -48,7 +48,7 @@ TimedFrame = tuple[int, str]
 class ReplayServer(Startable):
     """Serves one recorded session, from its beginning, to every client that connects and configures.
 
-    A client is known by its API key. A second ``hello_ok`` in the recording means that its link was lost and made anew:
+    A client is known by its API key. A second ``hello_ok`` in the recording means that its link was lost and replaced:
     the server closes the connection there, and goes on when the same key comes back. Who leaves anywhere else gets the
     recording from its beginning the next time. Recorded ``pong`` frames answered pings that nobody sends now: they are
     left out, and the client's own pings are answered, in the recording's time. Other commands change nothing.
@@ -214,7 +214,7 @@ class ReplayServer(Startable):
             await connection.wait_closed()
         except ConnectionClosed:
             pass  # the client left
-        except Exception as error:  # noqa: BLE001 (the recording cannot be read: whoever waits for its end must hear)
+        except Exception as error:  # noqa: BLE001 (the recording cannot be read: whoever waits for its end gets the error)
             self._finish(error)
 
     def _is_over(self, key: str) -> bool:

@@ -269,7 +269,7 @@ class StreamServer:
         #: those that have not introduced themselves, longest first (some may have since)
         self._unconfigured: dict[_Connection, None] = {}
         self._open_count = 0
-        #: half-open ones, which only their clients believe in
+        #: half-open ones: their clients still wait for frames
         self._half_open_connections: set[_Connection] = set()
         self._unmuted: asyncio.Event | None = None
 
@@ -466,7 +466,7 @@ class StreamServer:
         assert connection.request is not None
         api_keys = connection.request.headers.get_all("x-api-key")
         key_id = self._exchange.keys.match(api_keys[0]) if len(api_keys) == 1 else None
-        if key_id is None:  # the upgrade let it pass: this is where it is told
+        if key_id is None:  # the upgrade let it pass: refuse it in the stream
             await _refuse_key(connection, missing=not api_keys)
             return
         outbox = _Outbox(self._loop, cut=connection.throttled.abort)

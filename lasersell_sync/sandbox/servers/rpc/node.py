@@ -21,7 +21,7 @@ class RpcNode:
 
     Args:
         exchange: Whose chain it shows.
-        lies: What it says that is not so, asked anew for each call.
+        lies: What it says that is not so, looked up for each call.
 
     Threads: any; all state is the exchange's.
     """
@@ -41,7 +41,7 @@ class RpcNode:
         return {"context": {"apiVersion": API_VERSION, "slot": slot}, "value": value}
 
     def slot(self, commitment: str) -> int:
-        """The newest slot that the node really knows at a commitment; what it tells of it is ``lies().reported``."""
+        """The newest slot that the node really knows at a commitment; it reports ``lies().reported`` of it."""
         lag_slots = self.lies().lag_slots
         return self.ask_chain(lambda chain: chain.slots.slot(commitment) - lag_slots)
 

@@ -1,4 +1,4 @@
-"""Parameters of JSON-RPC calls: positional, and what is wrong with them is told as -32602."""
+"""Parameters of JSON-RPC calls: positional, and bad ones are error -32602."""
 
 from __future__ import annotations
 

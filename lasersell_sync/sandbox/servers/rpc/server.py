@@ -78,10 +78,8 @@ class RpcServer:
             return _failure(None, RpcError(-32600, "Invalid request"))
         try:
             result = self._dispatch(call["method"], call.get("params"), _SENDER_PATHS.get(path))
-        except RpcError as error:
+        except (RpcError, TransactionRefused) as error:
             answer = _failure(request_id, error)
-        except TransactionRefused as error:
-            answer = _failure(request_id, RpcError(error.code, error.message, error.data))
         else:
             answer = {"jsonrpc": "2.0", "result": result, "id": request_id}
         return answer if "id" in call else None
@@ -104,7 +102,7 @@ class RpcServer:
         raise RpcError(fault.error_code, fault.error_message, fault.error_data)
 
 
-def _failure(request_id: object, error: RpcError) -> dict[str, object]:
+def _failure(request_id: object, error: RpcError | TransactionRefused) -> dict[str, object]:
     body: dict[str, object] = {"code": error.code, "message": error.message}
     if error.data is not None:
         body["data"] = error.data
