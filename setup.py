@@ -16,9 +16,10 @@ from setuptools import Extension, setup
 
 CHOICES = ("", "yes", "no")
 # The C files below the glue know nothing of Python; csrc/README.md says what each is for.
-SOURCES = ["csrc/_core.pyx", "csrc/json_scan.c", "csrc/utf8.c", "csrc/ws_frame.c"]
+SOURCES = ["csrc/_core.pyx", "csrc/json_scan.c", "csrc/tx_wire.c", "csrc/utf8.c", "csrc/ws_frame.c"]
 DEPENDS = [
     "csrc/json_scan.h",
+    "csrc/tx_wire.h",
     "csrc/utf8.h",
     "csrc/ws_frame.h",
     "csrc/id_table.h",
@@ -37,6 +38,7 @@ DEPENDS = [
     "csrc/pump.pxi",
     "csrc/records.pxi",
     "csrc/recent.pxi",
+    "csrc/transactions.pxi",
 ]
 
 

@@ -1,4 +1,4 @@
-# The compiled core: includes only. The files below glue plain C (json_scan.c, utf8.c, ws_frame.c) to Python, each
+# The compiled core: includes only. The files below glue plain C (json_scan.c, tx_wire.c, utf8.c, ws_frame.c) to Python, each
 # building on those before it. README.md has the rules of this directory.
 #
 # cython: language_level=3
@@ -22,4 +22,5 @@ include "newest.pxi"
 include "recent.pxi"
 include "pump.pxi"
 include "records.pxi"
+include "transactions.pxi"
 include "intake.pxi"

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         Pump,
         Recent,
         Router,
+        decode_base64,
         encode_frame,
+        read_instructions,
         read_records,
         receive,
     )
@@ -49,7 +51,9 @@ __all__ = [
     "Pump",
     "Recent",
     "Router",
+    "decode_base64",
     "encode_frame",
+    "read_instructions",
     "read_records",
     "receive",
     "warn_of_fallback",
@@ -127,6 +131,8 @@ if not TYPE_CHECKING:
     Pump = _module.Pump
     Recent = _module.Recent
     Router = _module.Router
+    decode_base64 = _module.decode_base64
     encode_frame = _module.encode_frame
+    read_instructions = _module.read_instructions
     read_records = _module.read_records
     receive = _module.receive

@@ -3,8 +3,8 @@
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
 consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is
 known of each position, ``recent`` what happened lately, ``maker`` builds instances, ``pump`` joins them, ``intake``
-waits for the link and feeds it, ``records`` reads TLS. Nothing here is tuned; who needs speed has ``_core``. Everything
-is tested on both.
+waits for the link and feeds it, ``records`` reads TLS, ``transactions`` reads base64 and instructions. Nothing here is
+tuned; who needs speed has ``_core``. Everything is tested on both.
 """
 
 from lasersell_sync._pure.caller import Caller
@@ -19,6 +19,7 @@ from lasersell_sync._pure.newest import Newest
 from lasersell_sync._pure.pump import Pump, Router, receive
 from lasersell_sync._pure.recent import Recent
 from lasersell_sync._pure.records import read_records
+from lasersell_sync._pure.transactions import decode_base64, read_instructions
 
 __all__ = [
     "Caller",
@@ -33,7 +34,9 @@ __all__ = [
     "Pump",
     "Recent",
     "Router",
+    "decode_base64",
     "encode_frame",
+    "read_instructions",
     "read_records",
     "receive",
 ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
+from lasersell_sync import _backend
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.trading.wire_tx_v1 import V1, V1_MAX_BYTES, V1_PREFIX, v1_instructions, v1_places
 
@@ -31,7 +32,6 @@ __all__ = [
     "Origin",
     "decode_base64",
     "encode_base64",
-    "instructions_at",
     "instructions_of",
     "max_transaction_bytes",
     "parse",
@@ -97,18 +97,22 @@ def decode_base64(text: object, origin: Origin) -> bytes:
     """
     if not isinstance(text, str):
         raise origin.spelt_wrong(f"a {type(text).__name__}, where base64 is a str")
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        # Not chained: nothing that holds a piece of the input may travel on.
-        raise origin.spelt_wrong(f"{len(text)} characters that are not standard base64 with padding") from None
+    raw = _backend.decode_base64(text)
+    if raw is None:
+        raise origin.spelt_wrong(_misspelling(text))
     if not raw:
         raise origin.spelt_wrong("no text")
-    # Every group of three bytes has one spelling; a shorter last one leaves bits that could be anything.
-    rest = len(raw) % 3
-    if rest and not text.endswith(encode_base64(raw[-rest:])):
-        raise origin.spelt_wrong(f"{len(text)} characters of base64 with stray bits or padding")
     return raw
+
+
+def _misspelling(text: str) -> str:
+    """Why it is not the one spelling. Nothing that holds a piece of the text may travel on."""
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return f"{len(text)} characters that are not standard base64 with padding"
+    # Every group of three bytes has one spelling; a shorter last one leaves bits that could be anything.
+    return f"{len(text)} characters of base64 with stray bits or padding"
 
 
 def encode_base64(raw: bytes) -> str:
@@ -285,42 +289,18 @@ def _behind_length(raw: bytes, at: int) -> int:
 
 
 def instructions_of(raw: bytes, layout: Layout) -> tuple[list[tuple[int, bytes, bytes]], int]:
-    """As ``instructions_at``, for every format."""
-    if layout.version == V1:
-        return v1_instructions(raw), layout.message_end
-    return instructions_at(raw, layout.blockhash_at + _PUBKEY_BYTES)
-
-
-def instructions_at(raw: bytes, at: int) -> tuple[list[tuple[int, bytes, bytes]], int]:
-    """The instructions of a sound legacy or version 0 transaction: (program's index, accounts' indices, data) each.
+    """The instructions of a sound transaction: (program's index, accounts' indices, data) each.
 
     Their objects in solders say the same, at several times the price: each is copied on the way out.
-
-    Args:
-        raw: the transaction.
-        at: where their number stands, behind the blockhash.
 
     Returns:
         Them, and where what follows them begins.
 
     Threads: any.
     """
-    count, at = _length(raw, at)
-    found = []
-    for _ in range(count):
-        program, size = raw[at], raw[at + 1]
-        at += 2
-        if size & 0x80:  # is asked here, too, because nearly all lengths are one byte, and a call costs more than it
-            size, at = _length(raw, at - 1)
-        accounts_end = at + size
-        accounts, size = raw[at:accounts_end], raw[accounts_end]
-        at = accounts_end + 1
-        if size & 0x80:
-            size, at = _length(raw, accounts_end)
-        end = at + size
-        found.append((program, accounts, raw[at:end]))
-        at = end
-    return found, at
+    if layout.version == V1:
+        return v1_instructions(raw), layout.message_end
+    return _backend.read_instructions(raw, layout.blockhash_at + _PUBKEY_BYTES)
 
 
 def _length(raw: bytes, at: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "json_scan.h"
+#include "tx_wire.h"
 #include "utf8.h"
 #include "ws_frame.h"
 
@@ -188,6 +189,55 @@ UNWATCHED static void check_masking(const uint8_t *data, size_t size)
     free(masked);
 }
 
+/* ── transactions ───────────────────────────────────────────────────────────────────────────────────────────── */
+
+UNWATCHED static void encode_base64(const uint8_t *raw, size_t size, uint8_t *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t at = 0; at < size; at += 3, out += 4) {
+        uint32_t group = (uint32_t)raw[at] << 16 | (at + 1 < size ? (uint32_t)raw[at + 1] << 8 : 0) |
+                         (at + 2 < size ? raw[at + 2] : 0);
+        out[0] = (uint8_t)digits[group >> 18];
+        out[1] = (uint8_t)digits[group >> 12 & 63];
+        out[2] = (uint8_t)(at + 1 < size ? digits[group >> 6 & 63] : '=');
+        out[3] = (uint8_t)(at + 2 < size ? digits[group & 63] : '=');
+    }
+}
+
+/* Decodes into a block of exactly the size that is enough. */
+static void check_base64(const uint8_t *data, size_t size)
+{
+    size_t text_size = (size + 2) / 3 * 4;
+    uint8_t *text = malloc(text_size < size ? size : text_size);
+    uint8_t *raw = malloc(size / 4 * 3);
+    ptrdiff_t found = ls_base64_decode(data, data + size, raw);
+    if (found >= 0) {
+        PROMISE((size_t)found <= size / 4 * 3 && ((size_t)found + 2) / 3 * 4 == size);
+        encode_base64(raw, (size_t)found, text);
+        PROMISE(memcmp(text, data, size) == 0);
+    }
+    free(raw);
+    raw = malloc(text_size / 4 * 3);
+    encode_base64(data, size, text);
+    PROMISE(ls_base64_decode(text, text + text_size, raw) == (ptrdiff_t)size);
+    PROMISE(memcmp(raw, data, size) == 0);
+    free(raw);
+    free(text);
+}
+
+static void check_instructions(const uint8_t *at, const uint8_t *end)
+{
+    size_t length = 0;
+    ls_tx_instruction item;
+    const uint8_t *behind = ls_tx_length(at, end, &length);
+    PROMISE(behind == NULL || (behind > at && behind <= end && behind - at <= 3 && length >> 21 == 0));
+    while ((behind = ls_tx_instruction_at(at, end, &item)) != NULL) {
+        PROMISE(item.program == *at && item.accounts > at && item.accounts + item.account_count < item.data);
+        PROMISE(item.data + item.data_size == behind && behind <= end);
+        at = behind;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
@@ -199,6 +249,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_json(copy, copy + size);
     check_frames(copy, size);
     check_masking(copy, size);
+    check_base64(copy, size);
+    check_instructions(copy, copy + size);
     free(copy);
     return 0;
 }

@@ -6,6 +6,7 @@ each text (libFuzzer), or a file, which gets them all, each behind its size.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ def texts() -> list[bytes]:
     out += [frame(1, b"abc", fin=False) + frame(0, b"x" * 256), frame(10, b"x" * 125), frame(9, b"x" * 200)]
     out += STREAMS.values()
     out += [b"1.7976931348623158e308", b'"\\ud83d\\ude00\xf0\x9f\x9a\x80"']
+    out += [base64.b64encode(text)[:size] for text in out[:3] for size in (4, 60, 400)]
+    out += [bytes([2, 3, 1, 7, 2, 8, 9, 4, 0, 0]), b"\x05\x81\x01" + bytes(129) + b"\x82\x01" + bytes(130)]
     out += [case["data"] for case in corpus.cases() if "recipe" not in case]
     return [text for text in out if 0 < len(text) <= LONGEST]
 
