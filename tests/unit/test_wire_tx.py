@@ -268,3 +268,11 @@ def test_no_text_but_that_one_gives_these_bytes(raw: bytes, seed: int):
             assert found.detail.endswith(UNSIGNED.remedy)
         else:
             assert found != raw
+
+
+@pytest.mark.parametrize("more", ["=", "==", "===", "===="])
+def test_decode_base64_with_more_padding_than_needed_raises(more: str):
+    """Python's decoder ignores it behind whole groups, whatever it is asked to validate."""
+    for text in ("AAAA", "AAA=", "AA=="):
+        with pytest.raises(TxSubmitError, match="base64"):
+            decode_base64(text + more, UNSIGNED)

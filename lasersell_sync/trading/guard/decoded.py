@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import struct
 import types
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -271,7 +270,7 @@ class Decoded:
         self.sold: dict[Account, int] = {}
         self.spending: Mapping[str, int] = _NOTHING
         self.seeded: Sequence[SeededAccount] = ()
-        self.by_kind: defaultdict[str, list[Instruction]] = defaultdict(list)
+        self.by_kind: dict[str, list[Instruction]] = {}
 
     def look_up(self, lookups: Sequence[Lookup], tables: Mapping[bytes, Sequence[bytes]]) -> None:
         """Add the accounts of the tables: first all that are written to, then all that are read."""
@@ -301,7 +300,7 @@ class Decoded:
     def add_unread(self, instruction: Instruction) -> None:
         """An instruction that no layout describes."""
         is_opaque = instruction.program is not None and instruction.program.is_opaque
-        self.by_kind[OPAQUE if is_opaque else UNLISTED].append(instruction)
+        self.by_kind.setdefault(OPAQUE if is_opaque else UNLISTED, []).append(instruction)
 
     def add_swap(self, swap: Swap) -> None:
         """An instruction of a market."""
@@ -311,7 +310,7 @@ class Decoded:
         else:
             kind = PURCHASE if swap.is_purchase else SALE
             self.trades.append(swap)
-        self.by_kind[kind].append(swap.instruction)
+        self.by_kind.setdefault(kind, []).append(swap.instruction)
         if not swap.is_purchase:
             self.sold[swap.token] = self.sold.get(swap.token, 0) + swap.most_in
 
@@ -352,11 +351,12 @@ def decode(
         instructions.append(instruction)
         if layout is None:
             decoded.add_unread(instruction)
-        elif layout.swap is None:
+        elif layout.swap is not None:
+            decoded.add_swap(read_swap(instruction, layout.swap, known))
+        elif layout.kind in by_kind:
             by_kind[layout.kind].append(instruction)
         else:
-            decoded.add_swap(read_swap(instruction, layout.swap, known))
-    by_kind.default_factory = None  # it is complete: whoever asks for another kind adds none
+            by_kind[layout.kind] = [instruction]
     if OPAQUE in by_kind:
         decoded.opaque = by_kind[OPAQUE]
     if UNLISTED in by_kind:

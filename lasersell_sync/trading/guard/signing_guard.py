@@ -332,8 +332,11 @@ class SigningGuard:
         raw, layout, decoded = self._decode(text, reads_tables=reads_tables)
         trade = _expected(require_address("wallet", wallet), source, context)
         limits = self._limits
-        rules = rules_for(tuple(decoded.by_kind))
-        offences = [(rule, offence) for rule in rules for offence in rule.offences(decoded, trade, limits)]
+        offences: list[tuple[Rule, Offence]] = []
+        for rule in rules_for(tuple(decoded.by_kind)):
+            found = rule.offences(decoded, trade, limits)
+            if found:  # or not known yet: a generator
+                offences += [(rule, offence) for offence in found]
         if decoded.opaque and not offences and self._simulating is None and _is_to_simulate(decoded, limits):
             offences = without_nodes()
         return Judgement(CheckedTransaction(raw, layout), decoded, trade, offences)

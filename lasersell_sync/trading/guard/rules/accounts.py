@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.decoded import (
@@ -45,10 +45,18 @@ def _own_account(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
     "account_creation", "accounts are created for our wallet only, and wrapped SOL is all that is created by hand",
     kinds=["associated_token.create", "token.initialize_account", CREATE_WITH_SEED],
 )  # fmt: skip
-def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
+    found: list[Offence] = []
     for item in tx.by_kind.get("associated_token.create", ()):
         if not _is_our_plain_account(item, trade, limits):
-            yield from _associated_account(item, trade, limits)
+            found += _associated_account(item, trade, limits)
+    if tx.seeded or "token.initialize_account" in tx.by_kind:
+        found += _made_by_hand(tx, trade, limits)
+    return found
+
+
+def _made_by_hand(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offence]:
+    """Of instructions that create an account and initialise it, each by itself."""
     for item in tx.by_kind.get("token.initialize_account", ()):
         if _owner_of_initialized(item) != trade.signer:
             yield Offence(
@@ -64,14 +72,15 @@ def _account_creation(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[
 
 def _is_our_plain_account(item: Instruction, trade: Expected, limits: Limits) -> bool:
     """Whether nothing is wrong with it: the usual case, which a sale pays for."""
-    payer, account, owner, mint, system, program = map(item.keys.__getitem__, item.places[:6])
+    keys, places, signer = item.keys, item.places, trade.signer
+    if keys[places[0]] != signer or keys[places[2]] != signer or keys[places[4]] != SYSTEM_PROGRAM:
+        return False
+    mint, program = keys[places[3]], keys[places[5]]
     return (
-        payer == owner == trade.signer
-        and system == SYSTEM_PROGRAM
-        and mint is not None
+        mint is not None
         and program is not None
         and program in limits.known.token_programs_of(mint)
-        and token_account(trade.signer, mint, program) == account
+        and token_account(signer, mint, program) == keys[places[1]]
     )
 
 

@@ -42,8 +42,10 @@ def _differences(trade: Expected, opened: PositionOpened) -> Iterator[Offence]:
 @rule("never_sell", "it does not sell what is never to be sold")
 def _never_sell(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
     listed = limits.never_sell if trade.context.never_sell is None else trade.context.never_sell
+    if trade.mint not in listed and listed.isdisjoint(tx.sold):
+        return ()
     sold = {trade.mint: 0, **tx.sold} if trade.side == SELL else tx.sold
-    return () if listed.isdisjoint(sold) else [_unsellable(mint) for mint in sold if mint in listed]
+    return [_unsellable(mint) for mint in sold if mint in listed]
 
 
 def _unsellable(mint: bytes | None) -> Offence:

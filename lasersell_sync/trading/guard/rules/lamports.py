@@ -32,14 +32,17 @@ def _destination(tx: Decoded, trade: Expected, limits: Limits) -> Iterator[Offen
     is_kept_in_report_mode=True, kinds=["system.transfer", "associated_token.create", CREATE_WITH_SEED],
 )  # fmt: skip
 def _lamports(tx: Decoded, trade: Expected, limits: Limits) -> Iterable[Offence]:
+    creations = len(tx.by_kind.get("associated_token.create", ()))
+    rent = limits.token_account_rent() * creations if creations else 0
+    sends_more = tx.seeded or tx.opaque or tx.spending or "system.transfer" in tx.by_kind
+    if not sends_more and rent <= limits.max_lamports["own"]:
+        return ()  # most sales: the rent of a token account is all that leaves
     last: dict[str, bytes | None] = {}
     sums = lamports_by_destination(tx, trade, limits, last)
     for created in tx.seeded:
         sums["own"] += created.lamports
         last["own"] = created.address
-    creations = len(tx.by_kind.get("associated_token.create", ()))
-    if creations:
-        sums["own"] += limits.token_account_rent() * creations
+    sums["own"] += rent
     if tx.opaque:
         sums["own"] -= _opaque_budget(trade, limits)
     if tx.spending:
