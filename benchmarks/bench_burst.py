@@ -11,6 +11,9 @@ after a pause of 0.3 s; its values are all exits. An exit that no node has read 
 ``--beside PYTHON`` is the interpreter of another checkout's environment: that seller takes turns with ours, on the same
 positions. The official SDK signs and sends without journal, guard and confirmation, and opens a connection for each; it
 does not say when it read a frame, so its time begins just before the frames are written.
+
+With less than a second for each case, bursts are small and pauses short: that shows that the benchmark works, and its
+numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,15 +47,31 @@ if TYPE_CHECKING:
 
 OURS: Final = "ours"
 BEFORE: Final = "ours, the commit before"
-PATIENCE_S: Final = 20.0
 _HERE: Final = Path(__file__).parent
-#: Longer than the second after which an idle journal copies its log.
-_SETTLE_S: Final = 2.0
-_PAUSE_S: Final = 0.3
 _SINGLES: Final = 12
 _SLOW_SYNC_US: Final = 10_000
 _DIRECT_POSITIONS: Final = 400
 _LEVELS: Final = 40
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a round waits.
+
+    Attributes:
+        settle_s: before what is measured.
+        pause_s: between exits that come one by one.
+        patience_s: for a node to read an exit.
+    """
+
+    settle_s: float
+    pause_s: float
+    patience_s: float
+
+
+#: It settles for longer than the second after which an idle journal copies its log.
+MEASURING: Final = Pace(settle_s=2.0, pause_s=0.3, patience_s=20.0)
+QUICK: Final = Pace(settle_s=0.2, pause_s=0.02, patience_s=5.0)
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,10 @@ class Case:
     def is_burst(self) -> bool:
         """Whether a round's value is the 99th percentile of its exits."""
         return not self.is_single and self.exits > 1
+
+    def small(self) -> Case:
+        """The same with few exits."""
+        return replace(self, exits=min(self.exits, 10), settling=min(self.settling, 20))
 
 
 CASES: Final = (
@@ -154,16 +177,18 @@ def measure(seconds: float, *, only: Sequence[str] = (), beside: str | None = No
     """
     cases = [case for case in CASES if not only or case.key in only]
     at_least = 3 if seconds >= 5 * len(cases) else 1
+    is_quick = seconds < len(cases)
     outcome = command.Outcome()
     with contextlib.ExitStack() as stack:
-        stage = Stage(stack)
+        stage = Stage(stack, QUICK if is_quick else MEASURING)
         for case in cases:
             programs = {OURS: [sys.executable, "-I", str(_HERE / "burst_seller.py")]}
             if beside is not None:
                 programs[BEFORE] = [beside, "-I", str(_HERE / "burst_seller.py")]
             if case.official and not missing_packages(["lasersell-sdk"]):
                 programs[OFFICIAL] = [sys.executable, "-I", str(_HERE / "burst_official.py")]
-            turns = {name: partial(stage.play, case, program) for name, program in programs.items()}
+            played = case.small() if is_quick else case
+            turns = {name: partial(stage.play, played, program) for name, program in programs.items()}
             table = Table(case.key, case.title, "ms, 99th percentile of a burst" if case.is_burst else "ms")
             outcome.tables.append(table.fill(interleave(turns, seconds / len(cases), at_least=at_least)))
     return outcome
@@ -177,10 +202,12 @@ class Stage:
 
     Args:
         stack: closes them.
+        pace: of all rounds.
     """
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, pace: Pace) -> None:
         self._stack = stack
+        self._pace = pace
         self._nodes: dict[str, Node] = {}
         self._router = burst_trades.RouterTrades(ROUTER_TRADES)
         self._slow_sync: Path | None = None
@@ -199,7 +226,7 @@ class Stage:
                 "ca_file": targets[0].ca_file if case.is_tls else None,
             }  # fmt: skip
             with _seller(program, task, self._environment(case)) as seller:
-                burst = _Burst(case, self._positions(case), stream, targets, rpcs)
+                burst = _Burst(case, self._pace, self._positions(case), stream, targets, rpcs)
                 return burst.values(seller)
 
     def _node(self, name: str, *, is_tls: bool = False) -> Node:
@@ -249,6 +276,7 @@ class _Burst:
     """The positions of one round, and what is written about them."""
 
     case: Case
+    pace: Pace
     positions: Sequence[Position]
     stream: Stream
     targets: Sequence[Node]
@@ -265,7 +293,7 @@ class _Burst:
         if case.is_single:
             for position in new:
                 self._signal([position])
-                time.sleep(_PAUSE_S)
+                time.sleep(self.pace.pause_s)
         else:
             self._signal(new)
         signalled_ns = seller.signalled_ns()
@@ -276,7 +304,7 @@ class _Burst:
         """Announce everything and bring about what hangs; the positions whose exits count."""
         case, positions = self.case, self.positions
         self.stream.write(b"".join(one.opened(number) for number, one in enumerate(positions)))
-        time.sleep(_SETTLE_S)
+        time.sleep(self.pace.settle_s)
         if case.settling:
             others = positions[case.exits : case.exits + case.settling]
             self._signal(others)
@@ -294,7 +322,7 @@ class _Burst:
             # What is no transaction is refused, and that is an outcome.
             for number, one in enumerate(others[:8]):
                 self.stream.write(Position(one.wallet, one.mint, one.token_account, 1, "AAAA").exit_signal(1 + number))
-        time.sleep(_SETTLE_S)
+        time.sleep(self.pace.settle_s)
 
     def _signal(self, positions: Sequence[Position]) -> None:
         number_of = {one.token_account: number for number, one in enumerate(self.positions)}
@@ -305,7 +333,7 @@ class _Burst:
 
     def _wait_for(self, positions: Sequence[Position]) -> None:
         """Until every target has read all of them."""
-        until_s = time.monotonic() + PATIENCE_S
+        until_s = time.monotonic() + self.pace.patience_s
         for node in self.targets:
             found = node.wait_for((one.message for one in positions), max(0.0, until_s - time.monotonic()))
             for message, read_ns in found.items():
@@ -314,7 +342,7 @@ class _Burst:
     def _took_ms(self, position: Position, signalled_ns: dict[str, int]) -> float:
         read_ns = self.read_ns.get(position.message)
         if read_ns is None:
-            return PATIENCE_S * 1e3
+            return self.pace.patience_s * 1e3
         account = position.token_account
         return (read_ns - signalled_ns.get(account, self.written_ns[account])) / 1e6
 
@@ -379,7 +407,7 @@ class Stream:
 
     def write(self, frames: bytes) -> None:
         """In one go, once the client is greeted."""
-        assert self._greeted.wait(PATIENCE_S)
+        assert self._greeted.wait(MEASURING.patience_s)
         assert self._sock is not None
         self._sock.sendall(frames)
 
