@@ -15,31 +15,10 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 CHOICES = ("", "yes", "no")
-# The C files below the glue know nothing of Python; csrc/README.md says what each is for.
-SOURCES = ["csrc/_core.pyx", "csrc/json_scan.c", "csrc/tx_wire.c", "csrc/utf8.c", "csrc/ws_frame.c"]
-DEPENDS = [
-    "csrc/json_scan.h",
-    "csrc/tx_wire.h",
-    "csrc/utf8.h",
-    "csrc/ws_frame.h",
-    "csrc/id_table.h",
-    "csrc/py_glue.h",
-    "csrc/decoder.pxi",
-    "csrc/caller.pxi",
-    "csrc/frames.pxi",
-    "csrc/handles.pxi",
-    "csrc/clocks.h",
-    "csrc/process_mark.h",
-    "csrc/handover.pxi",
-    "csrc/intake.pxi",
-    "csrc/lanes.pxi",
-    "csrc/maker.pxi",
-    "csrc/newest.pxi",
-    "csrc/pump.pxi",
-    "csrc/records.pxi",
-    "csrc/recent.pxi",
-    "csrc/transactions.pxi",
-]
+CORE = Path("csrc")
+# Every C file but the one that Cython writes; csrc/README.md says what each is for.
+SOURCES = ["csrc/_core.pyx", *sorted(map(str, CORE.glob("[!_]*.c")))]
+DEPENDS = sorted(map(str, [*CORE.glob("*.h"), *CORE.glob("*.pxi")]))
 
 
 def extensions() -> list[Extension]:

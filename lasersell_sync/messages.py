@@ -302,6 +302,12 @@ class ServerValue(WireValue):
 
     __slots__ = ()
     null_is_default = True
+    #: The word on the wire; of messages only.
+    type: ClassVar[str]
+    #: A message that comes often, about one position (it has a ``position_id``): it waits in the low lane.
+    is_frequent: ClassVar[bool] = False
+    #: Of these only the newest of a position matters.
+    is_conflated: ClassVar[bool] = False
 
 
 class ClientValue(WireValue):
@@ -580,6 +586,8 @@ class PnlUpdate(ServerValue):
     """
 
     type: ClassVar[str] = "pnl_update"
+    is_frequent = True
+    is_conflated = True
     position_id: int = _u64()
     profit_units: int = _i64()
     proceeds_units: int = _u64()
@@ -594,6 +602,8 @@ class LiquiditySnapshot(ServerValue):
     """What a position's pool absorbs now (low lane); ``liquidity_trend`` is growing, stable or draining."""
 
     type: ClassVar[str] = "liquidity_snapshot"
+    is_frequent = True
+    is_conflated = True
     position_id: int = _u64()
     bands: tuple[SlippageBand, ...] = _list(SlippageBand)
     liquidity_trend: str = _str()
@@ -606,6 +616,7 @@ class TradeTick(ServerValue):
     """One trade in a position's market (low lane); ``side`` is buy or sell."""
 
     type: ClassVar[str] = "trade_tick"
+    is_frequent = True
     position_id: int = _u64()
     time_ms: int = _u64()
     side: str = _str()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar, cast
 
 from lasersell_sync._backend import Handover
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.locks import signal_safe_lock
-from lasersell_sync.messages import LiquiditySnapshot, PnlUpdate, ServerMessage, TradeTick, UnknownMessage
+from lasersell_sync.messages import SERVER_MESSAGES, PnlUpdate, ServerMessage, UnknownMessage
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.stream.connection_events import Lagged
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 Lane = Literal["any", "high", "low"]
 
 #: Frequent messages, each about one position (docs/protocol.md §2).
-LOW_LANE_CLASSES = (PnlUpdate, LiquiditySnapshot, TradeTick)
+LOW_LANE_CLASSES = tuple(cls for cls in SERVER_MESSAGES.values() if cls.is_frequent)
 #: The low-lane types of which only the newest of a position matters.
-CONFLATED_TYPES = frozenset({PnlUpdate.type, LiquiditySnapshot.type})
+CONFLATED_TYPES = frozenset(cls.type for cls in LOW_LANE_CLASSES if cls.is_conflated)
 UNKNOWN = "unknown"
 #: Of unknown messages that are longer, the newest one waits: nothing bounds them but ``max_message_bytes`` each.
 LONG_UNKNOWN_BYTES = 16 * 1024
@@ -37,10 +37,10 @@ def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None
 
     A type that this version does not know waits in the low lane: it may be frequent, and nothing here depends on it.
     """
-    if isinstance(message, LOW_LANE_CLASSES):
-        return message.type, message.position_id
     if isinstance(message, UnknownMessage):
         return UNKNOWN, unknown_slot(message)
+    if isinstance(message, LOW_LANE_CLASSES):
+        return message.type, cast("PnlUpdate", message).position_id
     return None, None
 
 
