@@ -23,6 +23,7 @@ _BODILESS_STATUSES: Final = (204, 304)
 #: How far a body is collected beyond the limit: ``_http`` reads in steps of this size before it finds it too long.
 _BEYOND_LIMIT_BYTES: Final = 128 * 1024
 #: The answer that nodes give nearly always: every line plain, nothing folded, no empty value.
+_MOST_PLAIN_DIGITS: Final = 12
 _PLAIN_HEAD: Final = re.compile(rb"HTTP/1\.1 200 [ -~]*\r\n((?:[A-Za-z0-9_-]+: [!-~][ -~]*\r\n)+)\r\n")
 #: Headers that change how the rest of an answer is read.
 _FRAMING_HEADERS: Final = frozenset({"transfer-encoding", "content-encoding", "trailer", "upgrade"})
@@ -46,6 +47,7 @@ def plain_answer(received: bytes, max_body_bytes: int) -> HttpAnswer | None:
     is_plain = (
         len(headers) == len(lines)
         and length.isdigit()
+        and len(length) <= _MOST_PLAIN_DIGITS
         and headers.get("connection", "keep-alive").lower() == "keep-alive"
         and not _FRAMING_HEADERS & headers.keys()
     )

@@ -77,12 +77,16 @@ class AnswerReader:
         with self._lock:
             if self._thread is not None:
                 return
-            thread = threading.Thread(target=self._run, name=f"lasersell-send-{self._number}", daemon=True)
             try:
                 if self._wake_up is None:
                     self._wake_up = socket.socketpair()
                     for end in self._wake_up:
                         end.settimeout(0.0)
+                if self._selector is None:
+                    self._selector = selectors.DefaultSelector()
+                    self._selector.register(self._wake_up[0], selectors.EVENT_READ)
+                name = f"lasersell-send-{self._number}"
+                thread = threading.Thread(target=self._run, args=(self._selector,), name=name, daemon=True)
                 thread.start()
             except (RuntimeError, MemoryError, OSError) as error:
                 raise ConcurrencyError(f"no thread for copies now: {error or 'out of memory'}") from error
@@ -123,17 +127,14 @@ class AnswerReader:
 
     # ── the thread ──
 
-    def _run(self) -> None:
-        assert self._wake_up is not None
-        with selectors.DefaultSelector() as selector:
-            self._selector = selector
-            selector.register(self._wake_up[0], selectors.EVENT_READ)
-            while self._is_needed():
-                try:
-                    self._turn(selector)
-                except BaseException:
-                    log.exception("%s: reading answers failed", self._label)
-        for end in self._wake_up:
+    def _run(self, selector: selectors.BaseSelector) -> None:
+        while self._is_needed():
+            try:
+                self._turn(selector)
+            except BaseException:
+                log.exception("%s: reading answers failed", self._label)
+        selector.close()
+        for end in self._wake_up or ():
             end.close()
 
     def _is_needed(self) -> bool:
@@ -175,7 +176,12 @@ class AnswerReader:
         self._go_on(selector, connection, ended)
 
     def _go_on(self, selector: selectors.BaseSelector, connection: SendConnection, ended: Ended | None) -> None:
-        self._watch(selector, connection)
+        try:
+            self._watch(selector, connection)
+        except OSError as error:  # no room in the selector
+            log.warning("%s: a connection that cannot be watched is closed: %s", self._label, error)
+            ended = connection.give_up(error) or ended
+            self._let_go(selector, connection)
         if ended is not None:
             self._finish(connection, ended)
             if connection.is_closed:
@@ -209,7 +215,7 @@ class AnswerReader:
                 return
             late = [connection for connection in self._watched if connection.ends_at <= now]
         for connection in late:
-            self._go_on(selector, connection, connection.give_up())
+            self._go_on(selector, connection, connection.give_up(TimeoutError("the time is over")))
         with self._lock:
             self._earliest_end = min((connection.ends_at for connection in self._watched), default=math.inf)
 

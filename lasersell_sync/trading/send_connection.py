@@ -179,11 +179,11 @@ class SendConnection:
         self._exchange, self.ends_at = None, math.inf
         return ended
 
-    def give_up(self) -> Ended | None:
-        """Close it; the exchange that ends with it, for want of time."""
+    def give_up(self, reason: OSError) -> Ended | None:
+        """Close it; the exchange that ends with it, for this reason."""
         with self._lock:
             self._close()
-            return None if self._exchange is None else self._end(TimeoutError("the time is over"))
+            return None if self._exchange is None else self._end(reason)
 
     @property
     def is_closed(self) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from lasersell_sync import _log
 from lasersell_sync.exceptions import ConcurrencyError
 from lasersell_sync.locks import signal_safe_lock
-from lasersell_sync.timeouts import TimeBudget, wait_s
+from lasersell_sync.timeouts import TimeBudget, boot_time_s, wait_s
 from lasersell_sync.trading._http_answer import HttpAnswer, HttpFailure
 from lasersell_sync.trading.answer_reader import AnswerReader
 from lasersell_sync.trading.send_connection import Ended, Exchange, SendConnection
@@ -37,6 +37,8 @@ _OPEN_S: Final = 5.0
 #: A target that refuses further connections beside those it has is not asked for more before so many seconds.
 _MORE_AFTER_S: Final = 1.0
 _WARNS_AGAIN_AFTER_S: Final = 30.0
+#: Two clocks are read one after the other, so they differ a little at each look.
+_LEAST_SUSPENSION_S: Final = 1.0
 
 
 class SendConnections:
@@ -81,6 +83,8 @@ class SendConnections:
         #: As many connections are opened though nobody waits for them.
         self._wanted = 0
         self._no_more_before = -math.inf
+        #: What the idle connections have outlived.
+        self._suspended_s = _suspended_s()
         self._warned_at = -math.inf
         self._is_closed = False
 
@@ -97,7 +101,9 @@ class SendConnections:
             ConcurrencyError: closed, or the system has no thread for the reader.
         """
         self._start()
+        self._drop_what_was_suspended()
         with self._lock:
+            self._require_open()
             connection = self._idle.pop() if self._idle else None
             if connection is None:
                 (self._waiting.appendleft if first else self._waiting.append)(exchange)
@@ -112,6 +118,7 @@ class SendConnections:
 
     def _serve(self, connection: SendConnection | None, exchange: Exchange | None = None) -> None:
         """Give a connection what waits, until something is under way on it; idle when nothing waits."""
+        given = exchange
         try:
             while connection is not None and (exchange := exchange or self._next_for(connection)) is not None:
                 wire = exchange.wire()
@@ -121,9 +128,11 @@ class SendConnections:
                     return
                 else:
                     connection = self._another(exchange)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if exchange is not None and exchange is not given:  # nobody else knows of it
+                self._end(exchange, HttpFailure("send", f"not sent: {type(error).__name__}", sent=True))
             raise
 
     def _next_for(self, connection: SendConnection) -> Exchange | None:
@@ -174,9 +183,12 @@ class SendConnections:
         Raises:
             ConcurrencyError: closed, or the system has no thread.
         """
+        self._require_open()
+        self._reader.start()
+
+    def _require_open(self) -> None:
         if self._is_closed:
             raise ConcurrencyError("this TxSender is closed: make a new one")
-        self._reader.start()
 
     # ── opening ──
 
@@ -292,6 +304,7 @@ class SendConnections:
             make: the request to use it with.
         """
         now, connection = self._clock(), None
+        self._drop_what_was_suspended()
         with self._lock:
             if self._is_closed:
                 return now + every_s
@@ -310,6 +323,17 @@ class SendConnections:
         with contextlib.suppress(ConcurrencyError):
             self.want_all()
         return now + gap_s
+
+    def _drop_what_was_suspended(self) -> None:
+        """Close idle connections if the machine was suspended: routers forget them, and nobody says so."""
+        suspended_s = _suspended_s()
+        if suspended_s - self._suspended_s < _LEAST_SUSPENSION_S:
+            return
+        with self._lock:
+            self._suspended_s = suspended_s
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     # ── what the reader brings ──
 
@@ -357,3 +381,8 @@ class SendConnections:
     def close_in_child(self) -> None:
         """Give a forked child's copies of the descriptors back. Takes no lock: the parent's threads may hold it."""
         self._reader.close_in_child()
+
+
+def _suspended_s() -> float:
+    """Seconds for which the machine has been suspended so far, and some constant."""
+    return boot_time_s() - time.monotonic()

@@ -162,6 +162,10 @@ class SendLane:
             if not self._is_closed:
                 log.warning("%s: %s is not sent now: %s", self.client.label, copy.tracked.signature, error)
             self._answer(copy, Answer.UNCERTAIN if copy.is_second else None)
+        except Exception as error:
+            # A copy that may have left must not be forgotten.
+            log.exception("%s: sending %s failed", self.client.label, copy.tracked.signature)
+            self._answer(copy, Answer.UNCERTAIN, f"{self.client.label}: {type(error).__name__}")
 
     def wire_of(self, copy: Copy) -> bytes | None:
         """What is sent of a copy; None: nothing now, and ``pending`` knows."""

@@ -99,7 +99,7 @@ def test_framing_hopeless_answer_ends_at_once_and_is_a_failure(wrong: bytes) -> 
         small.read(bytes(framing.received))
 
 
-@pytest.mark.parametrize("length", [None, b"x", b"-3"])
+@pytest.mark.parametrize("length", [None, b"x", b"-3", b"9" * 5000])
 def test_framing_answer_without_a_length_ends_with_its_connection(length: bytes | None, pool: HttpPool) -> None:
     framing = AnswerFraming(MAX_BODY_BYTES)
     header = b"" if length is None else b"Content-Length: " + length + b"\r\n"
@@ -118,6 +118,7 @@ NOT_PLAIN = {
     "compressed": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 14\r\n\r\n" + BODY,
     "folded": HEAD + b"X: 1\r\n 2\r\nContent-Length: 14\r\n\r\n" + BODY,
     "spaced name": HEAD + b"Content-Length : 14\r\n\r\n" + BODY,
+    "length of more digits than Python reads": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n" + BODY,
     "signed length": HEAD + b"Content-Length: +14\r\n\r\n" + BODY,
     "cut short": SIZED[:-1],
     "followed": SIZED + b"x",

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import selectors
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lasersell_sync.trading import PendingTx, SellOutcome, SendTargetRpc, TxSender, close_rpc_connections
+from lasersell_sync.exceptions import ConcurrencyError
+from lasersell_sync.trading import (
+    PendingTx,
+    SellOutcome,
+    SendTargetRpc,
+    TxSender,
+    close_rpc_connections,
+    send_connections,
+)
+from lasersell_sync.trading.send_lane import Warming
 from lasersell_sync.trading.wire_tx import UNSIGNED, decode_base64
+from tests.support.certificates import Authority
 from tests.support.solana_node import SignedTransfer, SolanaNode
 from tests.support.stream_server import RawServer
 from tests.support.waiting import PATIENCE_S, until
@@ -49,8 +63,9 @@ def accept(sock: socket.socket, request_id: int, tx_b64: str, _number: int) -> N
 class Target:
     """A target that reads each request and then does what ``behave`` does."""
 
-    def __init__(self, behave: Behaviour = accept) -> None:
+    def __init__(self, behave: Behaviour = accept, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave
+        self._tls = tls
         self.let_go = threading.Event()
         #: Transactions, in the order in which they were read to their end.
         self.sent: list[str] = []
@@ -65,7 +80,8 @@ class Target:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.port}"
 
     def __enter__(self) -> Target:
         self._server.__enter__()
@@ -87,6 +103,8 @@ class Target:
 
     def _run(self, sock: socket.socket) -> None:
         try:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True)
             self.serve(sock)
         finally:
             sock.close()
@@ -141,7 +159,9 @@ def node(world: ExitStack) -> SolanaNode:
 def make_sender(world: ExitStack, node: SolanaNode) -> Callable[..., TxSender]:
     def make(*targets: Target, **options: Any) -> TxSender:
         options = {"rebroadcast_s": 60.0, "keep_warm_s": None, "poll_s": 0.1, **options}
-        sender = TxSender([SendTargetRpc(target.url) for target in targets], rpcs=node.url, **options)
+        ca_file = options.pop("ca_file", None)
+        rpcs = [SendTargetRpc(target.url, ca_file=ca_file) for target in targets]
+        sender = TxSender(rpcs, rpcs=node.url, **options)
 
         def end() -> None:
             for target in targets:
@@ -261,7 +281,21 @@ def redirects(sock: socket.socket, *_: object) -> None:
     sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")
 
 
-@pytest.mark.parametrize("bad", [garbage, reset, huge, cut_short, redirects])
+def reset_midway(sock: socket.socket, request_id: int, tx_b64: str, number: int) -> None:
+    sock.sendall(accepted(request_id, tx_b64)[:60])
+    reset(sock, request_id, tx_b64, number)
+
+
+def long_head(sock: socket.socket, *_: object) -> None:
+    sock.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 123456789\r\n" * 5_000)
+
+
+def absurd_length(sock: socket.socket, *_: object) -> None:
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{}")
+    raise OSError("the end")
+
+
+@pytest.mark.parametrize("bad", [garbage, reset, reset_midway, huge, cut_short, redirects, long_head, absurd_length])
 def test_submit_unusable_answer_settles_nothing_and_the_next_copy_is_accepted(
     bad: Behaviour, make_target: Any, make_sender: Any
 ) -> None:
@@ -321,6 +355,191 @@ def test_submit_answer_before_the_request_was_read_ends_the_connection(make_targ
     del client.wire
     second = sender.submit(SignedTransfer(2).b64)
     until(lambda: is_accepted(second))
+
+
+def test_submit_answer_that_trickles_ends_with_the_time_limit(make_target: Any, make_sender: Any) -> None:
+    def trickle(sock: socket.socket, request_id: int, tx_b64: str, _: int) -> None:
+        for byte in accepted(request_id, tx_b64)[:-1]:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.01)
+        target.let_go.wait(PATIENCE_S)
+
+    target = make_target()
+    target.behave = lambda *args: (trickle if args[-1] < 1 else accept)(*args)
+    pending = make_sender(target, connections=1, send_timeout_s=0.5, rebroadcast_s=0.2).submit(SignedTransfer().b64)
+    until(lambda: is_accepted(pending))
+    assert len(target.sent) >= 2
+
+
+def test_warm_connection_on_which_the_target_speaks_unasked_is_not_used(make_target: Any, make_sender: Any) -> None:
+    """An answer that nobody asked for is not taken for the next request's."""
+    tx = SignedTransfer()
+    target = make_target()
+    serve, unasked = target.serve, threading.Semaphore(1)
+
+    def serve_after_a_word(sock: socket.socket) -> None:
+        if unasked.acquire(blocking=False):
+            sock.sendall(accepted(1, tx.b64))
+        serve(sock)
+
+    target.serve = serve_after_a_word
+    sender = make_sender(target, connections=1)
+    pending = sender.submit(tx.b64)
+    until(lambda: is_accepted(pending))
+    assert target.connections >= 2
+    assert tx.b64 in target.sent
+
+
+def test_submit_target_that_answers_429_is_left_alone_until_retry_after(make_target: Any, make_sender: Any) -> None:
+    def slow_down(sock: socket.socket, *_: object) -> None:
+        sock.sendall(answer("slow down", head="HTTP/1.1 429 Too Many Requests", extra="Retry-After: 60\r\n"))
+
+    limited, fine = make_target(slow_down), make_target()
+    sender = make_sender(limited, fine)
+    client = sender._lanes[0].client
+    first = sender.submit(SignedTransfer(1).b64)
+    until(lambda: is_accepted(first) and client.held_for_s() > 0)
+    second = sender.submit(SignedTransfer(2).b64)
+    until(lambda: is_accepted(second))
+    assert "rate limited for another" in second.result(0).detail
+    assert limited.sent == [SignedTransfer(1).b64]
+    assert not second.done()
+
+
+def test_submit_target_that_answered_429_gets_copies_after_retry_after(make_target: Any, make_sender: Any) -> None:
+    def slow_down(sock: socket.socket, *_: object) -> None:
+        sock.sendall(answer("slow down", head="HTTP/1.1 429 Too Many Requests", extra="Retry-After: 0.3\r\n"))
+
+    target = make_target()
+    target.behave = lambda *args: (slow_down if args[-1] < 1 else accept)(*args)
+    pending = make_sender(target, rebroadcast_s=0.1).submit(SignedTransfer().b64)
+    until(lambda: is_accepted(pending))
+    assert len(target.sent) == 2
+
+
+# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def close_notify_midway(sock: Any, request_id: int, tx_b64: str, _: int) -> None:
+    sock.sendall(accepted(request_id, tx_b64)[:60])
+    sock.unwrap()
+    raise OSError("closed by TLS")
+
+
+def cut_without_close_notify(sock: socket.socket, request_id: int, tx_b64: str, _: int) -> None:
+    sock.sendall(accepted(request_id, tx_b64)[:60])
+    raise OSError("closed without TLS")
+
+
+def answers_twice_in_two_records(sock: socket.socket, request_id: int, tx_b64: str, _: int) -> None:
+    sock.sendall(accepted(request_id, tx_b64))
+    sock.sendall(accepted(request_id, tx_b64))
+
+
+@pytest.mark.parametrize(
+    "behave", [accept, byte_by_byte, close_notify_midway, cut_without_close_notify, answers_twice_in_two_records]
+)
+def test_submit_over_tls_every_transaction_is_accepted(
+    behave: Behaviour, make_target: Any, make_sender: Any, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    target = make_target(lambda *args: (behave if args[-1] < 2 else accept)(*args), authority.server())
+    sender = make_sender(target, connections=1, ca_file=str(authority.pem), rebroadcast_s=0.3)
+    sender.warm()
+    for tx in transfers(4):
+        pending = sender.submit(tx.b64)
+        until(lambda pending=pending: is_accepted(pending))
+    assert {tx.b64 for tx in transfers(4)} == set(target.sent)
+
+
+# ── a system that lacks something ────────────────────────────────────────────────────────────────────────────────
+
+
+def fail_once(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_submit_without_descriptors_for_the_reader_is_sent_later(
+    make_target: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = make_target()
+    sender = make_sender(target, rebroadcast_s=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", fail_once)
+        pending = sender.submit(SignedTransfer().b64)
+    until(lambda: is_accepted(pending))
+    assert "is not sent now" in caplog.text
+
+
+def test_submit_connection_that_cannot_be_watched_is_replaced(
+    make_target: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = make_target()
+    sender = make_sender(target, connections=1, rebroadcast_s=0.2)
+    register, failures = selectors.DefaultSelector.register, [1]
+
+    def failing(self: Any, sock: Any, events: int, data: Any = None) -> Any:
+        if data is not None and failures:
+            failures.pop()
+            fail_once()
+        return register(self, sock, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", failing)
+    pending = sender.submit(SignedTransfer().b64)
+    until(lambda: is_accepted(pending))
+    assert "cannot be watched" in caplog.text
+    assert target.connections == 2
+
+
+def test_copy_that_waited_and_cannot_be_written_is_sent_again(
+    make_target: Any, make_sender: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = make_target()
+    target.behave = lambda *args: (target.let_go.wait(PATIENCE_S), accept(*args))
+    sender = make_sender(target, connections=1, rebroadcast_s=0.2, send_timeout_s=PATIENCE_S)
+    first = sender.submit(SignedTransfer(1).b64)
+    until(lambda: target.sent)
+    second = sender.submit(SignedTransfer(2).b64)
+    client, failures = sender._lanes[0].client, [1]
+    written = client.wire
+
+    def failing(request: Any) -> bytes:
+        if failures:
+            failures.pop()
+            raise MemoryError
+        return written(request)
+
+    client.wire = failing
+    target.let_go.set()
+    until(lambda: is_accepted(first) and is_accepted(second))
+    assert "MemoryError" in caplog.text
+
+
+def test_post_after_close_raises_concurrency_error(make_target: Any, make_sender: Any) -> None:
+    sender = make_sender(make_target())
+    sender.warm()
+    lane = sender._lanes[0]
+    lane._connections.close()
+    with pytest.raises(ConcurrencyError, match="closed"):
+        lane._connections.post(Warming(lane, time.monotonic() + PATIENCE_S))
+
+
+def test_submit_after_a_suspension_uses_no_connection_from_before(
+    make_target: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routers forget connections meanwhile: nothing is written there, and no time limit is waited for."""
+    target = make_target()
+    sender = make_sender(target, connections=4, send_timeout_s=PATIENCE_S)
+    sender.warm()
+    until(lambda: target.connections == 4)
+    before = set(sender._lanes[0]._connections._all)
+    until(lambda: len(sender._lanes[0]._connections._idle) == 4)
+    monkeypatch.setattr(send_connections, "boot_time_s", lambda: time.monotonic() + 1e9)
+    pending = sender.submit(SignedTransfer().b64)
+    until(lambda: is_accepted(pending))
+    until(lambda: target.connections == 8)
+    assert {connection.sock.fileno() for connection in before} == {-1}
+    assert not before & sender._lanes[0]._connections._all
 
 
 # ── how many at once ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -433,6 +652,27 @@ def test_close_in_a_forked_child_leaves_the_parents_connections_alone(make_targe
     ends = [sender.submit(tx.b64) for tx in transfers(10)]
     until(lambda: all(map(is_accepted, ends)))
     assert target.connections == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_close_in_a_child_forked_while_copies_are_under_way_leaves_their_answers_to_the_parent(
+    make_target: Any, make_sender: Any
+) -> None:
+    target = make_target()
+    target.behave = lambda *args: (target.let_go.wait(PATIENCE_S), accept(*args))
+    sender = make_sender(target, connections=4, send_timeout_s=PATIENCE_S)
+    ends = [sender.submit(tx.b64) for tx in transfers(6)]
+    until(lambda: len(target.sent) == 4)
+    child = os.fork()
+    if not child:
+        sender.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    target.let_go.set()
+    until(lambda: all(map(is_accepted, ends)))
+    assert len(target.sent) == 6
+    assert target.connections == 4
 
 
 def test_threads_of_a_sender_are_bounded_and_named(make_target: Any, make_sender: Any) -> None:
