@@ -197,6 +197,24 @@ def test_agreement_contradiction_ends_unknown_and_says_whom_to_doubt() -> None:
     assert "contradict" in world.results[0].detail
 
 
+def test_agreement_a_processed_status_starts_the_time_of_a_contradiction_anew() -> None:
+    world = World(still_held=held)
+    both_know(world)
+    world.says(0, DEAD + 500, times=3)
+    world.says(1, BORN + 3)
+    world.now += CONTRADICTION_AFTER_S - 1
+    world.says(1, BORN + 4, Landing(BORN + 3, "processed", None))
+    world.says(0, DEAD + 700, times=3)
+    world.now += CONTRADICTION_AFTER_S - 1
+    world.says(1, BORN + 5)
+    world.says(0, DEAD + 701)
+    assert world.outcome is None
+    world.now += 1
+    world.says(1, BORN + 6)
+    world.says(0, DEAD + 702)
+    assert world.outcome is UNKNOWN
+
+
 def test_agreement_a_processed_status_starts_the_reads_anew() -> None:
     world = World(still_held=held)
     both_know(world)

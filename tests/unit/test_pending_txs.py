@@ -11,6 +11,7 @@ import pytest
 from lasersell_sync.processes import ProcessGuard
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.pending_txs import PendingTxs
+from lasersell_sync.trading.rpc_node import Landing, Statuses
 from lasersell_sync.trading.tracked_tx import UNDECIDED_AFTER_S, Answer, Listener, TrackedTx
 from tests.support.waiting import PATIENCE_S, until
 
@@ -109,3 +110,25 @@ def test_due_copies_those_of_one_moment_come_together_and_settled_ones_not_at_al
         world.pending.answered(tracked, 0, Answer.ACCEPTED)
     world.now += RESEND_S
     assert world.pending.due_copies() == [(tracked, 0) for tracked in txs if tracked is not txs[7]]
+
+
+def test_settled_transactions_only_the_newest_are_remembered(world: World) -> None:
+    world.pending._nodes = ("node",)
+    for number in range(1_100):
+        tracked = world.add(number)
+        statuses = Statuses(slot=1, landings=[Landing(1, "confirmed", None)], searched_history=False)
+        world.pending.saw_statuses(0, [tracked], statuses, None)
+        assert tracked.result is not None
+    assert len(world.pending._settled) == 1_024
+    assert world.add(1_099).result is not None
+    assert world.add(0).result is None
+
+
+def test_accepted_copy_clears_what_its_target_had_failed_with(world: World) -> None:
+    tracked = world.add(1)
+    world.pending.answered(tracked, 0, Answer.UNCERTAIN, "first: no answer in time")
+    world.pending.answered(tracked, 1, Answer.UNCERTAIN, "second: no answer in time")
+    world.pending.answered(tracked, 0, Answer.ACCEPTED)
+    detail = world.pending.result_of(tracked).detail
+    assert "first: " not in detail
+    assert "second: no answer in time" in detail

@@ -371,23 +371,53 @@ def test_submit_answer_that_trickles_ends_with_the_time_limit(make_target: Any, 
     assert len(target.sent) >= 2
 
 
-def test_warm_connection_on_which_the_target_speaks_unasked_is_not_used(make_target: Any, make_sender: Any) -> None:
-    """An answer that nobody asked for is not taken for the next request's."""
-    tx = SignedTransfer()
+def test_warm_idle_connection_on_which_the_target_speaks_is_replaced(make_target: Any, make_sender: Any) -> None:
+    """An answer that nobody asked for is never taken for the next request's."""
     target = make_target()
     serve, unasked = target.serve, threading.Semaphore(1)
 
-    def serve_after_a_word(sock: socket.socket) -> None:
+    def serve_and_speak(sock: socket.socket) -> None:
         if unasked.acquire(blocking=False):
-            sock.sendall(accepted(1, tx.b64))
+            # The answer to what keeps the connection warm, and another one.
+            target._some(sock)
+            for number in (1, 2):
+                sock.sendall(answer({"jsonrpc": "2.0", "id": number, "result": "ok"}))
         serve(sock)
 
-    target.serve = serve_after_a_word
+    target.serve = serve_and_speak
     sender = make_sender(target, connections=1)
-    pending = sender.submit(tx.b64)
+    sender.warm()
+    until(lambda: target.connections == 2)
+    pending = sender.submit(SignedTransfer().b64)
     until(lambda: is_accepted(pending))
-    assert target.connections >= 2
-    assert tx.b64 in target.sent
+    assert len(target.sent) == 1
+
+
+def test_submit_answer_to_another_request_is_not_believed_and_ends_its_connection(
+    make_target: Any, make_sender: Any
+) -> None:
+    def confuse(sock: socket.socket, request_id: int, tx_b64: str, _: int) -> None:
+        sock.sendall(accepted(request_id + 1, tx_b64))
+
+    target = make_target()
+    target.behave = lambda *args: (confuse if args[-1] < 1 else accept)(*args)
+    sender = make_sender(target, connections=1)
+    first = sender.submit(SignedTransfer(1).b64)
+    until(lambda: target.connections == 1 and "id" in first.result(0).detail)
+    second = sender.submit(SignedTransfer(2).b64)
+    until(lambda: is_accepted(second))
+    assert not is_accepted(first)
+    assert target.connections == 2
+
+
+def test_submit_copy_without_an_answer_wakes_the_sleeping_reader_at_its_end(make_target: Any, make_sender: Any) -> None:
+    target = make_target()
+    target.behave = lambda *_: target.let_go.wait(3 * PATIENCE_S)
+    sender = make_sender(target, connections=1, send_timeout_s=0.2)
+    # The reader sleeps until the end of what keeps the connection warm, at least.
+    sender.warm(timeout_s=3 * PATIENCE_S)
+    sender.submit(SignedTransfer().b64)
+    until(lambda: target.connections == 2)
 
 
 def test_submit_target_that_answers_429_is_left_alone_until_retry_after(make_target: Any, make_sender: Any) -> None:
@@ -475,7 +505,7 @@ def test_submit_connection_that_cannot_be_watched_is_replaced(
     make_target: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = make_target()
-    sender = make_sender(target, connections=1, rebroadcast_s=0.2)
+    sender = make_sender(target, connections=1, send_timeout_s=3 * PATIENCE_S)
     register, failures = selectors.DefaultSelector.register, [1]
 
     def failing(self: Any, sock: Any, events: int, data: Any = None) -> Any:
@@ -485,8 +515,9 @@ def test_submit_connection_that_cannot_be_watched_is_replaced(
         return register(self, sock, events, data)
 
     monkeypatch.setattr(selectors.DefaultSelector, "register", failing)
-    pending = sender.submit(SignedTransfer().b64)
-    until(lambda: is_accepted(pending))
+    for tx in transfers(2):
+        pending = sender.submit(tx.b64)
+        until(lambda pending=pending: is_accepted(pending))
     assert "cannot be watched" in caplog.text
     assert target.connections == 2
 
