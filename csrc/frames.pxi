@@ -1,4 +1,4 @@
-# WebSocket frames: the glue between ws_frame.c and Python. The twin is _pure/frames.py.
+# WebSocket frames: the glue between ws_frame.c and Python. The fallback is _pure/frames.py.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 

@@ -1,6 +1,6 @@
 # Waiting for the link, and taking in what comes: poll, recv and the pump in one loop, so that between the bytes' arrival
 # and their message's delivery no Python runs but what the message itself asks for. What runs once in 5 ms finds its
-# caches cold, and then a few lines of bookkeeping take longer than the message. The twin is _pure/intake.py.
+# caches cold, and then a few lines of bookkeeping take longer than the message. The fallback is _pure/intake.py.
 
 from libc.errno cimport EBADF
 

@@ -3,7 +3,7 @@
  *
  * Plain C: no Python, no allocation, no recursion. The text is [at, end); nothing before `at` or at and behind `end`
  * is read. A function takes a token's first byte and returns the byte behind the token, or NULL after it filled
- * `error`. The text is scanned from left to right and the first byte that breaks a rule is the error; the twin,
+ * `error`. The text is scanned from left to right and the first byte that breaks a rule is the error; the fallback,
  * lasersell_sync/_pure/json_scan.py, gives the same reason at the same byte.
  *
  * What a well-formed message of the server needs is inline here; the rest is in json_scan.c.

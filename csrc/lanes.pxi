@@ -1,5 +1,5 @@
 # The two lanes between the reader and its consumers: storage only. Waiting and waking are handover.pxi's part, because
-# they happen once per batch. The twin is _pure/lanes.py.
+# they happen once per batch. The fallback is _pure/lanes.py.
 #
 # No lock: every method runs under the interpreter lock from beginning to end. That holds as long as nothing in a
 # method can run Python code before the rows are whole again; so what is let go of is let go of last.

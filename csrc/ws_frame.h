@@ -3,7 +3,7 @@
  *
  * Plain C. The parser may stop at every byte, and checks a rule as soon as the byte that breaks it is there, so that
  * the result does not depend on how the link cut the bytes. Memory grows with the bytes received, never by what a
- * header claims. The twin is lasersell_sync/_pure/frames.py.
+ * header claims. The fallback is lasersell_sync/_pure/frames.py.
  */
 #ifndef LASERSELL_WS_FRAME_H
 #define LASERSELL_WS_FRAME_H

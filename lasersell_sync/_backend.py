@@ -1,6 +1,6 @@
-"""Chooses the decoding core once, at import: the compiled one, or its pure twin.
+"""Chooses the decoding core once, at import: the compiled one, or the pure-Python fallback.
 
-``LASERSELL_PURE=1`` forces the twin; it is the one environment variable that is read at import. If the compiled
+``LASERSELL_PURE=1`` forces the fallback; it is the one environment variable that is read at import. If the compiled
 module was never built, one RuntimeWarning says so at the first connection: a program that only imports the package is
 left alone. If it is there but fails to load, the warning names the cause: that is a broken installation, not a choice.
 """
@@ -72,7 +72,7 @@ _REMEDY: Final = (
 
 def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
     """The module to use and its name; notes a warning when the compiled one should have been there and is not."""
-    # The twin is loaded only where it runs: reading six modules for nothing is a tenth of the import.
+    # The fallback is loaded only where it runs: reading six modules for nothing is a tenth of the import.
     if os.environ.get("LASERSELL_PURE") == "1":
         return importlib.import_module(_PURE), "pure"
     # Asked for by name, not by catching ImportError: "not built" and "built but broken" need different answers.
@@ -84,7 +84,7 @@ def _choose() -> tuple[ModuleType, Literal["compiled", "pure"]]:
         for name in __all__:
             if name not in ("NAME", "warn_of_fallback"):
                 getattr(compiled, name)
-    except Exception:  # noqa: BLE001 - whatever a broken binary raises, the twin still works
+    except Exception:  # noqa: BLE001 - whatever a broken binary raises, the fallback still works
         _warn(
             f"lasersell_sync runs on its slower pure-Python decoder: the compiled one ({_COMPILED}) exists "
             f"but FAILS TO LOAD. {_REMEDY} The cause:\n{traceback.format_exc()}"

@@ -1,4 +1,4 @@
-"""The reference twin of the compiled core: same names, signatures, results and errors, written for reading.
+"""The pure-Python fallback of the compiled core, its reference: same names, signatures, results and errors.
 
 ``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
 consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is

@@ -60,7 +60,7 @@ _INTERIM: Final = re.compile(rb"1[0-9]{2}")
 
 
 def intake_class() -> type[Intake]:
-    """What waits for a link: the core's; where ``poll`` is not the system's own, the twin, which asks Python's."""
+    """What waits for a link: the core's; where ``poll`` is not the system's own, the fallback, which asks Python's."""
     if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
         return Intake
     # gevent or eventlet: the system's poll would stop every greenlet. Imported by those alone.

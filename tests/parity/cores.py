@@ -42,7 +42,7 @@ def compiled() -> ModuleType:
 def cores() -> list[Any]:
     """Parameters for tests that hold for both; the compiled one is skipped as above."""
     both = [pytest.param("_pure", id="pure"), pytest.param("_core", id="compiled")]
-    return both[1:] if SANITIZED else both  # the twin has no memory of its own to get wrong
+    return both[1:] if SANITIZED else both  # the fallback has no memory of its own to get wrong
 
 
 def scaled(count: int) -> int:

@@ -1,4 +1,4 @@
-"""The twin is the specification: whatever the text, both decoders give the same value or the same error."""
+"""The fallback is the specification: whatever the text, both decoders give the same value or the same error."""
 
 from __future__ import annotations
 

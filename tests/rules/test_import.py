@@ -71,8 +71,8 @@ def test_importing_loads_nothing_that_can_wait() -> None:
     assert run(program) == "[]"
 
 
-@pytest.mark.skipif(lasersell_sync.backend() != "compiled", reason="the twin is what runs here")
-def test_the_twin_is_loaded_only_where_it_runs() -> None:
+@pytest.mark.skipif(lasersell_sync.backend() != "compiled", reason="the fallback runs here")
+def test_import_with_the_compiled_core_does_not_load_the_fallback() -> None:
     """Its modules are read for nothing where the compiled core does the work."""
     program = "import lasersell_sync; print(lasersell_sync.backend(), 'lasersell_sync._pure' in sys.modules)"
     assert run(program) == "compiled False"

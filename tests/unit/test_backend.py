@@ -62,15 +62,15 @@ def test_compiled_is_the_default() -> None:
     assert (answer.stdout.split(), answer.stderr) == (["compiled", "lasersell_sync._core"], "")
 
 
-def test_the_twin_can_be_forced(unbuilt: Path) -> None:
-    """LASERSELL_PURE=1 chooses the twin silently, built or not."""
+def test_lasersell_pure_1_chooses_the_fallback(unbuilt: Path) -> None:
+    """LASERSELL_PURE=1 chooses the fallback silently, built or not."""
     for home in (PACKAGE.parent, unbuilt):
         answer = ask(home, "-W", "error", pure="1")
         assert (answer.stdout.split(), answer.stderr) == (["pure", "lasersell_sync._pure.decoder"], "")
 
 
-def test_only_1_forces_the_twin(unbuilt: Path) -> None:
-    """Any other value is no wish: the warning comes."""
+def test_lasersell_pure_of_another_value_is_ignored(unbuilt: Path) -> None:
+    """Another value has no effect: the warning comes."""
     assert "RuntimeWarning" in ask(unbuilt, pure="0", code=CONNECT).stderr
     assert "RuntimeWarning" in ask(unbuilt, pure="", code=CONNECT).stderr
 
@@ -123,7 +123,7 @@ def test_not_built_is_an_error_where_warnings_are(unbuilt: Path) -> None:
 
 
 def test_a_broken_build_is_loud(unbuilt: Path) -> None:
-    """A file that does not load is told with its cause, and the twin still works."""
+    """A file that does not load is told with its cause, and the fallback still works."""
     binary = unbuilt / "lasersell_sync" / f"_core{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     binary.write_bytes(b"\x7fELF no such thing")
     answer = ask(unbuilt, code=CONNECT)
