@@ -11,7 +11,7 @@ import heapq
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
@@ -32,6 +32,7 @@ from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, Disconnected
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.history import HistoryPage, HistoryTrade
 from lasersell_sync.trading.rpc_node import RpcNode
 from lasersell_sync.trading.signer import Signer
 from lasersell_sync.trading.tracked_tx import Answer, TrackedTx
@@ -237,10 +238,16 @@ class ModelSender(TxSender):
 
 
 class ModelApi:
-    """The REST API: builds sales, late if it must be."""
+    """The REST API: builds sales, late if it must be, and lists past trades.
 
-    def __init__(self, build: Callable[[int], str]) -> None:
+    Args:
+        build: builds a sale of so many tokens.
+        list_trades: the trades of now.
+    """
+
+    def __init__(self, build: Callable[[int], str], list_trades: Callable[[], Iterable[HistoryTrade]]) -> None:
         self._build = build
+        self._list_trades = list_trades
         #: ``builds``, ``fails`` or ``late``.
         self.mood = "builds"
 
@@ -248,6 +255,15 @@ class ModelApi:
         if self.mood == "fails":
             raise ExitApiError("transport", "nobody answers")
         return BuildTxResponse(self._build(request.amount_tokens))
+
+    def history(self, **_: object) -> Iterator[HistoryPage]:
+        if self.mood == "fails":
+            raise ExitApiError("transport", "nobody answers")
+        yield HistoryPage(trades=tuple(self._list_trades()), offset=0, total=None)
+
+
+def _asks_nodes(threads: str) -> bool:
+    return "balances" in threads or "history" in threads
 
 
 def _no_thread(*_: object) -> None:
@@ -346,7 +362,7 @@ class Process:
         questions = Questions(*given)
         for name, value in vars(questions).items():
             if isinstance(value, ThreadPoolExecutor):
-                setattr(questions, name, ModelPool(self._ask, is_rest="rest" in value._thread_name_prefix))
+                setattr(questions, name, ModelPool(self._ask, is_rest=not _asks_nodes(value._thread_name_prefix)))
         return questions
 
     def _ask(self, work: Callable[[], None], *, is_rest: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lasersell_sync.messages import (
     PositionOpened,
     ServerMessage,
 )
+from lasersell_sync.trading.history import HistoryTrade
 from lasersell_sync.trading.outcome import SellOutcome
 from lasersell_sync.trading.tx import read_signed_tx
 from tests.properties.model_chain import ModelChain, ModelNode, Mood
@@ -83,7 +85,7 @@ class World:
         self.chain = ModelChain(signal.token_account, signal.wallet_pubkey)
         self.nodes = [ModelNode(self.chain, f"node {number}", self._look) for number in (0, 1)]
         self.target = ModelTarget(self._take)
-        self.api = ModelApi(self._build)
+        self.api = ModelApi(self._build, self._past_trades)
         self.openings: dict[int, Opening] = {}
         self.answers_questions = True
         self.process: Process | None = None
@@ -311,6 +313,23 @@ class World:
         """The REST API builds a sale."""
         self._must_not_be_paused("a sale was asked of the REST API")
         return self.chain.build(tokens, self._known)
+
+    def _past_trades(self) -> list[HistoryTrade]:
+        """What the REST API lists, the newest first; nothing where the server names no moments."""
+        self._must_not_be_paused("past trades were asked of the REST API")
+        return [self._past_trade(*each) for each in reversed(self.openings.items()) if self.names_moments]
+
+    def _past_trade(self, number: int, opening: Opening) -> HistoryTrade:
+        assert opening.moment is not None
+        signal, now = exit_signal(), datetime.fromtimestamp(self.clock.time(), tz=timezone.utc)
+        is_closed = number < self.chain.opening or not self.chain.tokens
+        return HistoryTrade(
+            id=number, session_id=None, position_id=number, wallet_pubkey=signal.wallet_pubkey, mint=signal.mint,
+            entry_quote_units=opening.entry, exit_quote_units=1 if is_closed else None,
+            profit_quote_units=0 if is_closed else None, tokens=opening.tokens, exit_reason=None, market_kind=None,
+            strategy_pct={}, opened_at=datetime.fromtimestamp(opening.moment / 1_000, tz=timezone.utc),
+            closed_at=now if is_closed else None,
+        )  # fmt: skip
 
     def _must_not_be_paused(self, what: str) -> None:
         assert self.process is not None
