@@ -19,12 +19,6 @@ MESSAGES: list[tuple[str, dict[str, Any], str, str]] = [
     ("hello_ok", {"session_id": HUGE, "server_time_ms": 5, "limits": TIERS[2].stream_limits(100)}, "session_id server_time_ms limits", ""),
     ("pong", {"server_time_ms": 5}, "server_time_ms", ""),
     (
-        "liquidity_snapshot",
-        {"position_id": 1, "bands": [(100, HUGE, 100.0), (200, 5, 0.25)], "liquidity_trend": "stable", "server_time_ms": 5, "watched": True},
-        "position_id bands liquidity_trend server_time_ms watched",
-        "watched",
-    ),
-    (
         "trade_tick",
         {"position_id": 1, "time_ms": 5, "side": "buy", "token_amount": HUGE, "quote_amount": 6, "price_quote": 7, "maker": KEY, "tx_signature": "s", "watched": True},
         "position_id time_ms side token_amount quote_amount price_quote maker tx_signature watched",
@@ -114,6 +108,19 @@ def test_pnl_update_has_its_fields_in_order() -> None:
         assert text == json.dumps(message, separators=(",", ":"))
 
 
+def test_liquidity_snapshot_has_its_fields_in_order() -> None:
+    """The other message that is written without the JSON library."""
+    bands = [(100, HUGE, 100.0), (200, 5, 0.25), (500, 6, 1e-07)]
+    for watched in (False, True):
+        text = wire.liquidity_snapshot(position_id=HUGE, bands=bands, trend="stable", server_time_ms=5, watched=watched)
+        message = json.loads(text)
+        fields = ["type", "position_id", "bands", "liquidity_trend", "server_time_ms"]
+        assert list(message) == [*fields, *(["watched"] if watched else [])]
+        assert [tuple(band.values()) for band in message["bands"]] == bands
+        assert [list(band) for band in message["bands"]] == [["slippage_bps", "max_tokens", "coverage_pct"]] * 3
+        assert text == json.dumps(message, separators=(",", ":"))
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [({}, KeyError), ({"server_time_ms": 5, "session_id": 1}, ValueError)],
@@ -128,4 +135,4 @@ def test_message_with_other_fields_raises(given: dict[str, object], error: type[
 def test_an_error_says_what_and_why() -> None:
     """The thirteenth message."""
     assert wire.error("bad_message", 'a "quote"') == '{"type":"error","code":"bad_message","message":"a \\"quote\\""}'
-    assert len(MESSAGES) + 2 == 13
+    assert len(MESSAGES) + 3 == 13

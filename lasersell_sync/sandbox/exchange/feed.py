@@ -219,16 +219,15 @@ def _pnl_update(position: Position, quote: _Quote, session: Session) -> str:
 
 
 def _liquidity_snapshot(position: Position, depth: _Depth, session: Session) -> str:
-    return wire.message(
-        "liquidity_snapshot",
+    return wire.liquidity_snapshot(
         position_id=position.position_id,
         bands=[_band(depth.reserves, bps, position.holding.tokens) for bps in BANDS_BPS],
-        liquidity_trend=depth.trend,
+        trend=depth.trend,
         server_time_ms=0,
         watched=session.watched(position),
     )
 
 
-def _band(reserves: Reserves, bps: int, position_tokens: int) -> dict[str, float]:
+def _band(reserves: Reserves, bps: int, position_tokens: int) -> tuple[int, int, float]:
     most = max_sell_tokens(reserves, bps)
-    return {"slippage_bps": bps, "max_tokens": most, "coverage_pct": min(100.0, most * 100 / position_tokens)}
+    return bps, most, min(100.0, most * 100 / position_tokens)

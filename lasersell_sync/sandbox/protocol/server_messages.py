@@ -7,6 +7,7 @@ are in the quote token's smallest unit: lamports where a market trades against S
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from solders.pubkey import Pubkey
 
@@ -20,7 +21,6 @@ FIELDS = {
         "hello_ok": "session_id server_time_ms limits",
         "pong": "server_time_ms",
         "error": "code message",
-        "liquidity_snapshot": "position_id bands liquidity_trend server_time_ms watched?",
         "trade_tick": "position_id time_ms side token_amount quote_amount price_quote maker tx_signature? watched?",
         "balance_update": f"{_HOLDING} tokens slot",
         "position_opened": f"position_id {_HOLDING} tokens entry_quote_units market_context token_name token_symbol "
@@ -78,4 +78,17 @@ def pnl_update(
         f'"proceeds_units":{proceeds_lamports},"server_time_ms":{server_time_ms},'
         f'"token_price_quote":{price_lamports},"market_cap_quote":{market_cap_lamports}'
         f"{_WATCHED if watched else ''}}}"
+    )
+
+
+def liquidity_snapshot(
+    *, position_id: int, bands: Iterable[tuple[int, int, float]], trend: str, server_time_ms: int, watched: bool = False
+) -> str:
+    """``liquidity_snapshot``, written without the JSON library too; ``bands`` are (bps, most tokens, coverage in %)."""
+    written = ",".join(
+        f'{{"slippage_bps":{bps},"max_tokens":{most},"coverage_pct":{coverage!r}}}' for bps, most, coverage in bands
+    )
+    return (
+        f'{{"type":"liquidity_snapshot","position_id":{position_id},"bands":[{written}],'
+        f'"liquidity_trend":"{trend}","server_time_ms":{server_time_ms}{_WATCHED if watched else ""}}}'
     )
