@@ -1,10 +1,10 @@
-"""Code blocks of the README and the pages: each runs against the sandbox as printed, or the page says why it does not."""
+"""Code blocks of the README and the pages: each runs against the sandbox as printed.
+
+``tests/rules/test_page_blocks.py`` sees to the others: each says on its page why it does not run.
+"""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import json
 import os
 import signal
 from pathlib import Path
@@ -14,19 +14,12 @@ import pytest
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Sandbox
 from tests.examples.page_shell import missing_command, shell
-from tests.examples.pages import DATA, ROOT, RUNS, Block, blocks, every_block, pages, reasons
+from tests.examples.pages import ROOT, blocks, every_block
 from tests.support.processes import PATIENCE_S, Program
 
-BLOCKS = every_block()
 #: Pages whose every block is run by a test of their own, which names each block it takes.
 TOLD_AS_A_STORY = {"README.md": "test_readme.py", "docs/tutorial.md": "below"}
-RUN_HERE = sorted({block.page for block in BLOCKS if block.is_run and block.page not in TOLD_AS_A_STORY})
-#: What begins a line that belongs into a block that runs.
-COMMANDS = ("lasersell-sync ", "pip ", "python", "export ", "curl ", "import ", "from ", "./", ".venv/", "bash ", "cd ")
-
-
-def _ids(block: Block) -> str:
-    return block.place
+RUN_HERE = sorted({block.page for block in every_block() if block.is_run and block.page not in TOLD_AS_A_STORY})
 
 
 @pytest.mark.parametrize("page", RUN_HERE)
@@ -40,36 +33,6 @@ def test_blocks_of_a_page_run_as_printed(page: str, tmp_path: Path) -> None:
     assert not (lacking and os.environ.get("CI")), f"install {missing_command(lacking[0].text)}"
     ran = [line for line in output.splitlines() if line.startswith("ran ")]
     assert ran == [f"ran {block.place}" for block in wanted if block not in lacking], output
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=_ids)
-def test_block_of_a_page_is_code_that_runs_or_data(block: Block) -> None:
-    """A block names its language. Data has no commands in it, and gives no reason for not running."""
-    assert block.language in RUNS | DATA, f"{block.place}: write sh, python, json, toml or text behind the fence"
-    if block.language in DATA:
-        assert not [line for line in block.text.splitlines() if line.startswith(COMMANDS)], block.place
-        assert block.reason is None, block.place
-    if block.language == "json":
-        json.loads(block.text)
-
-
-def test_reason_of_a_page_stands_right_before_a_block_and_is_a_sentence() -> None:
-    """One that has lost its block, or says nothing, fails."""
-    for page in pages():
-        found = [block.reason for block in blocks(page) if block.reason is not None]
-        assert len(found) == reasons(page), page.name
-        assert all(len(reason) >= 20 and reason.endswith(".") for reason in found), page.name
-
-
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=_ids)
-def test_python_block_of_a_page_names_only_what_exists(block: Block) -> None:
-    """It is Python, and each name of the package in it is there: also where the block does not run."""
-    for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ls":
-            assert node.attr in ls.__all__, f"ls.{node.attr}"
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lasersell_sync"):
-            module = importlib.import_module(node.module or "")
-            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
 
 
 def test_tutorial_ends_with_a_guarded_sale(tmp_path: Path) -> None:
