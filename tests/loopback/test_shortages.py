@@ -31,6 +31,7 @@ from lasersell_sync.callback_executor import CallbackExecutor
 from lasersell_sync.stream import look_up as look_ups
 from lasersell_sync.stream import reader as reader_module
 from lasersell_sync.stream import waiter as waiters
+from lasersell_sync.stream.serving import Serving
 from tests.support.solana_node import SignedTransfer, SolanaNode
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer
 from tests.support.waiting import until
@@ -298,7 +299,8 @@ def test_first_connect_without_a_descriptor_raises_transport_error_with_a_remedy
 def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """It passes as well: the next attempt finds memory again."""
     short, met = threading.Event(), []
-    real = reader_module.open_link
+    serving_fails, served = threading.Event(), []
+    real, note_pong = reader_module.open_link, Serving._note_pong
 
     def open_link(*args: Any, **options: Any) -> Any:
         if short.is_set():
@@ -306,7 +308,15 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
             raise MemoryError
         return real(*args, **options)
 
+    def serve(serving: Serving, message: Any) -> bool:
+        if serving_fails.is_set():
+            serving_fails.clear()
+            served.append(1)
+            raise MemoryError
+        return note_pong(serving, message)
+
     monkeypatch.setattr(reader_module, "open_link", open_link)
+    monkeypatch.setattr(Serving, "_note_pong", serve)
     with ScriptedServer(lost_once) as server, connect(server.url) as session:
         short.set()
         server.peer().abort()
@@ -314,12 +324,9 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
         short.clear()
         until(lambda: session.status is ConnectionState.LIVE)
 
-        def serve(*_: Any, **__: Any) -> None:
-            raise MemoryError
-
-        monkeypatch.setattr("lasersell_sync.stream.serving.Serving._note_pong", serve)
-        peer = server.peer()
-        peer.send({"type": "pong", "server_time_ms": 1})
+        serving_fails.set()
+        server.peer().send({"type": "pong", "server_time_ms": 1})
+        until(lambda: served)
         until(lambda: session.stats().sessions >= 3)
         until(lambda: session.status is ConnectionState.LIVE)
 

@@ -372,7 +372,7 @@ def test_every_target_hangs(world: ExitStack, make_player: Any, make_sender: Any
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 429, "retry_after_s": 1},
+        {"status": 429, "retry_after_s": 0.05},
         {"status": 503},
         {"body": "<html>bad gateway</html>"},
         {"body": ""},
