@@ -17,6 +17,7 @@ import lasersell_sync as ls
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.router.shapes import SHAPES
 from tests.support.market_transactions import desk
+from tests.support.processes import in_this_process
 
 PATIENCE_S = 90.0
 KEYPAIR = Keypair.from_seed(bytes([7]) * 32)
@@ -46,10 +47,14 @@ class World:
     def __exit__(self, *error: object) -> None:
         self.sandbox.__exit__(*error)  # type: ignore[arg-type]
 
-    def run(self, *arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return in_this_process("explain-tx", *arguments, env={**self.environment, **environment})
+
+    def run_alone(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """In a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "lasersell_sync", "explain-tx", *arguments],
-            env={**self.environment, **environment}, input=given, capture_output=True, text=True, timeout=PATIENCE_S,
+            env=self.environment, input=given, capture_output=True, text=True, timeout=PATIENCE_S,
             check=False,
         )  # fmt: skip
 
@@ -81,7 +86,7 @@ def test_explain_tx_of_every_router_shape_drafts_a_layout_that_the_guard_reads(
     with World(router=True, router_shape=shape) as world:
         draft = tmp_path / "layouts.json"
         done = world.run(side, world.mint, "--wallet", WALLET, "--json", "--draft", str(draft))
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         shown = json.loads(done.stdout)
         assert shown["accepted"]
         layout = json.loads(draft.read_text())
@@ -101,7 +106,7 @@ def test_explain_tx_of_every_router_shape_drafts_a_layout_that_the_guard_reads(
 
 
 def test_explain_tx_shows_the_report_and_the_sketch(world: World) -> None:
-    done = world.run("--sell", world.mint, "--wallet", WALLET)
+    done = world.run_alone("--sell", world.mint, "--wallet", WALLET)
     assert done.returncode == 0, done.stderr
     report, _, sketch = done.stdout.partition("\nInstructions without a known layout.")
     assert report.startswith("may be signed\n")
@@ -129,7 +134,7 @@ def test_explain_tx_of_a_given_transaction_sketches_what_it_can(world: World) ->
     with ls.ExitApiClient(world.sandbox.api_key).with_base_url(world.sandbox.api_url) as api:
         sale = ls.BuildSellTxRequest(world.mint, WALLET, 1_000_000, "SOL", 500)
         tx = api.build_sell_tx(sale).tx
-    done = world.run("-", "--json", given=f" {tx}\n")
+    done = world.run_alone("-", "--json", given=f" {tx}\n")
     assert done.returncode == 1  # nobody said what it trades, so an unknown layout is refused
     shown = json.loads(done.stdout)
     assert "opaque" in [broken["rule"] for broken in shown["broken"]]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+import pytest
 
 import lasersell_sync
 
@@ -86,3 +91,18 @@ class Program:
 def command(*arguments: str) -> Program:
     """``lasersell-sync …``."""
     return Program("-m", "lasersell_sync", *arguments, stderr=subprocess.PIPE)
+
+
+def in_this_process(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """What ``lasersell-sync`` prints and returns, without the start of an interpreter and its imports."""
+    from lasersell_sync.cli.group import lasersell_sync_command
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, env or {}),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        pytest.raises(SystemExit) as ending,
+    ):
+        lasersell_sync_command.main(arguments, prog_name="lasersell-sync")
+    return subprocess.CompletedProcess(arguments, int(ending.value.code or 0), stdout.getvalue(), stderr.getvalue())
