@@ -38,6 +38,8 @@ __all__ = ["explain_tx"]
 Request = BuildSellTxRequest | BuildBuyTxRequest
 
 _MAX_SLIPPAGE_BPS = 9_000
+#: No sale waits here.
+_SIMULATION_S = 10.0
 _ASSETS = click.Choice(["SOL", "USD1"])
 
 
@@ -114,7 +116,7 @@ class _Case(NamedTuple):
 @contextlib.contextmanager
 def _guard(urls: tuple[str, ...], layouts: str | None) -> Iterator[SigningGuard]:
     nodes = list(urls) or [os.environ.get("LASERSELL_RPC_URL") or MAINNET_BETA_RPC_URL]
-    guard = SigningGuard(rpc=nodes, layouts=layouts)
+    guard = SigningGuard(rpc=nodes, layouts=layouts, simulation_timeout_s=_SIMULATION_S)
     try:
         yield guard
     finally:

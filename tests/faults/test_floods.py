@@ -16,7 +16,7 @@ from tests.faults.rigs import KEY, STRATEGY, WebsocketsRig, frame, rss_bytes
 from tests.support.stream_server import WALLET, Peer, ScriptedServer, exit_signal, opened, pnl
 from tests.support.waiting import PATIENCE_S, until
 
-FLOOD = 20_000
+FLOOD = 5_000
 #: Each consumer takes this long for each event.
 SLOW_S = 0.001
 

@@ -45,6 +45,13 @@ def direct_stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
+def unhurried_stage(tmp_path: Path) -> Iterator[Stage]:
+    """As ``direct_stage``, where a blockhash lives for 16 s: longer than a slow machine takes for a sale."""
+    with Stage(tmp_path, router=False, speed=2.0) as made:
+        yield made
+
+
+@pytest.fixture
 def still_stage(tmp_path: Path) -> Iterator[Stage]:
     """Where time stands still until the test lets it pass: nothing lands or dies because the machine is slow."""
     with Stage(tmp_path, clock="manual", landing_delay_ms=0) as made:
@@ -66,9 +73,9 @@ SENSELESS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("is_handled", [True, False], ids=["after obeying", "without looking"])
 @pytest.mark.parametrize("answer", SENSELESS)
-def test_a_node_that_answers_senselessly(direct_stage: Stage, answer: str, is_handled: bool):
+def test_a_node_that_answers_senselessly(unhurried_stage: Stage, answer: str, is_handled: bool):
     """To the first ten calls, whatever they ask; the transaction was taken or not, and is sold once either way."""
-    stage = direct_stage
+    stage = unhurried_stage
     with stage.selling():
         stage.sandbox.faults.rpc(times=10, handled=is_handled, **SENSELESS[answer])
         stage.want_exits()
@@ -78,8 +85,9 @@ def test_a_node_that_answers_senselessly(direct_stage: Stage, answer: str, is_ha
     assert len(stage.overseer.arrivals) == 1
 
 
-def test_a_refusal_of_the_only_copy_is_followed_by_another_transaction(stage: Stage):
+def test_a_refusal_of_the_only_copy_is_followed_by_another_transaction(unhurried_stage: Stage):
     """The node says for certain that it did not take it, and did not: the next one comes at once, without a proof."""
+    stage = unhurried_stage
     with stage.selling():
         stage.sandbox.faults.rpc(
             "sendTransaction", error_code=-32002, error_message="Blockhash not found", handled=False
@@ -144,21 +152,16 @@ def test_a_node_whose_lag_comes_and_goes(stage: Stage):
     assert report.transactions == 3
 
 
-@contextlib.contextmanager
-def hanging() -> Iterator[ls.SendTargetRpc]:
-    """A target that takes connections and bytes, and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield ls.SendTargetRpc(f"http://127.0.0.1:{server.getsockname()[1]}")
-
-
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_of_three_targets_hangs(tmp_path: Path, place: int):
-    with Stage(tmp_path, wallets=3) as stage, hanging() as hangs:
+    """It takes connections and bytes, and never says a word."""
+    with Stage(tmp_path, wallets=3, speed=2.0) as stage, socket.create_server(("127.0.0.1", 0)) as hangs:
         targets = [stage.rpc, stage.rpc]
-        targets.insert(place, hangs)
+        targets.insert(place, ls.SendTargetRpc(f"http://127.0.0.1:{hangs.getsockname()[1]}"))
         with stage.selling(targets):
             stage.want_exits()
             reports = stage.wait_for_reports(3)
+            hangs.close()  # the sender's end would wait for it
         assert {report.transactions for report in reports} == {1}
         stage.assert_each_sold_once()
 
@@ -219,9 +222,10 @@ def test_a_sale_that_fails_on_the_chain_is_made_anew(still_stage: Stage):
 # ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_signal_that_is_repeated_a_hundred_times(stage: Stage):
+def test_a_signal_that_is_repeated_a_hundred_times(tmp_path: Path):
     """The very bytes, and as many fresh transactions of the same exit: one is sent."""
-    with stage.selling() as session:
+    # It lands 2.4 s before its blockhash dies: longer than a slow machine takes to send it.
+    with Stage(tmp_path, speed=5.0) as stage, stage.selling() as session:
         stage.sandbox.faults.transactions("late", landing_delay_ms=20_000)
         stage.want_exits()
         text = ls.server_message_to_text(session.wait_for("exit_signal_with_tx", 20).message)
@@ -235,8 +239,8 @@ def test_a_signal_that_is_repeated_a_hundred_times(stage: Stage):
         stage.sandbox.faults.raw(text.replace('"position_id":', '"position_id":9'))
         stage.sandbox.faults.error("told", "last")
         until(lambda: session.wait_for("error", 20))
-    assert len(stage.overseer.arrivals) == 1
-    stage.assert_each_sold_once()
+        assert len(stage.overseer.arrivals) == 1
+        stage.assert_each_sold_once()
 
 
 @pytest.mark.parametrize(
