@@ -501,6 +501,37 @@ def test_submit_without_descriptors_for_the_reader_is_sent_later(
     assert "is not sent now" in caplog.text
 
 
+WITHOUT_DESCRIPTORS = """
+import resource, sys, time
+from lasersell_sync.trading import SendTargetRpc, TxSender
+from lasersell_sync.trading.tx import read_signed_tx
+target, node, tx = sys.argv[1:]
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.01)
+with TxSender(SendTargetRpc(target), rpcs=node, connections=1, rebroadcast_s=0.2, keep_warm_s=None) as sender:
+    sender.warm()
+    signed = read_signed_tx(tx)  # loads solders
+    connection = next(iter(sender._lanes[0]._connections._all))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    connection.close()
+    pending = sender.submit(signed)
+    wait_for(lambda: "Too many open files" in pending.result(0).detail)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: pending.result(0).accepted_by)
+print("accepted")
+"""
+
+
+def test_submit_without_descriptors_for_a_connection_is_sent_later(make_target: Any, node: SolanaNode) -> None:
+    target, tx = make_target(), SignedTransfer()
+    program = [sys.executable, "-c", WITHOUT_DESCRIPTORS, target.url, node.url, tx.b64]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False)
+    assert done.stdout == "accepted\n", done.stdout + done.stderr[-2000:]
+    assert set(target.sent) == {tx.b64}
+
+
 def test_submit_connection_that_cannot_be_watched_is_replaced(
     make_target: Any, make_sender: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
