@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tests.parity import corpus
 from tests.parity.cores import PURE, SIDES, compiled, decoder, outcome, scaled
 from tests.parity.texts import EDGES, broken, objects, sample
+from tests.support.examples import examples
 
 _core = compiled()
 DECODERS = {side: (decoder(PURE, side).decode, decoder(_core, side).decode) for side in SIDES}
-BOUNDED = settings(max_examples=scaled(400), deadline=None, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(max_examples=scaled(examples(150)), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def agree(side: str, data: bytes | str) -> None:

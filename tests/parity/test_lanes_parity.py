@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.parity import programs
 from tests.parity.cores import PURE, compiled, cores, scaled
+from tests.support.examples import examples
 
 _core = compiled()
 SLOTTED = ("pnl_update", "liquidity_snapshot")
@@ -318,7 +319,7 @@ class LanesMachine(RuleBasedStateMachine):
 
 TestLanesMachine = LanesMachine.TestCase
 TestLanesMachine.settings = settings(
-    max_examples=scaled(150), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=scaled(examples(60)), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

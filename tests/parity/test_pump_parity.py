@@ -17,6 +17,7 @@ from tests.parity.cores import compiled, core, cores, scaled, shape
 from tests.parity.routing import Rig, liquidity, pnl, tick
 from tests.parity.streams import STREAMS, cuts, frame, random_stream
 from tests.parity.texts import broken, objects
+from tests.support.examples import examples
 
 compiled()
 BOTH = ("_pure", "_core")
@@ -250,7 +251,7 @@ def wires(draw: st.DrawFn) -> list[bytes]:
     return [bytes(out[a:b]) for a, b in zip([0, *places], [*places, len(out)], strict=True)]
 
 
-@settings(max_examples=scaled(150), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(examples(60)), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     wires(),
     st.booleans(),

@@ -15,6 +15,7 @@ from lasersell_sync.messages import ErrorMessage, HelloOk, Limits, PnlUpdate, Po
 from lasersell_sync.session.events import StreamEvent
 from tests.parity.cores import compiled, core, cores, decoder, handles_of, scaled, shape
 from tests.parity.routing import KNOWN, Rig, event_shape, handle, liquidity, pnl, tick
+from tests.support.examples import examples
 
 compiled()
 BOTH = ("_pure", "_core")
@@ -565,7 +566,7 @@ def live(rig: Rig, steps: list[tuple[Any, ...]]) -> list[Any]:
     return [*out, rig.log, rig.drained()]
 
 
-@settings(max_examples=scaled(300), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(examples(100)), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(_steps, max_size=60),
     st.booleans(),
