@@ -213,9 +213,9 @@ class _Server:
             connection.write(_http(b""))
             return
         request = json.loads(body)
-        answer = self._answer_to(request["method"], request.get("params", []), now_ns)
         if request["method"] in self._ways.hangs_on:
-            return
+            return  # without the work of an answer: in life that is another machine's
+        answer = self._answer_to(request["method"], request.get("params", []), now_ns)
         text = json.dumps({"jsonrpc": "2.0", "id": request["id"], **answer}).encode()
         if self._ways.answer_delay_s:
             due_s = now_ns / 1e9 + self._ways.answer_delay_s
