@@ -755,7 +755,7 @@ class Position:
         try:
             case = self._case(sale, transaction, request, asked_bps)
         except UnsafeTransactionError as error:
-            self._refuse(sale, transaction, error)
+            self._refuse(sale, transaction, request, error)
             return
         except ConfigurationError as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
@@ -845,7 +845,7 @@ class Position:
         try:
             signed = tools.sign(case, transaction, request)
         except UnsafeTransactionError as error:
-            self._refuse(sale, transaction, error)
+            self._refuse(sale, transaction, request, error)
             return
         except (TxSubmitError, ConfigurationError) as error:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
@@ -861,7 +861,11 @@ class Position:
             self._send(sale, signed)
 
     def _refuse(
-        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
+        self,
+        sale: Sale,
+        transaction: ExitSignalWithTx | BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        error: UnsafeTransactionError,
     ) -> None:
         """Nothing was signed: ask for another price, or leave the exit to the user."""
         if self._asks_for_another_price(sale, error):
@@ -873,14 +877,19 @@ class Position:
                 # The REST API builds 60 transactions a minute, for all exits; a price does not change sooner.
                 self._later(self._tools.policy.refresh_wait_s, again)
             return
-        if self._waits_for_a_node(sale, error):
+        if self._waits_for_a_node(sale, transaction, error):
             if sale.unsimulated == 1:
                 self._list_refusal(sale, transaction, error)
-            again = partial(self._judge_again, sale, sale.enter(SaleState.WAITING), error)
-            if sale.signal is transaction:
+            turn = sale.enter(SaleState.WAITING)
+            if isinstance(transaction, BuildTxResponse):
+                again = partial(self._judge_built_again, sale, turn, transaction, request, error)
+            else:
+                again = partial(self._judge_again, sale, turn, error)
+            if sale.signal is None or sale.signal is transaction:
                 self._later(growing_pause_s(sale.unsimulated - 1), again)
             else:
-                self._put(again)  # a newer one came while the nodes were asked
+                # A newer one came while the nodes were asked.
+                self._put(partial(self._judge_again, sale, turn, error))
             return
         self._list_refusal(sale, transaction, error)
         self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
@@ -900,12 +909,17 @@ class Position:
             self._tools.gate.refusals.add(refusal)
             self._tools.report_refusal(refusal)
 
-    def _waits_for_a_node(self, sale: Sale, error: UnsafeTransactionError) -> bool:
-        """No node could simulate it: the nodes are asked again while its signal is young enough to be sent."""
+    def _waits_for_a_node(
+        self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
+    ) -> bool:
+        """No node could simulate it: the nodes are asked again while the transaction is young enough to be sent."""
         tools, signal = self._tools, sale.signal
-        if sale.live or tools.is_dry_run or signal is None or tools.gate.guard is None or tools.gate.guard.wants_nodes:
+        if sale.live or tools.is_dry_run or tools.gate.guard is None or tools.gate.guard.wants_nodes:
             return False
-        if {offence.rule for offence in error.offences} != {SIMULATION.name} or self._is_out_of_date(sale, signal):
+        if {offence.rule for offence in error.offences} != {SIMULATION.name}:
+            return False
+        is_built = isinstance(transaction, BuildTxResponse)
+        if self._was_built_long_ago(sale) if is_built else signal is None or self._is_out_of_date(sale, signal):
             return False
         sale.unsimulated += 1
         log.warning("%s waits in refused(), and its nodes are asked again: %s", sale.key, error)
@@ -918,6 +932,25 @@ class Position:
             self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
         else:
             self._use_signal(sale, is_answer=sale.asked_bps is not None)
+
+    def _judge_built_again(
+        self,
+        sale: Sale,
+        turn: int,
+        built: BuildTxResponse,
+        request: BuildSellTxRequest | None,
+        error: UnsafeTransactionError,
+    ) -> None:
+        if sale.turn != turn:
+            return
+        if self._was_built_long_ago(sale):
+            self._give_up(sale, SellOutcome.REJECTED, f"nothing was signed: {error}", error=error)
+        else:
+            self._sign_and_send(sale, built, request)
+
+    def _was_built_long_ago(self, sale: Sale) -> bool:
+        """Whether the newest transaction of the REST API has an old price."""
+        return time.monotonic_ns() - sale.built_ns > self._tools.policy.max_signal_age_s * 10**9
 
     def _asks_for_another_price(self, sale: Sale, error: UnsafeTransactionError) -> bool:
         """A price below the floor is not final: the next transaction may have another one."""
@@ -1314,6 +1347,7 @@ class Position:
         if sale.turn != turn:
             log.warning("a transaction that was built for %s comes too late, and is not signed", sale.key)
         elif built is not None:
+            sale.built_ns = time.monotonic_ns()
             self._sign_and_send(sale, built, request)
         elif error is None:
             sale.enter(SaleState.WAITING)  # paused

@@ -74,6 +74,8 @@ class Sale:
         self.failed_simulations = 0
         #: Times in a row that no node could simulate its transaction.
         self.unsimulated = 0
+        #: When the newest transaction of the REST API came, by the monotonic clock.
+        self.built_ns = 0
         #: What became of the latest dead one.
         self.last: TxResult | None = None
         #: Questions for a fresh transaction that went without an answer in a row.

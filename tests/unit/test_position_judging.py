@@ -207,3 +207,49 @@ def test_close_of_a_position_whose_exit_waits_for_a_node_ends_it(bench: Bench):
     bench.rig.closed()
     bench.rig.lines.advance(10)
     assert (bench.nodes.asked, bench.refused, len(bench.rig.reports)) == ([], 0, 1)
+
+
+def built_by_rest(bench: Bench) -> None:
+    """A level whose signal is too old, so that the REST API builds its transaction."""
+    bench.rig.exit(bench.rig.old_level(0), age_s=1_000)
+    bench.nodes.asked.pop(0)  # about the signal, before its turn came
+
+
+def test_part_built_by_rest_that_no_node_can_simulate_is_judged_again_until_one_can():
+    bench = Bench(with_api=True)
+    built_by_rest(bench)
+    bench.answer(CANNOT)
+    assert bench.rig.api is not None
+    assert (bench.refused, len(bench.rig.refusals), bench.nodes.asked, bench.rig.reports) == (1, 1, [], [])
+    bench.rig.lines.advance(1)
+    bench.answer(CANNOT)
+    bench.rig.lines.advance(1)
+    assert bench.nodes.asked == []  # the second pause is longer
+    bench.rig.lines.advance(1)
+    bench.answer(OK)
+    assert (bench.refused, len(bench.rig.sender.sent), len(bench.rig.refusals)) == (0, 1, 1)
+    assert len(bench.rig.api.requests) == 1
+    bench.rig.settle(CONFIRMED)
+    assert bench.rig.outcomes == [("level 0", CONFIRMED)]
+
+
+def test_part_built_by_rest_that_no_node_can_simulate_is_rejected_once_when_it_is_too_old():
+    bench = Bench(policy=SellPolicy(max_signal_age_s=60), with_api=True)
+    built_by_rest(bench)
+    bench.answer(CANNOT)
+    assert bench.rig.reports == []
+    bench.rig.position._current.built_ns -= 61 * 10**9  # type: ignore[union-attr]
+    bench.rig.lines.advance(1)
+    assert (bench.nodes.asked, bench.refused) == ([], 1)
+    assert bench.rig.outcomes == [("level 0", REJECTED)]
+
+
+def test_newer_signal_of_a_part_built_by_rest_that_waits_for_a_node_is_judged_at_once():
+    bench = Bench(with_api=True)
+    built_by_rest(bench)
+    bench.answer(CANNOT)
+    bench.rig.level(0)
+    bench.answer(OK)
+    assert (bench.refused, len(bench.rig.sender.sent)) == (0, 1)
+    bench.rig.lines.advance(10)
+    assert (bench.nodes.asked, len(bench.rig.sender.sent)) == ([], 1)
