@@ -13,6 +13,7 @@ from tests.support.waiting import PATIENCE_S
 PRELUDE = f"""
 import os, sys, threading, time
 from lasersell_sync import *
+from lasersell_sync.exceptions import *
 URL = sys.argv[1]
 def connect(**options):
     client = StreamClient("key", options=StreamOptions(**options)).with_endpoint(URL)
