@@ -80,6 +80,7 @@ __all__ = [
     "WatchWallet",
     "WireField",
     "WireValue",
+    "from_mapping",
 ]
 
 # ── the schema's vocabulary ──────────────────────────────────────────────────────────────────────────────────────
@@ -288,6 +289,22 @@ class WireValue:
         return _restore, (self.__class__, self._values())
 
 
+def from_mapping(cls: type[_V], value: Any, refuse: Callable[[str], Exception]) -> _V:
+    """An object in place of a dict, which the official SDK takes; anything else is left for its validator.
+
+    Args:
+        cls: the object's class.
+        value: what the user gave.
+        refuse: makes the error for a dict that has other fields, from words that name them.
+    """
+    if not isinstance(value, Mapping):
+        return value  # type: ignore[no-any-return]
+    try:
+        return cls(**value)
+    except TypeError as error:
+        raise refuse(str(error)) from None
+
+
 def _from_mappings(spec: WireField, cls: type[WireValue], value: Any) -> Any:
     """Objects in place of dicts, which the official SDK takes; anything else is left as it is."""
     if isinstance(value, Mapping):
@@ -317,6 +334,7 @@ class ClientValue(WireValue):
 
 
 _C = TypeVar("_C", bound=type[WireValue])
+_V = TypeVar("_V", bound=WireValue)
 
 
 @dataclass_transform(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lasersell_sync.exceptions import StrategyError
-from lasersell_sync.messages import StrategyConfig, TakeProfitLevel
+from lasersell_sync.messages import StrategyConfig, TakeProfitLevel, from_mapping
 
-__all__ = ["StrategyConfigBuilder", "strategy_config_from_optional", "validate_deadline", "validate_strategy"]
+__all__ = [
+    "StrategyConfigBuilder",
+    "strategy_config_from_optional",
+    "to_strategy",
+    "validate_deadline",
+    "validate_strategy",
+]
 
 _PERCENTAGES = ("target_profit_pct", "stop_loss_pct", "trailing_stop_pct", "breakeven_trail_pct")
 _MAX_LEVELS = 10
@@ -22,16 +28,24 @@ _NOTHING_ENABLED = (
 )
 
 
+def to_strategy(value: Any) -> StrategyConfig:
+    """A dict as a ``StrategyConfig``; anything else is left for ``validate_strategy``.
+
+    Raises:
+        StrategyError: a dict with other fields.
+    """
+    return from_mapping(StrategyConfig, value, lambda problem: StrategyError("strategy", problem))
+
+
 def validate_strategy(strategy: object, deadline_timeout_sec: float = 0) -> StrategyConfig:
     """The strategy, a dict as a ``StrategyConfig``; or an error that names the field.
 
     Raises:
-        TypeError: a dict with a field that no strategy has.
-        StrategyError: not a StrategyConfig, a percentage that is negative or not finite, a ladder that does not climb,
-            has more than 10 levels or sells more than 100 % together, a negative deadline, or nothing enabled.
+        StrategyError: not a StrategyConfig, a dict with other fields, a percentage that is negative or not finite, a
+            ladder that does not climb, has more than 10 levels or sells more than 100 % together, a negative deadline,
+            or nothing enabled.
     """
-    if isinstance(strategy, Mapping):
-        strategy = StrategyConfig(**strategy)
+    strategy = to_strategy(strategy)
     if not isinstance(strategy, StrategyConfig):
         raise StrategyError(
             "strategy", f"expected StrategyConfig, got {type(strategy).__name__}: build one with StrategyConfig(...)"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.messages import MirrorConfig, StrategyConfig, WatchWallet
+from lasersell_sync.messages import MirrorConfig, StrategyConfig, WatchWallet, from_mapping
 from lasersell_sync.network import tls
 from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.pubkeys import pubkey_text, pubkey_texts, require_pubkey
-from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
+from lasersell_sync.strategy import strategy_config_from_optional, to_strategy, validate_strategy
 from lasersell_sync.timeouts import bounded_s
 
 if TYPE_CHECKING:
@@ -166,15 +166,17 @@ class StreamOptions:
 
 
 def _to_strategy(value: StrategyConfig | Mapping[str, Any]) -> StrategyConfig:
-    return StrategyConfig(**value) if isinstance(value, Mapping) else value
+    return to_strategy(value)
 
 
 def _to_mirror_config(value: MirrorConfig | Mapping[str, Any] | None) -> MirrorConfig | None:
-    return MirrorConfig(**value) if isinstance(value, Mapping) else value
+    return from_mapping(MirrorConfig, value, lambda problem: ConfigurationError("mirror_config", problem))
 
 
 def _to_watch_wallets(value: Sequence[WatchWallet | Mapping[str, Any]]) -> Sequence[WatchWallet]:
-    return tuple(WatchWallet(**item) if isinstance(item, Mapping) else item for item in value)
+    return tuple(
+        from_mapping(WatchWallet, item, lambda problem: ConfigurationError("watch_wallets", problem)) for item in value
+    )
 
 
 @attrs.frozen

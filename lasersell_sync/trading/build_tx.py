@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.messages import MarketContext, WireValue
+from lasersell_sync.messages import MarketContext, WireValue, from_mapping
 from lasersell_sync.pubkeys import pubkey_text, require_pubkey
 
 __all__ = ["BuildBuyTxRequest", "BuildSellTxRequest", "BuildTxResponse", "SellOutput"]
@@ -76,7 +75,7 @@ def _market_context(_: object, attribute: attrs.Attribute[Any], value: object) -
 
 def _to_market_context(value: Any) -> Any:
     """A dict as the official SDK takes it; anything else as it is, for the validator to name."""
-    return MarketContext(**value) if isinstance(value, Mapping) else value
+    return from_mapping(MarketContext, value, lambda problem: ConfigurationError("market_context", problem))
 
 
 def _asset(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

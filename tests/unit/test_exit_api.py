@@ -622,7 +622,8 @@ def test_values_out_of_range_are_refused_by_name(make: Callable[..., Any], field
         ("amount_tokens", True),
         ("output", "EUR"),
         ("output", KEYPAIR),
-        ("market_context", {"market_type": "pump_fun"}),
+        ("market_context", {"market": "pump_fun"}),
+        ("market_context", "pump_fun"),
     ],
 )
 def test_a_sales_own_fields_are_checked(field: str, value: Any):

@@ -39,6 +39,12 @@ def test_market_context_as_dict_becomes_an_object() -> None:
 def test_dict_with_an_unknown_field_names_it() -> None:
     with pytest.raises(TypeError, match="no field profit; did you mean profit_pct"):
         ls.StrategyConfig(target_profit_pct=0.0, stop_loss_pct=0.0, take_profit_levels=[{"profit": 10}])
+    with pytest.raises(
+        ls.StrategyError, match=r"strategy: .*no field stop\. Its fields: target_profit_pct, stop_loss_pct"
+    ):
+        ls.StreamConfigure([KEY], {"target_profit_pct": 1.0, "stop": 1.0})
+    with pytest.raises(ls.ConfigurationError, match=r"mirror_config: .*no field cooldown"):
+        ls.StreamConfigure([KEY], {"stop_loss_pct": 3.0, "target_profit_pct": 0.0}, mirror_config={"cooldown": 1})
 
 
 def test_message_from_obj_reads_what_json_loads_returns() -> None:
