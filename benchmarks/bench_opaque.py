@@ -23,9 +23,9 @@ from typing import Any, Final
 import lasersell_sync as ls
 from benchmarks import command
 from benchmarks.rounds import Table, interleave
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._json_rpc import client_for
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading.guard import addresses
+from lasersell_sync.trading.solana.json_rpc import client_for
 from tests.support import router_trade
 
 CHECKS: Final = 40

@@ -196,7 +196,7 @@ def growing(size: int, seed: int = SEED) -> bytes:
 
 
 def frame(text: bytes) -> bytes:
-    """The text in one WebSocket frame, unmasked as a server sends it (RFC 6455 §5.2)."""
+    """The text in one WebSocket frame, unmasked as a server sends it (RFC 6455 5.2)."""
     size = len(text)
     if size < 126:
         return bytes((0x81, size)) + text

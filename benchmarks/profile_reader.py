@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import lasersell_sync as ls
 from benchmarks import data, sender
 from benchmarks.peers import WALLET
-from lasersell_sync.stream.serving import Serving
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.runtime.timeouts import TimeBudget
+from lasersell_sync.stream.connected_loop import Serving
 
 MESSAGES = 100_000
 READ_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-# Calling handlers for what waits in a lane: a dispatcher thread's loop. The fallback is _pure/caller.py.
+# Calling handlers for what waits in a lane: a dispatcher thread's loop. The fallback is _pure/handler_loop.py.
 
 cdef class Caller:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.

@@ -108,7 +108,7 @@ def encode_frame(opcode, payload, mask, /):
     Args:
         opcode: 0 to 15.
         payload: the frame's content, unmasked.
-        mask: 4 unpredictable bytes (RFC 6455 §5.3), from ``secrets``.
+        mask: 4 unpredictable bytes (RFC 6455 5.3), from ``secrets``.
 
     Raises:
         ValueError: the opcode, the mask's length or a control frame's size cannot be.

@@ -1,4 +1,4 @@
-# The handle of each position, found by one look. The fallback is _pure/handles.py.
+# The handle of each position, found by one look. The fallback is _pure/tables.py.
 
 cdef extern from "id_table.h" nogil:
     ctypedef struct ls_id_table:

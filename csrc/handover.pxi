@@ -1,5 +1,5 @@
 # Waiting at the lanes, and being woken. A consumer that sleeps here wakes in C and leaves with its item: what Python
-# would do in between is what a message waits for, with caches that have gone cold. The fallback is _pure/handover.py.
+# would do in between is what a message waits for, with caches that have gone cold. The fallback is _pure/priority_queue.py.
 #
 # Each sleeper waits for a lock of its own, made by threading.Lock, so that a patched one (gevent, eventlet) stays what
 # it is and Python's signal handling is its own affair.

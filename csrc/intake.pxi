@@ -1,6 +1,6 @@
 # Waiting for the link, and taking in what comes: poll, recv and the pump in one loop, so that between the bytes' arrival
 # and their message's delivery no Python runs but what the message itself asks for. What runs once in 5 ms finds its
-# caches cold, and then a few lines of bookkeeping take longer than the message. The fallback is _pure/intake.py.
+# caches cold, and then a few lines of bookkeeping take longer than the message. The fallback is _pure/receive_loop.py.
 
 from libc.errno cimport EBADF
 
@@ -20,7 +20,7 @@ cdef extern from "clocks.h" nogil:
 
 cdef enum:
     NS_IN_MS = 1000000
-    MAX_CONTROL_FRAME = 127     # header and payload (RFC 6455 §5.5); what is longer is part of a message
+    MAX_CONTROL_FRAME = 127     # header and payload (RFC 6455 5.5); what is longer is part of a message
     # What ``serve`` returns.
     READABLE_BIT = 0x1
     WRITABLE_BIT = 0x4

@@ -1,5 +1,5 @@
 # Instances of slotted classes without their constructors, for those that are made thousands of times a second. The
-# fallback is _pure/maker.py.
+# fallback is _pure/decoder.py.
 
 cdef enum:
     MAX_SLOTS = 32

@@ -1,6 +1,6 @@
 # The newest message of each position, kept as the text that it came in, and read when somebody asks. Most are never
 # asked for, and an object that is kept costs more than its making: when the next one replaces it, it has left the
-# caches, and so have the eight objects that it refers to. The fallback is _pure/newest.py.
+# caches, and so have the eight objects that it refers to. The fallback is _pure/tables.py.
 
 # The newest of one id; its text, if that is what is kept, lies right behind this.
 cdef struct Kept:

@@ -1,5 +1,5 @@
 # From the link's bytes to whoever takes messages, in one loop: frames, decoding, and for the frequent messages the way
-# into their lane or handlers. Python runs for the rare ones and for handlers. The fallback is _pure/pump.py.
+# into their lane or handlers. Python runs for the rare ones and for handlers. The fallback is _pure/message_pipeline.py.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 

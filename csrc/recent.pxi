@@ -1,4 +1,4 @@
-# The latest items, numbered: what the memory of a session is made of. The fallback is _pure/recent.py.
+# The latest items, numbered: what the memory of a session is made of. The fallback is _pure/tables.py.
 
 cdef class Recent:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.

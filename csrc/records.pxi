@@ -1,6 +1,6 @@
 # TLS, record by record. Each record is a call into OpenSSL through Python's ssl module; what is done here is what lies
 # between two calls: a server that writes each message as a record of its own makes that a cost of every message. The
-# fallback is _pure/records.py.
+# fallback is _pure/receive_loop.py.
 
 def read_records(read, record, buffer, Py_ssize_t filled, /):
     """Fill a buffer with the plaintext of as many records as there are and fit.

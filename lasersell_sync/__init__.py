@@ -122,16 +122,14 @@ _HOMES = {
         "single_wallet_stream_configure",
         "single_wallet_stream_configure_optional",
     ),
-    "stream.sender": (
+    "stream.connection": (
         "PositionSelector",
+        "StreamConnection",
+        "StreamReceiver",
         "StreamSender",
     ),
     "stream.stats": ("StreamStats",),
     "stream.event_queue": ("EventQueue",),
-    "stream.connection": (
-        "StreamConnection",
-        "StreamReceiver",
-    ),
     "stream.client": ("StreamClient",),
     "session.events": (
         "Contradiction",

@@ -254,7 +254,11 @@ from lasersell_sync.stream.client import (
     StreamClient,
 )
 from lasersell_sync.stream.connection import (
+    PositionSelector as PositionSelector,
+)
+from lasersell_sync.stream.connection import (
     StreamConnection,
+    StreamSender,
 )
 from lasersell_sync.stream.connection import (
     StreamReceiver as StreamReceiver,
@@ -300,12 +304,6 @@ from lasersell_sync.stream.options import (
 )
 from lasersell_sync.stream.options import (
     single_wallet_stream_configure_optional as single_wallet_stream_configure_optional,
-)
-from lasersell_sync.stream.sender import (
-    PositionSelector as PositionSelector,
-)
-from lasersell_sync.stream.sender import (
-    StreamSender,
 )
 from lasersell_sync.stream.stats import (
     StreamStats as StreamStats,

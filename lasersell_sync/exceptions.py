@@ -238,7 +238,7 @@ class WalletNotRegisteredError(HandshakeError):
 
 
 class SessionLimitError(HandshakeError):
-    """Another session holds this API key; every public tier allows one (docs/protocol.md §8)."""
+    """Another session holds this API key; every public tier allows one (docs/protocol.md 8)."""
 
     remedy = "close the other session, or wait until the server notices that it is gone"
 
@@ -334,7 +334,7 @@ class WaitTimeoutError(StreamError, TimeoutError, queue.Empty):
 
 
 class ExitApiError(LaserSellError):
-    """The REST API refused, failed, or could not be reached (docs/protocol.md §7).
+    """The REST API refused, failed, or could not be reached (docs/protocol.md 7).
 
     Attributes:
         kind: ``transport``, ``http_status``, ``envelope_status`` or ``parse``.
@@ -395,7 +395,7 @@ class ExitApiAuthenticationError(ExitApiError, AuthenticationError):
 
 
 class TxSubmitError(LaserSellError):
-    """A transaction could not be decoded, signed, submitted, or confirmed (docs/protocol.md §9).
+    """A transaction could not be decoded, signed, submitted, or confirmed (docs/protocol.md 9).
 
     Attributes:
         kind: ``decode_unsigned_tx deserialize_unsigned_tx sign_tx serialize_tx request_send response_read http_status

@@ -1,6 +1,6 @@
 """The wire's types: one frozen slotted class per message and object, and with that the one schema of everything.
 
-A class states its fields in the order in which the server writes them (docs/protocol.md §3 to §5), each with its kind
+A class states its fields in the order in which the server writes them (docs/protocol.md 3 to 5), each with its kind
 and what "absent" means. Both decoders, the encoder and the checks are driven by these statements; nothing else in the
 package, and no C, knows a field's name. A new message type is a new class here.
 
@@ -374,7 +374,7 @@ def _wire(cls: _C) -> _C:
 
 @_wire
 class Limits(ServerValue):
-    """What the tier of this API key allows (docs/protocol.md §8). 0 in a later field: the server did not say."""
+    """What the tier of this API key allows (docs/protocol.md 8). 0 in a later field: the server did not say."""
 
     hi_capacity: int = _u32()
     pnl_flush_ms: int = _u64()
@@ -402,7 +402,7 @@ class TakeProfitLevel(ClientValue):
 
 @_wire
 class StrategyConfig(ClientValue):
-    """When the server should send an exit (docs/protocol.md §6). Percentages of the entry; 0 switches a condition off.
+    """When the server should send an exit (docs/protocol.md 6). Percentages of the entry; 0 switches a condition off.
 
     Attributes:
         target_profit_pct: exit when the profit reaches this.
@@ -559,7 +559,7 @@ class MirrorConfig(ClientValue):
     max_consecutive_losses: int | None = _optional("u32", default=None)
 
 
-# ── server messages (docs/protocol.md §4) ─────────────────────────────────────────────────────────────────────────────
+# ── server messages (docs/protocol.md 4) ─────────────────────────────────────────────────────────────────────────────
 
 
 @_wire
@@ -711,7 +711,7 @@ class ExitSignalWithTx(ServerValue):
     """A threshold is met: here is the unsigned sale.
 
     Attributes:
-        reason: as the server wrote it; several spellings mean the same (docs/protocol.md §4).
+        reason: as the server wrote it; several spellings mean the same (docs/protocol.md 4).
         unsigned_tx_b64: standard base64 of the transaction, to be checked and signed.
         sell_tokens: a ladder level's part, in the token's atomic units; None means the whole position.
         level_index: which ladder level, from 0.
@@ -797,7 +797,7 @@ class UnknownMessage:
     raw: bytes = attrs.field(repr=lambda raw: f"<{len(raw)} bytes>")
 
 
-# ── client messages (docs/protocol.md §5) ─────────────────────────────────────────────────────────────────────────────
+# ── client messages (docs/protocol.md 5) ─────────────────────────────────────────────────────────────────────────────
 
 
 @_wire

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, TypedDict
 from lasersell_sync.codec import client_message_from_text, server_message_from_text
 from lasersell_sync.messages import ClientMessage, ServerMessage
 from lasersell_sync.retry import RetryPolicy
-from lasersell_sync.trading.build_tx import BuildTxResponse
-from lasersell_sync.trading.exit_api import ExitApiClientOptions, parse_built, summarize_error_body
+from lasersell_sync.trading.rest.exit_api import ExitApiClientOptions, parse_built, summarize_error_body
+from lasersell_sync.trading.rest.tx_requests import BuildTxResponse
 
 __all__ = [
     "DEFAULT_RETRY_POLICY",

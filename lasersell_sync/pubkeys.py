@@ -9,7 +9,7 @@ from lasersell_sync.exceptions import ConfigurationError
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _DIGIT = {character: value for value, character in enumerate(_ALPHABET)}
 _PUBKEY_BYTES = 32
-# 32 bytes are 32 characters (all zero) to 44 characters (docs/protocol.md §3).
+# 32 bytes are 32 characters (all zero) to 44 characters (docs/protocol.md 3).
 _MAX_CHARACTERS = 44
 _SIGNATURE_BYTES = 64
 _MAX_SIGNATURE_CHARACTERS = 88

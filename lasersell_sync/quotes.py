@@ -1,6 +1,6 @@
 """Quote currencies: what the amounts of a market are counted in, and the same amounts in whole units, for people.
 
-Amounts on the wire are atomic: lamports on SOL markets, base units of 6 decimals on USD1 markets (docs/protocol.md §3).
+Amounts on the wire are atomic: lamports on SOL markets, base units of 6 decimals on USD1 markets (docs/protocol.md 3).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.timeouts import bounded_s
+from lasersell_sync.runtime.timeouts import bounded_s
 
 if TYPE_CHECKING:
     import tenacity
@@ -187,7 +187,7 @@ def reconnect_retrying(
     wait_s: Callable[[BaseException], float],
     before_sleep: Callable[[tenacity.RetryCallState], None] | None = None,
 ) -> tenacity.Retrying:
-    """Attempts without end until one succeeds, an error is final, or ``stop_event`` is set (docs/protocol.md §2.5).
+    """Attempts without end until one succeeds, an error is final, or ``stop_event`` is set (docs/protocol.md 2.5).
 
     tenacity looks at ``stop_event`` only after a failed attempt, so an event that is set *during* a pause still lets
     one more attempt begin: the attempt function must look at the event before it touches the network, and ``sleep``
@@ -225,7 +225,7 @@ def parse_retry_after_s(value: str) -> float | None:
     """Seconds that a ``Retry-After`` header asks to wait, or None.
 
     Args:
-        value: a number of seconds, also with a fraction, or a date in one of the three forms of HTTP (RFC 9110 §5.6.7),
+        value: a number of seconds, also with a fraction, or a date in one of the three forms of HTTP (RFC 9110 5.6.7),
             which are GMT. A date counts from the wall clock of now; one in the past is 0.
     """
     value = value.strip()
@@ -236,7 +236,7 @@ def parse_retry_after_s(value: str) -> float | None:
 
 
 def parse_http_date_s(value: str) -> float | None:
-    """Unix seconds of an HTTP date (RFC 9110 §5.6.7), or None.
+    """Unix seconds of an HTTP date (RFC 9110 5.6.7), or None.
 
     Args:
         value: ``Sun, 06 Nov 1994 08:49:37 GMT``, ``Sunday, 06-Nov-94 08:49:37 GMT`` or ``Sun Nov  6 08:49:37 1994``.

@@ -1,4 +1,4 @@
-"""Strategies: building one, and the client-side checks before one is sent (docs/protocol.md §5, §6)."""
+"""Strategies: building one, and the client-side checks before one is sent (docs/protocol.md 5, 6)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PERCENTAGES = ("target_profit_pct", "stop_loss_pct", "trailing_stop_pct", "brea
 _MAX_LEVELS = 10
 #: Three shares of 33.333… add up to a little more than 100 in floating point.
 _ROUNDING_PCT = 1e-6
-# The ladder and graduation count too: the service accepts them, though the official SDKs do not (docs/protocol.md §5).
+# The ladder and graduation count too: the service accepts them, though the official SDKs do not (docs/protocol.md 5).
 _NOTHING_ENABLED = (
     "no exit condition is enabled: set at least one of target_profit_pct, stop_loss_pct, trailing_stop_pct, "
     "take_profit_levels, sell_on_graduation or deadline_timeout_sec"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lasersell_sync._log import repeat_limit
+from lasersell_sync.runtime.log import repeat_limit
 
 #: A look-up that hangs in the resolver cannot be ended; it is the one thread that may outlive its owner.
 MAY_OUTLIVE = ("lasersell-dns",)

@@ -7,18 +7,14 @@ waits for the link and feeds it, ``records`` reads TLS, ``transactions`` reads b
 tuned; who needs speed has ``_core``. Everything is tested on both.
 """
 
-from lasersell_sync._pure.caller import Caller
-from lasersell_sync._pure.decoder import Decoder
+from lasersell_sync._pure.decoder import Decoder, Maker
 from lasersell_sync._pure.frames import FrameParser, encode_frame
-from lasersell_sync._pure.handles import Handles
-from lasersell_sync._pure.handover import Handover
-from lasersell_sync._pure.intake import Intake
+from lasersell_sync._pure.handler_loop import Caller
 from lasersell_sync._pure.lanes import Lanes
-from lasersell_sync._pure.maker import Maker
-from lasersell_sync._pure.newest import Newest
-from lasersell_sync._pure.pump import Pump, Router, receive
-from lasersell_sync._pure.recent import Recent
-from lasersell_sync._pure.records import read_records
+from lasersell_sync._pure.message_pipeline import Pump, Router, receive
+from lasersell_sync._pure.priority_queue import Handover
+from lasersell_sync._pure.receive_loop import Intake, read_records
+from lasersell_sync._pure.tables import Handles, Newest, Recent
 from lasersell_sync._pure.transactions import decode_base64, read_instructions
 
 __all__ = [

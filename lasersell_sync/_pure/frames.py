@@ -24,7 +24,7 @@ PROTOCOL_ERROR: Final = 1002
 INVALID_TEXT: Final = 1007
 MESSAGE_TOO_BIG: Final = 1009
 
-#: What an endpoint may send (RFC 6455 §7.4 and the IANA registry); the rest of 1000-2999 is reserved or local only.
+#: What an endpoint may send (RFC 6455 7.4 and the IANA registry); the rest of 1000-2999 is reserved or local only.
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 _OWN_CLOSE_CODES: Final = range(3000, 5000)
 
@@ -235,7 +235,7 @@ def encode_frame(opcode: int, payload: bytes | bytearray | memoryview, mask: byt
     Args:
         opcode: 0 to 15.
         payload: the frame's content, unmasked.
-        mask: 4 unpredictable bytes (RFC 6455 §5.3), from ``secrets``.
+        mask: 4 unpredictable bytes (RFC 6455 5.3), from ``secrets``.
 
     Raises:
         ValueError: the opcode, the mask's length or a control frame's size cannot be.

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar
 
-from lasersell_sync.locks import is_held_here, signal_safe_lock
+from lasersell_sync.runtime.locks import is_held_here, signal_safe_lock
 
 __all__ = ["Lane", "Lanes"]
 

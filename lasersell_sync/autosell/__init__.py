@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from lasersell_sync.autosell.engine import AutoSeller
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.auto_seller import AutoSeller
+from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import Attempt, BuyRecord, ExitRecord, Journal, Step
 from lasersell_sync.autosell.legs import LegPlan, LegsReport
-from lasersell_sync.autosell.policy import SellPolicy
-from lasersell_sync.autosell.refusals import Refusal
-from lasersell_sync.autosell.reports import BuyReport, SellReport
+from lasersell_sync.autosell.reports import BuyReport, Refusal, SellReport
+from lasersell_sync.autosell.services import SellPolicy
 
 __all__ = [
     "Attempt",

@@ -16,16 +16,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from lasersell_sync._log import logger
-from lasersell_sync.autosell.departure import Departure
-from lasersell_sync.autosell.exits import WHOLE, ExitKey, tokens_of
-from lasersell_sync.autosell.journal_file import IN_MEMORY, TORN_REMEDY, JournalFile, connect, explain
-from lasersell_sync.autosell.journal_writer import JournalWriter, Then, Work
+from lasersell_sync.autosell.exit_key import WHOLE, Departure, ExitKey, tokens_of
+from lasersell_sync.autosell.journal_file import (
+    IN_MEMORY,
+    TORN_REMEDY,
+    JournalFile,
+    JournalWriter,
+    Then,
+    Work,
+    connect,
+    explain,
+)
 from lasersell_sync.exceptions import JournalError
-from lasersell_sync.locks import CallsUnderWay
-from lasersell_sync.openings import Opening, is_same_opening
-from lasersell_sync.processes import ProcessGuard, refuse_late_patching
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.positions import Opening, is_same_opening
+from lasersell_sync.runtime.fork_guard import ProcessGuard, refuse_late_patching
+from lasersell_sync.runtime.locks import CallsUnderWay
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.trading.sending.outcome import SellOutcome
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,22 +13,22 @@ from typing import Any, Final
 
 import attrs
 
-from lasersell_sync._log import logger
 from lasersell_sync.autosell.reports import SellReport
 from lasersell_sync.exceptions import ConfigurationError, StreamClosed
 from lasersell_sync.messages import BalanceUpdate, LiquiditySnapshot, PositionClosed
 from lasersell_sync.positions import PositionHandle
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.session.events import StreamEvent
 from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.lifecycle import ConnectionState
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 
 __all__ = ["LegPlan", "LegsReport", "sell_in_legs"]
 
 log = logger("autosell")
 
-#: Slippage bands come at these (docs/protocol.md §6).
+#: Slippage bands come at these (docs/protocol.md 6).
 _BANDS_BPS: Final = (1_000, 500, 200, 100)
 _ENDED: Final = (ConnectionState.CLOSED, ConnectionState.FAILED)
 _DRAINING: Final = "draining"

@@ -2,27 +2,190 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final, NamedTuple
 
-from lasersell_sync._log import logger
-from lasersell_sync.autosell.budgets import HourlyBudgets
-from lasersell_sync.autosell.exits import ExitKey
-from lasersell_sync.autosell.refusals import Permission, Refusal, Refusals
-from lasersell_sync.exceptions import BrokenRule, ConcurrencyError, ConfigurationError, UnsafeTransactionError
+import attrs
+
+from lasersell_sync.autosell.exit_key import ExitKey
+from lasersell_sync.autosell.journal import Journal, Spending
+from lasersell_sync.autosell.reports import Permission, Refusal, Refusals
+from lasersell_sync.exceptions import (
+    BrokenRule,
+    ConcurrencyError,
+    ConfigurationError,
+    JournalError,
+    UnsafeTransactionError,
+)
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
-from lasersell_sync.processes import NO_THREAD
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.runtime.fork_guard import NO_THREAD
+from lasersell_sync.runtime.locks import signal_safe_lock
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.user_code import as_exception
 from lasersell_sync.trading.guard import CheckedTransaction, SigningGuard, TradeContext
+from lasersell_sync.trading.guard.money import Costs
 from lasersell_sync.trading.guard.signing_guard import Judgement, broken_rule
-from lasersell_sync.user_code import as_exception
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 
-__all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "Case", "SigningGate"]
+__all__ = ["ENFORCE", "GUARD_MODES", "REPORT", "Case", "HourlyBudgets", "HourlyLimits", "PauseBarrier", "SigningGate"]
 
 log = logger("autosell")
+
+
+# ── What an automatic seller may spend in an hour ───────────────────────────────────────────────────────────────────
+
+
+_HOUR_S = 3_600.0
+_U64_MAX = 2**64 - 1
+
+
+def _amount(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U64_MAX:
+        shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+        raise ConfigurationError(attribute.name, f"{shown} is not a whole number from 0 to {_U64_MAX}")
+
+
+@attrs.frozen(kw_only=True)
+class HourlyLimits:
+    """The arguments of ``AutoSeller``; None: no limit.
+
+    Raises:
+        ConfigurationError: not an amount.
+    """
+
+    max_buys_lamports_per_hour: int | None = attrs.field(default=None, validator=_amount)
+    max_buys_usd1_units_per_hour: int | None = attrs.field(default=None, validator=_amount)
+    max_fees_lamports_per_hour: int | None = attrs.field(default=None, validator=_amount)
+
+
+class _Budget(NamedTuple):
+    """One limit: the rule and option of its name, and what is counted."""
+
+    rule: str
+    option: str
+    limit: int
+    what: str
+
+
+class _Counted(NamedTuple):
+    """What counts until a moment, in monotonic seconds."""
+
+    until_s: float
+    spending: Spending
+
+
+class HourlyBudgets:
+    """Counts what was signed within the last hour, also by an earlier process with the same journal.
+
+    A step of the wall clock neither frees nor uses up a budget; the clock counts only for what an earlier process
+    signed, where a moment to come counts as now.
+
+    Args:
+        limits: without any, nothing is counted.
+        journal: where each signed transaction's costs are written down.
+
+    Threads: any.
+    """
+
+    #: Of the offences.
+    RULES: ClassVar = frozenset({"buy_budget", "fee_budget"})
+
+    def __init__(self, limits: HourlyLimits, journal: Journal) -> None:
+        candidates = (
+            ("buy_budget", "max_buys_lamports_per_hour", "SOL"),
+            ("buy_budget", "max_buys_usd1_units_per_hour", "USD1"),
+            ("fee_budget", "max_fees_lamports_per_hour", "fees"),
+        )
+        self._budgets = [
+            _Budget(rule, option, limit, what)
+            for rule, option, what in candidates
+            if (limit := getattr(limits, option)) is not None
+        ]
+        self._journal = journal
+        # Guards the list.
+        self._lock = threading.Lock()
+        self._counted: deque[_Counted] = deque()
+        if self._budgets:
+            now_ms, now_s = _now_ms(), time.monotonic()
+            for spending in journal.spending(since_ms=now_ms - int(_HOUR_S * 1000)):
+                age_s = max(0.0, (now_ms - spending.at_ms) / 1000)
+                self._counted.append(_Counted(now_s + _HOUR_S - age_s, spending))
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self._budgets)
+
+    def claim(self, costs: Costs) -> tuple[Spending, list[BrokenRule]]:
+        """Count these costs at once, so that two workers do not both take what is left; and the limits they exceed.
+
+        ``release`` what is not signed in the end, ``record`` what is.
+        """
+        amounts = _amounts(costs)
+        spending = Spending(
+            at_ms=_now_ms(), buys_lamports=amounts["SOL"], buys_usd1_units=amounts["USD1"],
+            fees_lamports=amounts["fees"],
+        )  # fmt: skip
+        with self._lock:
+            found = [*self._exceeded(amounts)]
+            self._counted.append(_Counted(time.monotonic() + _HOUR_S, spending))
+        return spending, found
+
+    def release(self, spending: Spending) -> None:
+        """It was not signed."""
+        with self._lock:
+            found = next((each for each in self._counted if each.spending is spending), None)
+            if found is not None:
+                self._counted.remove(found)
+
+    def record(self, spending: Spending) -> None:
+        """It is about to be signed.
+
+        Raises:
+            JournalError: it cannot be written down; it is not counted any more.
+        """
+        try:
+            self._journal.spent(spending)
+        except JournalError:
+            self.release(spending)
+            raise
+
+    def _exceeded(self, amounts: Mapping[str, int]) -> Iterator[BrokenRule]:
+        assert self._lock.locked()
+        for budget in self._budgets:
+            more, spent = amounts[budget.what], self._within_the_hour(budget.what)
+            if more and spent + more > budget.limit:
+                unit = "USD1 base units" if budget.what == "USD1" else "lamports"
+                yield BrokenRule(
+                    budget.rule, f"{more} {unit} on top of {spent} in the last hour, {budget.limit} at most",
+                    remedy=f"wait, or AutoSeller({budget.option}=...)", amount=more,
+                )  # fmt: skip
+
+    def _within_the_hour(self, what: str) -> int:
+        field = {"SOL": "buys_lamports", "USD1": "buys_usd1_units", "fees": "fees_lamports"}[what]
+        now_s = time.monotonic()
+        while self._counted and self._counted[0].until_s < now_s:
+            self._counted.popleft()
+        return sum(getattr(each.spending, field) for each in self._counted)
+
+
+def _amounts(costs: Costs) -> dict[str, int]:
+    return {"SOL": costs.purchases.get("SOL", 0), "USD1": costs.purchases.get("USD1", 0), "fees": costs.fee_lamports}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+# ── What an automatic seller signs: the guard's verdict, report mode, permissions for once, budgets ─────────────────
+
 
 ENFORCE: Final = "enforce"
 REPORT: Final = "report"
@@ -241,3 +404,58 @@ def _is_kept(judgement: Judgement) -> Callable[[BrokenRule], bool]:
     """Whether report mode refuses an offence, too."""
     kept = {rule.name for rule, _ in judgement.offences if rule.is_kept_in_report_mode}
     return lambda offence: offence.is_final or offence.rule in kept or offence.rule in HourlyBudgets.RULES
+
+
+# ── What ``pause`` waits for: after it returns, nothing that was begun before still signs, sends or asks ────────────
+
+
+class PauseBarrier:
+    """Lets acts happen one beside the other, or none.
+
+    An act is what a pause must not fall into: signing with the record and the first copy behind it, or a question to
+    the REST API.
+
+    Threads: every method from any. A thread that pauses in an act of its own does not wait for that one.
+    """
+
+    def __init__(self) -> None:
+        # Guards everything below.
+        self._state = threading.Condition(signal_safe_lock())
+        self._is_paused = False
+        #: How many acts each thread is in.
+        self._acting: Counter[int] = Counter()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may begin."""
+        return self._is_paused
+
+    @contextlib.contextmanager
+    def act(self) -> Iterator[bool]:
+        """An act, for as long as the block runs; False: it may not begin, for all is paused."""
+        thread = threading.get_ident()
+        with self._state:
+            may_begin = not self._is_paused
+            if may_begin:
+                self._acting[thread] += 1
+        try:
+            yield may_begin
+        finally:
+            if may_begin:
+                with self._state:
+                    self._acting[thread] -= 1
+                    if not self._acting[thread]:
+                        del self._acting[thread]
+                    self._state.notify_all()
+
+    def pause(self, timeout_s: float | None = None) -> bool:
+        """Let no act begin, and wait for those under way; False when some still are after ``timeout_s``."""
+        own = threading.get_ident()
+        with self._state:
+            self._is_paused = True
+            return self._state.wait_for(lambda: not (self._acting.keys() - {own}), timeout_s)
+
+    def resume(self) -> None:
+        """Let acts begin again."""
+        with self._state:
+            self._is_paused = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from lasersell_sync.extras import install_hint
+from lasersell_sync.runtime.optional_deps import install_hint
 
 __all__ = ["main"]
 

@@ -9,10 +9,9 @@ import click
 from rich.console import Console
 
 from lasersell_sync import LaserSellError
-from lasersell_sync.cli.ledger import LedgerError
-from lasersell_sync.cli.screens import SilentScreen, screen_for
-from lasersell_sync.cli.story import DemoError, DemoResult, play
-from lasersell_sync.cli.summary import print_summary, result_json
+from lasersell_sync.cli.demo_run import DemoError, DemoResult, play
+from lasersell_sync.cli.screens import SilentScreen, print_summary, result_json, screen_for
+from lasersell_sync.cli.wording import LedgerError
 
 __all__ = ["demo"]
 

@@ -72,7 +72,7 @@ def require_host(field: str, host: str) -> None:
     """Refuse a name that no resolver can look up; Python's own raises ``UnicodeError`` for it, long after.
 
     Raises:
-        ConfigurationError: an empty label, one of more than 63 characters, or more than 253 in all (RFC 1035 §2.3.4).
+        ConfigurationError: an empty label, one of more than 63 characters, or more than 253 in all (RFC 1035 2.3.4).
     """
     if ":" in host:  # an IPv6 address
         return

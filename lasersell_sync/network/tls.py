@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.extras import require_extra
+from lasersell_sync.runtime.optional_deps import require_extra
 
 __all__ = [
     "PinMismatch",

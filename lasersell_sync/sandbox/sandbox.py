@@ -81,7 +81,7 @@ class Sandbox(Startable):
         api_key: The API key that clients must send.
         api_keys: More keys that are accepted; a mapping gives each its tier.
         tier: 0 (Personal), 1 (Professional), 2 (Advanced) or 3 (Enterprise): the limits and routing fees of
-            docs/protocol.md §8, for every key without one.
+            docs/protocol.md 8, for every key without one.
         stream_port: WebSocket port; 0 picks a free one, here and below.
         api_port: REST port.
         rpc_port: Solana JSON-RPC port.

@@ -1,6 +1,6 @@
 """Every position's deadline, on one timer thread.
 
-A deadline is the client's job (docs/protocol.md §2.9): so many seconds after a position was opened, ask for its exit.
+A deadline is the client's job (docs/protocol.md 2.9): so many seconds after a position was opened, ask for its exit.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ThreadDiedError
-from lasersell_sync.locks import is_held_here, signal_safe_lock
 from lasersell_sync.positions import PositionHandle, PositionKey
-from lasersell_sync.timeouts import boot_time_s
+from lasersell_sync.runtime.locks import is_held_here, signal_safe_lock
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.timeouts import boot_time_s
 
 __all__ = ["DeadlineClock"]
 

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import attrs
 
-from lasersell_sync.session.concerns import Concern
-from lasersell_sync.stream.consumer_watch import ConsumerWatch
+from lasersell_sync.runtime.locks import signal_safe_lock
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.session.events import FeedSilent
 from lasersell_sync.stream.lifecycle import ConnectionState
+from lasersell_sync.stream.sink import ConsumerWatch
 from lasersell_sync.stream.stats import StreamStats
 
-__all__ = ["Health"]
+__all__ = ["Concern", "Concerns", "FeedWatch", "Health", "StartWatch"]
+
+log = logger("session")
+
+
+# ── What works beside a session, such as an automatic seller, has a say in its health ───────────────────────────────
+
+
+class Concern(NamedTuple):
+    """One thing that whoever watches the session should know.
+
+    Attributes:
+        text: what stopped, waits or was refused, and what to do.
+        is_problem: True when the session is not healthy because of it.
+    """
+
+    text: str
+    is_problem: bool
+
+
+class Concerns:
+    """Asks everyone who registered.
+
+    Threads: any.
+    """
+
+    def __init__(self) -> None:
+        # Guards changes; whoever asks sees one consistent tuple.
+        self._lock = signal_safe_lock()
+        self._reporters: tuple[Callable[[], Iterable[Concern]], ...] = ()
+
+    def add(self, reporter: Callable[[], Iterable[Concern]]) -> Callable[[], None]:
+        """Ask this one from now on; call the result to end that."""
+        with self._lock:
+            self._reporters = (*self._reporters, reporter)
+        return lambda: self._remove(reporter)
+
+    def _remove(self, reporter: Callable[[], Iterable[Concern]]) -> None:
+        with self._lock:
+            self._reporters = tuple(other for other in self._reporters if other is not reporter)
+
+    def all(self) -> list[Concern]:
+        """What they say now; one that raises is a problem of its own."""
+        found: list[Concern] = []
+        for reporter in self._reporters:
+            try:
+                found += reporter()
+            except Exception:
+                log.exception("asking %r for its health failed", reporter)
+                found.append(Concern(f"asking {reporter!r} for its health failed: look at the log", is_problem=True))
+        return found
+
+
+# ── A session's health, for those who watch a service from outside ──────────────────────────────────────────────────
+
 
 #: A shorter stop is how a lossless lane holds the server back.
 STOPPED_AFTER_S: Final = ConsumerWatch.WARN_AFTER_S
@@ -114,3 +172,122 @@ class Health:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**attrs.asdict(self), "status": self.status.value}
+
+
+# ── What was set up beside a session and then not started: it does nothing, and somebody has to say so ──────────────
+
+
+#: Long enough for a program that sets up several things before it starts them.
+OVERDUE_AFTER_S: Final = 3.0
+
+
+@attrs.define
+class _Waiting:
+    problem: str
+    due_at: float
+    is_reported: bool = False
+
+
+class StartWatch:
+    """Warns of what should have been started by now.
+
+    Threads: any; ``tick`` on the reader.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # Guards the dict.
+        self._lock = signal_safe_lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._numbers = itertools.count()
+
+    def expect(self, problem: str) -> Callable[[], None]:
+        """Warn with ``problem``, once, unless the returned function is called within ``OVERDUE_AFTER_S`` seconds.
+
+        Args:
+            problem: what was not started, what does not happen therefore, and the call that is missing.
+
+        Returns:
+            To be called when it was started, or will never be.
+        """
+        number = next(self._numbers)
+        with self._lock:
+            self._waiting[number] = _Waiting(problem, self._clock() + OVERDUE_AFTER_S)
+
+        def settle() -> None:
+            with self._lock:
+                self._waiting.pop(number, None)
+
+        return settle
+
+    def tick(self) -> float | None:
+        """Log what is overdue; seconds until something else is (None: nothing)."""
+        if not self._waiting:
+            return None
+        now = self._clock()
+        with self._lock:
+            due = [one for one in self._waiting.values() if one.due_at <= now and not one.is_reported]
+            dues = [one.due_at - now for one in self._waiting.values() if one.due_at > now]
+        for one in due:
+            # Before health() says it: whoever reads it there finds it in the log.
+            log.warning("%s", one.problem)
+            one.is_reported = True
+        return min(dues, default=None)
+
+    def problems(self) -> tuple[str, ...]:
+        """What is overdue now."""
+        with self._lock:
+            return tuple(one.problem for one in self._waiting.values() if one.is_reported)
+
+
+# ── Notices a feed that falls silent behind a link that lives ───────────────────────────────────────────────────────
+
+
+class FeedWatch:
+    """Compares how many low-lane messages there were with how many there should be by now.
+
+    Args:
+        silent_after_s: as ``StreamOptions.feed_silent_after_s``.
+
+    Threads: the reader; ``silent_s`` from any.
+    """
+
+    #: Without an option: so many of the server's flush intervals, and at least so many seconds.
+    FLUSHES: Final = 30
+    LEAST_S: Final = 30.0
+
+    def __init__(self, silent_after_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._silent_after_s = silent_after_s
+        self._clock = clock
+        self._count = -1
+        self._positions = 0
+        self._since = clock()
+        self._is_told = False
+
+    def restart(self) -> None:
+        """Count the silence from now on: there is a new session, or nothing could be seen so far."""
+        self._since, self._is_told = self._clock(), False
+
+    def look(self, *, count: int, positions: int, pnl_flush_ms: int) -> tuple[FeedSilent | None, float | None]:
+        """(the event, None) when it is due now; else (None, seconds until it may be, or None: nothing is awaited).
+
+        Args:
+            count: low-lane messages so far.
+            positions: open positions that the server has announced.
+            pnl_flush_ms: of the session's limits.
+        """
+        if count != self._count or not positions or not self._positions:
+            self.restart()
+        self._count, self._positions = count, positions
+        if not positions or self._is_told:
+            return None, None
+        limit_s = self._silent_after_s or max(self.LEAST_S, self.FLUSHES * pnl_flush_ms / 1000)
+        silent_s = self._clock() - self._since
+        if silent_s < limit_s:
+            return None, limit_s - silent_s
+        self._is_told = True
+        return FeedSilent(silent_seconds=silent_s, positions=positions), None
+
+    def silent_s(self) -> float | None:
+        """For how long the feed has been silent, once that was told; None while it is not."""
+        return self._clock() - self._since if self._is_told else None

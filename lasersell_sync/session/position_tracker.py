@@ -6,21 +6,73 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from lasersell_sync._log import logger
 from lasersell_sync.messages import PositionClosed, PositionOpened
-from lasersell_sync.openings import OwnSales
-from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.positions import OwnSales, PositionHandle, PositionKey
+from lasersell_sync.runtime.log import logger
 from lasersell_sync.session.deadlines import DeadlineClock
 from lasersell_sync.session.events import Contradiction, Resynced, StreamEvent
-from lasersell_sync.session.market_view import MarketView
-from lasersell_sync.session.resync import Resync
-from lasersell_sync.session.table import Announced, PositionTable
+from lasersell_sync.session.position_table import Announced, MarketView, PositionTable
 from lasersell_sync.stream.event_queue import EventQueue
 from lasersell_sync.stream.stats import Counters
 
-__all__ = ["PositionTracker"]
+__all__ = ["PositionTracker", "Resync"]
 
 log = logger("session")
+
+
+# ── After a reconnect: which positions the server announces again, and which it does not ────────────────────────────
+
+
+class Resync:
+    """Watches the announcements from a reconnect to the end of the grace window.
+
+    Threads: the reader.
+    """
+
+    def __init__(
+        self, table: PositionTable, *, gap_seconds: float, grace_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._table = table
+        self._gap_seconds = gap_seconds
+        self._clock = clock
+        self._ends_at = clock() + grace_s
+        self._expected: set[PositionKey] = table.keys()
+        # Dicts for their order: the event tells positions in the order of their announcement.
+        self._kept: dict[PositionKey, None] = {}
+        self._opened: dict[PositionKey, None] = {}
+
+    def announced(self, key: PositionKey, *, is_known: bool) -> None:
+        """A ``position_opened`` came, of an opening that was known before or of another one."""
+        if not is_known:
+            # What was expected is gone.
+            self._expected.discard(key)
+            self._kept.pop(key, None)
+        (self._kept if key in self._expected else self._opened)[key] = None
+
+    def closed(self, key: PositionKey) -> None:
+        """A ``position_closed`` came: that is evidence, and nothing is missing."""
+        self._expected.discard(key)
+        self._kept.pop(key, None)
+        self._opened.pop(key, None)
+
+    def due_in_s(self) -> float:
+        """Seconds until the window ends."""
+        return max(0.0, self._ends_at - self._clock())
+
+    def result(self) -> Resynced:
+        """What the window brought; positions that are missing are stale from now on."""
+        missing = self._table.mark_stale(self._expected - self._kept.keys())
+        by_key = {handle.key: handle for handle in self._table.handles()}
+        return Resynced(
+            kept=tuple(by_key[key] for key in self._kept if key in by_key),
+            opened=tuple(by_key[key] for key in self._opened if key in by_key),
+            missing=tuple(missing),
+            gap_seconds=self._gap_seconds,
+        )
+
+
+# ── What announcements, closes and reconnects mean for a session's positions ────────────────────────────────────────
+
 
 #: Contradictions are logged and reported as an event at most this often; each is counted.
 CONTRADICTION_INTERVAL_S: Final = 10.0

@@ -10,28 +10,26 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lasersell_sync._log import logger
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, WaitTimeoutError
-from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import Limits, PnlUpdate, SlippageBand, StrategyConfig, UpdateStrategy
 from lasersell_sync.positions import PositionHandle
-from lasersell_sync.processes import NO_THREAD, ProcessGuard
 from lasersell_sync.pubkeys import require_pubkey
-from lasersell_sync.session.concerns import Concern, Concerns
+from lasersell_sync.runtime.fork_guard import NO_THREAD, ProcessGuard
+from lasersell_sync.runtime.locks import signal_safe_lock
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
 from lasersell_sync.session.events import EventMessage, StreamEvent, event_type
-from lasersell_sync.session.health import Health
-from lasersell_sync.session.state import SessionState
+from lasersell_sync.session.health import Concern, Concerns, Health
+from lasersell_sync.session.message_applier import SessionState
 from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
 from lasersell_sync.stream.client import StreamClient
-from lasersell_sync.stream.connection import StreamConnection
+from lasersell_sync.stream.connection import PositionSelector, StreamConnection, StreamSender, select_position
 from lasersell_sync.stream.connection_events import DecodeFailure
 from lasersell_sync.stream.event_queue import EventQueue
 from lasersell_sync.stream.lifecycle import ConnectionState
 from lasersell_sync.stream.options import StreamConfigure
-from lasersell_sync.stream.sender import PositionSelector, StreamSender, select_position
 from lasersell_sync.stream.stats import StreamStats
-from lasersell_sync.timeouts import TimeBudget
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,7 +14,7 @@ from lasersell_sync.messages import StrategyConfig
 from lasersell_sync.network import tls
 from lasersell_sync.network.endpoints import require_api_key, require_url
 from lasersell_sync.network.proxy import proxy_from_environment
-from lasersell_sync.processes import refuse_late_patching
+from lasersell_sync.runtime.fork_guard import refuse_late_patching
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.options import LOCAL_STREAM_ENDPOINT, STREAM_ENDPOINT, StreamConfigure, StreamOptions
 from lasersell_sync.stream.sink import Sink

@@ -1,41 +1,263 @@
-"""A connection that keeps itself up: messages out of it, commands into it, until ``close()``."""
+"""The open connections of this process: one for each key and endpoint, and none left when the interpreter ends.
+
+Every public tier allows one session for a key (docs/protocol.md 8). Whoever connects again in the same process, a
+notebook cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse
+the new.
+"""
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from lasersell_sync._backend import Router, warn_of_fallback
-from lasersell_sync._log import logger
 from lasersell_sync.codec import SERVER_DECODER
-from lasersell_sync.exceptions import ConcurrencyError, StreamClosed, TransportError
-from lasersell_sync.messages import ClientMessage, Limits, PositionClosed, ServerMessage
-from lasersell_sync.processes import NO_THREAD, ProcessGuard, refuse_late_patching
+from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, TransportError
+from lasersell_sync.messages import (
+    ClientMessage,
+    ClosePosition,
+    Limits,
+    MirrorBuyResult,
+    Ping,
+    PositionClosed,
+    RequestExitSignal,
+    ServerMessage,
+    StrategyConfig,
+    UpdatePositionStrategy,
+    UpdateStrategy,
+    UpdateWallets,
+    UpdateWatchWallets,
+    WatchWallet,
+)
+from lasersell_sync.positions import PositionHandle
+from lasersell_sync.pubkeys import pubkey_text
+from lasersell_sync.runtime.fork_guard import NO_THREAD, ProcessGuard, after_fork, notice_fork, refuse_late_patching
+from lasersell_sync.runtime.locks import signal_safe_lock
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.timeouts import boot_time_s
+from lasersell_sync.runtime.user_code import passes_through
+from lasersell_sync.strategy import validate_strategy
 from lasersell_sync.stream.connection_events import ConnectionEvent, DecodeFailure
 from lasersell_sync.stream.desired_state import DesiredState
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, EventQueue, position_in_low_lane
 from lasersell_sync.stream.lifecycle import ConnectionState
-from lasersell_sync.stream.live_connections import register, unregister
-from lasersell_sync.stream.options import StreamConfigure, StreamOptions
+from lasersell_sync.stream.options import StreamConfigure, StreamOptions, require_wallets, require_watch_wallets
 from lasersell_sync.stream.reader import Reader
-from lasersell_sync.stream.sender import StreamSender
-from lasersell_sync.stream.sink import LaneSink, Sink
+from lasersell_sync.stream.sink import LaneSink, Sink, Tap
 from lasersell_sync.stream.stats import Counters, StreamStats
-from lasersell_sync.stream.taps import Tap
 from lasersell_sync.stream.transport import WakeUp
 from lasersell_sync.stream.writer import FrameWriter
-from lasersell_sync.timeouts import boot_time_s
-from lasersell_sync.user_code import passes_through
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["StreamConnection", "StreamReceiver"]
+__all__ = [
+    "PositionSelector",
+    "StreamConnection",
+    "StreamReceiver",
+    "StreamSender",
+    "register",
+    "select_position",
+    "unregister",
+]
 
 log = logger("stream")
+
+
+# ── The open connections of this process ────────────────────────────────────────────────────────────────────────────
+
+
+#: For all connections together, when the interpreter ends without having closed them.
+EXIT_PATIENCE_S: Final = 1.5
+
+
+class _Closable(Protocol):
+    def close(self, timeout: float | None = ...) -> None: ...
+
+    def stop_soon(self) -> None: ...
+
+    def let_go(self) -> None: ...
+
+
+_Identity = tuple[str, str]
+
+# Guards the table. Not held while a connection is closed, which may take a second.
+_lock = signal_safe_lock()
+_open: weakref.WeakValueDictionary[_Identity, _Closable] = weakref.WeakValueDictionary()
+_exit_hooked = False
+
+
+def register(url: str, api_key: str, connection: _Closable) -> None:
+    """Make this the process's connection for a key and endpoint; an older one is closed."""
+    global _exit_hooked  # noqa: PLW0603 - one hook for the process
+    notice_fork()
+    with _lock:
+        older = _open.get((url, api_key))
+        _open[url, api_key] = connection
+        if not _exit_hooked:
+            _exit_hooked = True
+            atexit.register(_close_all)
+    if older is not None:
+        log.warning("an older connection of this process with the same key is closed: a key has one session")
+        older.close()
+
+
+def unregister(url: str, api_key: str, connection: _Closable) -> None:
+    """Forget a connection that has ended; a newer one of the same key stays."""
+    with _lock:
+        if _open.get((url, api_key)) is connection:
+            _open.pop((url, api_key), None)
+
+
+def _close_all() -> None:
+    """At exit: say goodbye to the server while sockets and threads still work."""
+    notice_fork()
+    with _lock:
+        connections = list(_open.values())
+        _open.clear()
+    ends_at = time.monotonic() + EXIT_PATIENCE_S
+    for connection in connections:
+        connection.stop_soon()
+    for connection in connections:
+        connection.close(max(0.0, ends_at - time.monotonic()))
+
+
+def _in_child() -> None:
+    """A forked child has none of its parent's connections, and must not say goodbye in the parent's name.
+
+    It closes its copies of their descriptors: with them it would keep a link open that its parent has lost.
+    """
+    global _lock, _open
+    inherited, _lock, _open = list(_open.values()), signal_safe_lock(), weakref.WeakValueDictionary()
+    for connection in inherited:
+        connection.let_go()
+
+
+after_fork(_in_child)
+
+
+# ── Commands to the server, from any thread ─────────────────────────────────────────────────────────────────────────
+
+
+#: A position is named by its token account, its id, or a handle.
+PositionSelector: TypeAlias = str | int | PositionHandle
+
+
+class CommandPort(Protocol):
+    """What a sender needs of a connection."""
+
+    def command(self, message: ClientMessage) -> None:
+        """Send or hold."""
+
+    def position_id_of(self, token_account: str) -> int | None:
+        """The position's current id."""
+
+    @property
+    def deadline_timeout_sec(self) -> float:
+        """Of the current strategy; a deadline counts as an exit condition."""
+
+
+class StreamSender:
+    """Sends commands; returning means written to the socket or queued for it, not received by the server.
+
+    While there is no link, what describes the desired state (strategies, wallets) is remembered and sent on the next
+    connect; ``close_position`` and ``request_exit_signal`` wait for it, the last of each position only, and so does
+    each ``mirror_buy_result``; ``ping`` raises, and so does a command with an id that was never announced.
+
+    Every method raises:
+        ConfigurationError, StrategyError: an argument out of range, named; nothing was sent.
+        SendBufferFull: the link takes nothing and 1 MiB waits.
+        TransportError: there is no link and this command cannot wait.
+        StreamClosed: the connection was closed; its cause, when it failed.
+
+    Threads: any, at once; copies are free.
+    """
+
+    def __init__(self, port: CommandPort) -> None:
+        self._port = port
+
+    def send(self, message: ClientMessage) -> None:
+        """Send a message as it is; its kinds and ranges are checked, its meaning is not."""
+        self._port.command(message)
+
+    def ping(self, client_time_ms: int) -> None:
+        """Ask for a ``pong``; ``client_time_ms`` in Unix milliseconds."""
+        self.send(Ping(client_time_ms=client_time_ms))
+
+    def update_strategy(self, strategy: StrategyConfig) -> None:
+        """Replace the strategy of all positions; overrides of single positions end with it."""
+        self.send(UpdateStrategy(strategy=validate_strategy(strategy, self._port.deadline_timeout_sec)))
+
+    def update_position_strategy(self, position: PositionSelector, strategy: StrategyConfig) -> None:
+        """Replace the strategy of one position, also after reconnects.
+
+        The wire wants its id here: a token account is looked up among the announced positions.
+        """
+        checked = validate_strategy(strategy, self._port.deadline_timeout_sec)
+        account, position_id = select_position(position)
+        if account is not None:
+            # A handle's own id may name another position by now.
+            position_id = self._port.position_id_of(account)
+        if position_id is None:
+            raise ConfigurationError("position", f"no position of token account {account} is announced (yet)")
+        self.send(UpdatePositionStrategy(position_id=position_id, strategy=checked))
+
+    def close_position(self, position: PositionSelector) -> None:
+        """Stop tracking a position; nothing is sold."""
+        account, position_id = select_position(position)
+        self.send(ClosePosition(position_id=None if account else position_id, token_account=account))
+
+    def close_by_id(self, position_id: int) -> None:
+        """As ``close_position`` with an id."""
+        self.close_position(position_id)
+
+    def request_exit_signal(self, position: PositionSelector, slippage_bps: int | None = None) -> None:
+        """Ask for an exit now; ``slippage_bps`` in basis points, 0 to 65 535, None for the server's choice."""
+        account, position_id = select_position(position)
+        self.send(
+            RequestExitSignal(
+                position_id=None if account else position_id, token_account=account, slippage_bps=slippage_bps
+            )
+        )
+
+    def request_exit_signal_by_id(self, position_id: int, slippage_bps: int | None = None) -> None:
+        """As ``request_exit_signal`` with an id."""
+        self.request_exit_signal(position_id, slippage_bps)
+
+    def update_wallets(self, wallet_pubkeys: Sequence[str]) -> None:
+        """The full new list of wallets; positions of removed ones stay until they are closed."""
+        self.send(UpdateWallets(wallet_pubkeys=require_wallets(wallet_pubkeys)))
+
+    def update_watch_wallets(self, watch_wallets: Sequence[WatchWallet]) -> None:
+        """The full new list of watched wallets."""
+        self.send(UpdateWatchWallets(watch_wallets=require_watch_wallets(watch_wallets)))
+
+    def mirror_buy_result(self, mint: str, success: bool) -> None:  # noqa: FBT001 - official signature
+        """Tell whether a ``mirror_buy_signal`` was signed and submitted."""
+        self.send(MirrorBuyResult(mint=mint, success=success))
+
+
+def select_position(position: PositionSelector) -> tuple[str | None, int | None]:
+    """(token account, id) of what the caller named; an account outlives reconnects, so it is preferred."""
+    position = pubkey_text(position)
+    if isinstance(position, PositionHandle):
+        return position.token_account, position.position_id
+    if isinstance(position, str) and position:
+        return position, None
+    if isinstance(position, int) and not isinstance(position, bool):
+        return None, position
+    raise ConfigurationError(
+        "position", f"{type(position).__name__} names no position: pass a token account, an id, or a PositionHandle"
+    )
+
+
+# ── A connection that keeps itself up: messages out of it, commands into it, until ``close()`` ──────────────────────
+
 
 #: What close() grants the reader beyond its close frame before it takes the socket down itself.
 FORCE_DOWN_AFTER_S = 0.3

@@ -13,9 +13,9 @@ from typing import Generic, Literal, NamedTuple, TypeVar, cast
 
 from lasersell_sync._backend import Handover
 from lasersell_sync.exceptions import StreamClosed
-from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.messages import SERVER_MESSAGES, PnlUpdate, ServerMessage, UnknownMessage
-from lasersell_sync.processes import ProcessGuard
+from lasersell_sync.runtime.fork_guard import ProcessGuard
+from lasersell_sync.runtime.locks import signal_safe_lock
 from lasersell_sync.stream.connection_events import Lagged
 
 __all__ = ["LOW_LANE_CLASSES", "EventQueue", "LagCounts", "LagReporter", "Lane", "position_in_low_lane"]
@@ -23,7 +23,7 @@ __all__ = ["LOW_LANE_CLASSES", "EventQueue", "LagCounts", "LagReporter", "Lane",
 T = TypeVar("T")
 Lane = Literal["any", "high", "low"]
 
-#: Frequent messages, each about one position (docs/protocol.md §2).
+#: Frequent messages, each about one position (docs/protocol.md 2).
 LOW_LANE_CLASSES = tuple(cls for cls in SERVER_MESSAGES.values() if cls.is_frequent)
 #: The low-lane types of which only the newest of a position matters.
 CONFLATED_TYPES = frozenset(cls.type for cls in LOW_LANE_CLASSES if cls.is_conflated)
@@ -33,7 +33,7 @@ LONG_UNKNOWN_BYTES = 16 * 1024
 
 
 def position_in_low_lane(message: ServerMessage) -> tuple[str | None, int | None]:
-    """(type, position id) of a low-lane message, (None, None) of a high-lane one (docs/protocol.md §2).
+    """(type, position id) of a low-lane message, (None, None) of a high-lane one (docs/protocol.md 2).
 
     A type that this version does not know waits in the low lane: it may be frequent, and nothing here depends on it.
     """

@@ -47,7 +47,7 @@ __all__ = ["SESSION_REPLACED", "ConnectionState", "Lifecycle", "ReconnectRules",
 
 #: A key that worked before may be refused for a moment while the server restarts; a revoked one stays refused.
 AUTH_ATTEMPTS: Final = 3
-#: The code with which a server ends a session whose key another one has taken over (docs/protocol.md §2).
+#: The code with which a server ends a session whose key another one has taken over (docs/protocol.md 2).
 SESSION_REPLACED: Final = "session_replaced"
 #: Sessions lost before they were stable, in a row, until the wait changes its kind.
 QUICK_LOSSES: Final = 5

@@ -14,8 +14,8 @@ from lasersell_sync.messages import MirrorConfig, StrategyConfig, WatchWallet, f
 from lasersell_sync.network import tls
 from lasersell_sync.network.proxy import Proxy, to_proxy
 from lasersell_sync.pubkeys import pubkey_text, pubkey_texts, require_pubkey
+from lasersell_sync.runtime.timeouts import bounded_s
 from lasersell_sync.strategy import strategy_config_from_optional, to_strategy, validate_strategy
-from lasersell_sync.timeouts import bounded_s
 
 if TYPE_CHECKING:
     from lasersell_sync.stream.connection_events import ConnectionEvent

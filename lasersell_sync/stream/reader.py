@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from lasersell_sync._log import logger, repeat_limit
 from lasersell_sync.exceptions import (
     LaserSellError,
     ProtocolError,
@@ -22,9 +21,12 @@ from lasersell_sync.exceptions import (
     ThreadDiedError,
     TransportError,
 )
-from lasersell_sync.locks import Flag, signal_safe_lock
 from lasersell_sync.messages import ClientMessage, HelloOk
 from lasersell_sync.retry import reconnect_retrying
+from lasersell_sync.runtime.locks import Flag, signal_safe_lock
+from lasersell_sync.runtime.log import logger, repeat_limit
+from lasersell_sync.runtime.timeouts import TimeBudget, boot_time_s, wait_s
+from lasersell_sync.stream.connected_loop import Serving
 from lasersell_sync.stream.connection_events import (
     Closed,
     CommandDropped,
@@ -34,17 +36,13 @@ from lasersell_sync.stream.connection_events import (
     Failed,
     Reconnecting,
 )
-from lasersell_sync.stream.decode_failures import DecodeFailures
 from lasersell_sync.stream.lifecycle import ConnectionState, Lifecycle, ReconnectRules, Wait
 from lasersell_sync.stream.options import StreamOptions
-from lasersell_sync.stream.serving import Serving
-from lasersell_sync.stream.sink import Sink
-from lasersell_sync.stream.stats import Counters
-from lasersell_sync.stream.taps import Taps
+from lasersell_sync.stream.sink import Sink, Taps
+from lasersell_sync.stream.stats import Counters, DecodeFailures
 from lasersell_sync.stream.transport import Link, open_link
 from lasersell_sync.stream.waiter import Aborted, Waiter, WakeUp, new_selector
 from lasersell_sync.stream.writer import FrameWriter
-from lasersell_sync.timeouts import TimeBudget, boot_time_s, wait_s
 
 __all__ = ["Reader"]
 

@@ -25,21 +25,19 @@ from urllib.parse import SplitResult, urlsplit
 import websocket
 
 from lasersell_sync._backend import Intake, receive
-from lasersell_sync._log import scrub, shorten
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, StreamError, TransportError
-from lasersell_sync.locks import signal_safe_lock
 from lasersell_sync.network import tls
 from lasersell_sync.network.http_body import BodyError, decoded_body, text_of
-from lasersell_sync.network.proxy import Proxy, authority
+from lasersell_sync.network.proxy import Proxy, TunnelRefused, authority, open_tunnel, preferred_address
 from lasersell_sync.network.tcp import tune
-from lasersell_sync.network.tunnel import TunnelRefused, open_tunnel, preferred_address
+from lasersell_sync.network.tls_socket import TlsSocket
 from lasersell_sync.retry import parse_retry_after_s
-from lasersell_sync.stream.look_up import Address, look_up
-from lasersell_sync.stream.tls_socket import TlsSocket
-from lasersell_sync.stream.unread_link import kernel_verdict
-from lasersell_sync.stream.waiter import Aborted, Waiter, WakeUp
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.runtime.locks import signal_safe_lock
+from lasersell_sync.runtime.log import scrub, shorten
+from lasersell_sync.runtime.timeouts import TimeBudget
+from lasersell_sync.stream.keepalive import kernel_verdict
+from lasersell_sync.stream.waiter import Aborted, Address, Waiter, WakeUp, look_up
 
 __all__ = ["Aborted", "Link", "Waiter", "WakeUp", "intake_class", "open_link"]
 
@@ -64,7 +62,7 @@ def intake_class() -> type[Intake]:
     if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
         return Intake
     # gevent or eventlet: the system's poll would stop every greenlet. Imported by those alone.
-    from lasersell_sync._pure.intake import Intake as PatientIntake
+    from lasersell_sync._pure.receive_loop import Intake as PatientIntake
 
     return PatientIntake  # type: ignore[return-value]
 
@@ -516,7 +514,7 @@ def _host_header(url: str) -> str:
 
 
 def _refuse_unasked(client: websocket.WebSocket) -> None:
-    """An extension or protocol that was not asked for changes what the frames mean (RFC 6455 §4.1).
+    """An extension or protocol that was not asked for changes what the frames mean (RFC 6455 4.1).
 
     Raises:
         HandshakeError: the answer names one.

@@ -1,4 +1,4 @@
-"""How a thread that waits for a descriptor is woken: by the descriptor, by another thread, or when its time is over."""
+"""Names to addresses, on threads that may be left behind: ``getaddrinfo`` cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import contextlib
 import os
 import select
 import selectors
+import socket
+import threading
 from collections.abc import Callable
 from types import BuiltinFunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
-from lasersell_sync.locks import is_held_here, signal_safe_lock
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.exceptions import TransportError
+from lasersell_sync.runtime.fork_guard import after_fork
+from lasersell_sync.runtime.locks import is_held_here, signal_safe_lock
+from lasersell_sync.runtime.timeouts import TimeBudget
 
-__all__ = ["Aborted", "Waiter", "WakeUp", "new_selector"]
+__all__ = ["Aborted", "Address", "Waiter", "WakeUp", "look_up", "new_selector"]
+
+
+# ── How a thread that waits for a descriptor is woken ───────────────────────────────────────────────────────────────
 
 
 def new_selector() -> selectors.BaseSelector:
@@ -110,3 +117,95 @@ class Waiter:
                     self._wake_up.drain()
                 elif budget.expired():
                     raise TimeoutError
+
+
+# ── Names to addresses, on threads that may be left behind: ``getaddrinfo`` cannot be interrupted ───────────────────
+
+
+Address: TypeAlias = tuple[Any, ...]
+
+
+class _LookUp:
+    """One question to the resolver, and who waits for its answer."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self.watchers: list[WakeUp] = []
+        self.answer: list[Address] | OSError | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="lasersell-dns", daemon=True).start()
+
+    def _run(self) -> None:
+        answer: list[Address] | OSError
+        try:
+            answer = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            answer = error
+        except (UnicodeError, MemoryError) as error:  # of the IDNA codec, about a name that no resolver takes
+            answer = OSError(f"{type(error).__name__}: {error}")
+        with _lock:
+            self.answer = answer
+            if _pending.get(self._host) is self:
+                del _pending[self._host]
+            for watcher in self.watchers:
+                watcher.set()
+
+
+# Guards the table, and each look-up's watchers and answer.
+_lock = signal_safe_lock()
+#: By host: a resolver that hangs is asked once, however many attempts to connect come and go meanwhile.
+_pending: dict[str, _LookUp] = {}
+
+
+def _in_child() -> None:
+    global _lock, _pending
+    _lock, _pending = signal_safe_lock(), {}
+
+
+after_fork(_in_child)
+
+
+def look_up(host: str, port: int, endpoint: str, budget: TimeBudget, waiter: Waiter) -> list[Address]:
+    """Addresses of ``host``, in the system's order.
+
+    Raises:
+        TransportError: the name does not exist, was not resolved in time, or no thread could be started for it.
+        Aborted: ``close()`` was called.
+    """
+    with contextlib.suppress(socket.gaierror, UnicodeError):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    done = WakeUp()
+    pending: _LookUp | None = None
+    try:
+        pending = _join(host, done)
+        waiter.wait(done, selectors.EVENT_READ, budget)
+    except TimeoutError:
+        raise TransportError("dns", endpoint, "the name was not resolved in time; is the network up?") from None
+    except (RuntimeError, MemoryError) as error:
+        raise TransportError("dns", endpoint, f"the look-up could not be started: {error or 'out of memory'}") from None
+    finally:
+        if pending is not None:
+            with _lock:
+                pending.watchers.remove(done)
+        done.close()
+    answer = pending.answer
+    if isinstance(answer, OSError):
+        raise TransportError("dns", endpoint, f"{answer.strerror or answer}; check the host name") from answer
+    return [
+        (family, kind, protocol, name, (address[0], port, *address[2:]))
+        for family, kind, protocol, name, address in answer or []
+    ]
+
+
+def _join(host: str, done: WakeUp) -> _LookUp:
+    """The look-up of this host that is under way, or a new one; ``done`` is set with its answer."""
+    with _lock:
+        pending = _pending.get(host)
+        if pending is None:
+            pending = _LookUp(host)
+            # Noted once it has started, and before it can have ended: that needs the lock.
+            pending.start()
+            _pending[host] = pending
+        pending.watchers.append(done)
+        return pending

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from lasersell_sync._backend import encode_frame
-from lasersell_sync._log import logger
 from lasersell_sync.codec import client_message_to_text
 from lasersell_sync.exceptions import SendBufferFull, StreamError, TransportError
 from lasersell_sync.messages import (
@@ -22,7 +21,8 @@ from lasersell_sync.messages import (
     PositionOpened,
     ServerMessage,
 )
-from lasersell_sync.openings import OwnSales
+from lasersell_sync.positions import OwnSales
+from lasersell_sync.runtime.log import logger
 from lasersell_sync.stream.desired_state import MAX_PENDING, DesiredState, Dropped
 from lasersell_sync.stream.keepalive import OpenPings
 from lasersell_sync.stream.transport import Link
@@ -335,7 +335,7 @@ class FrameWriter:
         assert self._lock.locked(), "the caller holds the lock"
         if self._link is None:
             return False
-        # The mask must be unpredictable (RFC 6455 §10.3), so it comes from the system.
+        # The mask must be unpredictable (RFC 6455 10.3), so it comes from the system.
         frame = encode_frame(opcode, payload, os.urandom(4))
         if len(self._waiting) + len(frame) > self._limit_bytes and self._waiting:
             raise SendBufferFull(len(self._waiting), self._limit_bytes)

@@ -6,18 +6,19 @@ that only reads the stream needs neither. The first request loads the one, the f
 
 from __future__ import annotations
 
-from lasersell_sync.trading.account import Account, AccountLimits
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
-from lasersell_sync.trading.exit_api import (
+from lasersell_sync.trading.guard import GuardReport, SigningGuard, TradeContext
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.rest.account import Account, AccountLimits, HistoryPage, HistoryTrade
+from lasersell_sync.trading.rest.exit_api import (
     EXIT_API_BASE_URL,
     LOCAL_EXIT_API_BASE_URL,
     ExitApiClient,
     ExitApiClientOptions,
 )
-from lasersell_sync.trading.guard import GuardReport, SigningGuard, TradeContext
-from lasersell_sync.trading.history import HistoryPage, HistoryTrade
-from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.send_targets import (
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.sending.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.sending.tx_sender import PendingTx, TxSender
+from lasersell_sync.trading.solana.send_targets import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
     MAINNET_BETA_RPC_URL,
@@ -27,16 +28,7 @@ from lasersell_sync.trading.send_targets import (
     SendTargetRpc,
     astralane_iris_url,
 )
-from lasersell_sync.trading.signer import Signer
-from lasersell_sync.trading.solana_rpc import (
-    ConfirmedSignature,
-    close_rpc_connections,
-    confirm_signature,
-    send_transaction,
-    send_transaction_b64_to,
-    warm_send_target,
-)
-from lasersell_sync.trading.tx import (
+from lasersell_sync.trading.solana.signing import (
     SignedTx,
     WalletProof,
     encode_signed_tx,
@@ -44,7 +36,14 @@ from lasersell_sync.trading.tx import (
     sign_unsigned_tx,
     sign_unsigned_tx_b64,
 )
-from lasersell_sync.trading.tx_sender import PendingTx, TxSender
+from lasersell_sync.trading.solana.solana_rpc import (
+    ConfirmedSignature,
+    close_rpc_connections,
+    confirm_signature,
+    send_transaction,
+    send_transaction_b64_to,
+    warm_send_target,
+)
 
 __all__ = [
     "ASTRALANE_DEFAULT_REGION",

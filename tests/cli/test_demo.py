@@ -16,9 +16,9 @@ import termios
 import pytest
 
 import lasersell_sync
-from lasersell_sync.cli.ledger import Ledger, LedgerError
+from lasersell_sync.cli.demo_run import DemoError, play
 from lasersell_sync.cli.screens import SilentScreen
-from lasersell_sync.cli.story import DemoError, play
+from lasersell_sync.cli.wording import Ledger, LedgerError
 from tests.support.processes import IMPORT_ROOT, PATIENCE_S, command, in_this_process, surroundings
 
 WITHIN_S = 30.0

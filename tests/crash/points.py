@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.journal_writer import JournalWriter, _Item
+from lasersell_sync.autosell.journal_file import JournalWriter, _Item
 from lasersell_sync.autosell.signing_gate import SigningGate
-from lasersell_sync.stream.sender import StreamSender
-from lasersell_sync.trading.exit_api import ExitApiClient
-from lasersell_sync.trading.outcome import SellOutcome
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_connection import SendConnection
-from lasersell_sync.trading.send_lane import Copy, SendLane
-from lasersell_sync.trading.signer import Signer
+from lasersell_sync.stream.connection import StreamSender
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.rest.exit_api import ExitApiClient
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.sending.send_connection import SendConnection
+from lasersell_sync.trading.sending.target_sender import Copy, SendLane
+from lasersell_sync.trading.solana.rpc_node import RpcNode
 
 #: In the order in which an exit meets them; some have several places.
 PLACES: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies, Sandbox
 from lasersell_sync.sandbox.assertions import LedgerAssertions
 from lasersell_sync.sandbox.servers.node_lies import TRUTHFUL, NodeLies
-from lasersell_sync.trading.tx import sign_unsigned_tx_b64, signature_of
+from lasersell_sync.trading.solana.signing import sign_unsigned_tx_b64, signature_of
 from tests.support.overseer import Overseer
 from tests.support.stages import CALM_MARKETS
 

@@ -187,17 +187,16 @@ def test_a_step_of_the_wall_clock_means_nothing(plain_rig: WebsocketsRig, step_s
 
 #: Where the library may ask for the wall clock, and why; sandbox and command line have a world of their own.
 WALL_CLOCK_IS_NEEDED = {
-    "autosell/budgets.py": "a journal tells the next process when something was spent",
+    "autosell/signing_gate.py": "a journal tells the next process when something was spent",
     "autosell/journal.py": "people read when a sale was made",
-    "autosell/position.py": "people read when a transaction was refused",
-    "autosell/signing_gate.py": "people read when a transaction was refused",
+    "autosell/position_seller.py": "people read when a transaction was refused",
     "autosell/legs.py": "a leg's name is of its time, so that no other process makes the same",
     "recording.py": "a recording tells when it was made",
     "retry.py": "Retry-After may be a date",
-    "trading/_http_answer.py": "how far this machine's clock is off, by an answer's Date",
-    "stream/serving.py": "clock_offset_ms tells how far our wall clock is off",
+    "network/http_framing.py": "how far this machine's clock is off, by an answer's Date",
+    "stream/connected_loop.py": "clock_offset_ms tells how far our wall clock is off",
     "stream/writer.py": "the application ping tells our wall clock",
-    "trading/tx.py": "a proof of ownership holds the time of its making",
+    "trading/solana/signing.py": "a proof of ownership holds the time of its making",
 }
 
 

@@ -22,7 +22,7 @@ from solders.keypair import Keypair
 import lasersell_sync as ls
 from lasersell_sync.sandbox import Policies
 from lasersell_sync.sandbox.chain.transactions import Transaction, read_transaction
-from lasersell_sync.trading.tx import SignedTx
+from lasersell_sync.trading.solana.signing import SignedTx
 from tests.crash.rounds import Round
 from tests.crash.template import Template
 from tests.crash.world import World

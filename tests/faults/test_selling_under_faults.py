@@ -20,11 +20,11 @@ from solders.token.associated import get_associated_token_address
 
 import lasersell_sync as ls
 from lasersell_sync.autosell import journal_file
-from lasersell_sync.autosell.exits import WHOLE, ExitKey
+from lasersell_sync.autosell.exit_key import WHOLE, ExitKey
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.sandbox import Policies
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._json_rpc import RpcClient, client_for
-from lasersell_sync.trading.rpc_node import RpcNode
+from lasersell_sync.trading.solana.json_rpc import RpcClient, client_for
+from lasersell_sync.trading.solana.rpc_node import RpcNode
 from tests.support.stages import Stage
 from tests.support.waiting import PATIENCE_S, until
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lasersell_sync import StreamClient, StreamConfigure, StreamOptions, StreamSession
-from lasersell_sync.session.feed_watch import FeedWatch
+from lasersell_sync.session.health import FeedWatch
 from tests.faults.rigs import KEY, STRATEGY, WebsocketsRig, frame
 from tests.support.stream_server import WALLET, Peer, ScriptedServer, closed, opened, pnl
 from tests.support.waiting import PATIENCE_S, until

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from lasersell_sync.network.http_endpoint import Route, parse_endpoint
+from lasersell_sync.network.http_pool import HttpAnswer, HttpFailure, HttpPool
 from lasersell_sync.network.proxy import to_proxy
 from lasersell_sync.network.tcp import SOCKET_OPTIONS
 from lasersell_sync.stream.transport import Link
-from lasersell_sync.trading._endpoint import Route, parse_endpoint
-from lasersell_sync.trading._http import HttpAnswer, HttpFailure, HttpPool
 from tests.support.http_server import HttpServer, json_answer
 from tests.support.links import Dialer, failure_of, open_and_close
 from tests.support.proxies import ConnectProxy

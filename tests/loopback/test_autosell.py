@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lasersell_sync as ls
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.sandbox import Sandbox
 from lasersell_sync.sandbox.assertions import LedgerAssertions
 from lasersell_sync.trading import close_rpc_connections

@@ -15,13 +15,13 @@ import pytest
 from solders.keypair import Keypair
 
 import lasersell_sync as ls
-from lasersell_sync.autosell import lines as lines_module
-from lasersell_sync.autosell.engine import AutoSeller
-from lasersell_sync.autosell.position import Position
+from lasersell_sync.autosell import keyed_executor as lines_module
+from lasersell_sync.autosell.auto_seller import AutoSeller
+from lasersell_sync.autosell.position_seller import Position
 from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
-from lasersell_sync.session import start_watch
-from lasersell_sync.trading.outcome import TxResult
+from lasersell_sync.session import health as start_watch
+from lasersell_sync.trading.sending.outcome import TxResult
 from tests.support.market_transactions import desk, stranger
 from tests.support.selling import (
     MARKET,

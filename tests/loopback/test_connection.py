@@ -462,7 +462,7 @@ def test_server_pings_are_answered() -> None:
     ],
 )
 def test_a_protocol_violation_closes_with_its_code_and_reconnects(frames: bytes, code: int) -> None:
-    """The server is told why (RFC 6455 §7.4.1), messages before the violation arrive, and the link is made anew."""
+    """The server is told why (RFC 6455 7.4.1), messages before the violation arrive, and the link is made anew."""
     events = Events()
     closes: queue.Queue[int] = queue.Queue()
 
@@ -522,7 +522,7 @@ def test_commands_from_many_threads_arrive_whole_and_at_once() -> None:
 
 
 def test_every_command_has_its_wire_form() -> None:
-    """Each sender method writes its message, exactly as docs/protocol.md §5 has it."""
+    """Each sender method writes its message, exactly as docs/protocol.md 5 has it."""
     with ScriptedServer() as server, connect(server.url) as connection:
         peer = server.peer()
         sender = connection.sender()

@@ -9,7 +9,7 @@ import pytest
 import lasersell_sync as ls
 from lasersell_sync.recording import Recorder, Recording, replay
 from lasersell_sync.sandbox import Sandbox
-from lasersell_sync.trading.solana_rpc import close_rpc_connections
+from lasersell_sync.trading.solana.solana_rpc import close_rpc_connections
 from tests.support.sellers import Trader
 from tests.support.waiting import PATIENCE_S, until
 

@@ -416,8 +416,8 @@ def test_rpc_goes_through_the_proxy(kind: Kind) -> None:
 @KINDS
 def test_rpcs_faults_are_the_streams(kind: Kind) -> None:
     """request_send, which tells that the node got nothing, and the proxy by name."""
-    from lasersell_sync.timeouts import TimeBudget
-    from lasersell_sync.trading._json_rpc import client_for
+    from lasersell_sync.runtime.timeouts import TimeBudget
+    from lasersell_sync.trading.solana.json_rpc import client_for
 
     with kind(password=PASSWORD) as proxy:
         client = client_for(SendTargetRpc("https://node.test", proxy=proxy.url(password="canary-wrong")))

@@ -26,12 +26,12 @@ from lasersell_sync import (
     TransportError,
     TxSender,
 )
-from lasersell_sync.autosell.lines import Lines
-from lasersell_sync.callback_executor import CallbackExecutor
-from lasersell_sync.stream import look_up as look_ups
+from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.runtime.callback_executor import CallbackExecutor
 from lasersell_sync.stream import reader as reader_module
+from lasersell_sync.stream import waiter as look_ups
 from lasersell_sync.stream import waiter as waiters
-from lasersell_sync.stream.serving import Serving
+from lasersell_sync.stream.connected_loop import Serving
 from tests.support.solana_node import SignedTransfer, SolanaNode
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer
 from tests.support.waiting import until

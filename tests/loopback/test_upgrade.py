@@ -130,7 +130,7 @@ def test_interim_answers_without_end_are_no_upgrade() -> None:
     ],
 )
 def test_101_with_an_extension_or_protocol_that_was_not_asked_for_fails(extra: bytes) -> None:
-    """The frames would mean something else than we read in them (RFC 6455 §4.1)."""
+    """The frames would mean something else than we read in them (RFC 6455 4.1)."""
     with Upgrades(extra=extra) as server, pytest.raises(HandshakeError, match="not asked for"):
         connect(server.url)
 

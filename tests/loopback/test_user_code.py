@@ -23,9 +23,9 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
 )
-from lasersell_sync.autosell.lines import Lines
-from lasersell_sync.callback_executor import CallbackExecutor
-from lasersell_sync.user_code import passes_through
+from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.runtime.callback_executor import CallbackExecutor
+from lasersell_sync.runtime.user_code import passes_through
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer, opened, pnl
 from tests.support.waiting import until
 

@@ -106,7 +106,7 @@ def compare(data: bytes, max_size: int = 2**24) -> None:
         assert (failure and failure[0]) == code, failure  # type: ignore[index]
 
 
-#: Where we are stricter, by the letter of RFC 6455 §5.2: lengths must be minimal and have 63 bits.
+#: Where we are stricter, by the letter of RFC 6455 5.2: lengths must be minimal and have 63 bits.
 STRICTER = {"padded 2", "padded 8", "padded 8 edge", "top bit", "all bits"}
 #: Where websockets is: it wants a message to be complete before the close, which the RFC does not say.
 LAXER = {"close inside"}

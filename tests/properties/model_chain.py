@@ -13,7 +13,7 @@ from solders.message import MessageV0
 from solders.pubkey import Pubkey
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.tx import read_signed_tx
+from lasersell_sync.trading.solana.signing import read_signed_tx
 from tests.support.market_transactions import blank, draft
 from tests.support.selling import _sale_of
 

@@ -17,13 +17,13 @@ from typing import Any
 from unittest import mock
 
 from lasersell_sync import SendTargetRpc, StrategyConfig, StreamConfigure, StreamOptions
-from lasersell_sync.autosell import engine
-from lasersell_sync.autosell.engine import AutoSeller
+from lasersell_sync.autosell import auto_seller as engine
+from lasersell_sync.autosell.auto_seller import AutoSeller
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.journal_writer import _Item
-from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.journal_file import _Item
 from lasersell_sync.autosell.questions import Questions
 from lasersell_sync.autosell.reports import SellReport
+from lasersell_sync.autosell.services import SellPolicy
 from lasersell_sync.codec import server_message_from_text
 from lasersell_sync.exceptions import ExitApiError, JournalError
 from lasersell_sync.messages import ServerMessage
@@ -31,12 +31,12 @@ from lasersell_sync.session.stream_session import StreamSession
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, Disconnected
 from lasersell_sync.stream.lifecycle import ConnectionState
-from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
-from lasersell_sync.trading.history import HistoryPage, HistoryTrade
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.signer import Signer
-from lasersell_sync.trading.tracked_tx import Answer, TrackedTx
-from lasersell_sync.trading.tx_sender import TxSender
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.rest.account import HistoryPage, HistoryTrade
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.sending.tracked_tx import Answer, TrackedTx
+from lasersell_sync.trading.sending.tx_sender import TxSender
+from lasersell_sync.trading.solana.rpc_node import RpcNode
 from tests.properties.model_chain import ModelNode
 from tests.properties.virtual_time import VirtualTime
 from tests.support.market_transactions import desk

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.properties.model_chain import Mood
 from tests.properties.virtual_time import in_place_of_time
 from tests.properties.world import World

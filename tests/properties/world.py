@@ -23,9 +23,9 @@ from lasersell_sync.messages import (
     PositionOpened,
     ServerMessage,
 )
-from lasersell_sync.trading.history import HistoryTrade
-from lasersell_sync.trading.outcome import SellOutcome
-from lasersell_sync.trading.tx import read_signed_tx
+from lasersell_sync.trading.rest.account import HistoryTrade
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.solana.signing import read_signed_tx
 from tests.properties.model_chain import ModelChain, ModelNode, Mood
 from tests.properties.model_seller import Killed, ModelApi, ModelTarget, Process
 from tests.properties.virtual_time import VirtualTime

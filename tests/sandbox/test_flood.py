@@ -89,7 +89,7 @@ def test_a_line_is_written_anew_when_anything_in_it_has_changed() -> None:
 
 
 def test_frames_of_every_size_are_framed() -> None:
-    """Headers have the three lengths of RFC 6455 §5.2, at their boundaries."""
+    """Headers have the three lengths of RFC 6455 5.2, at their boundaries."""
     for size, header in (
         (0, b"\x81\x00"),
         (125, b"\x81\x7d"),

@@ -1,4 +1,4 @@
-"""What the live service leaves open, both ways (docs/protocol.md §2, §12)."""
+"""What the live service leaves open, both ways (docs/protocol.md 2, 12)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_what_was_never_told_is_told_whatever_the_policy() -> None:
 
 
 def test_overrides_are_not_kept_across_reconnects(rig: Rig) -> None:
-    """A position's own strategy ends with the session (docs/protocol.md §2.6)."""
+    """A position's own strategy ends with the session (docs/protocol.md 2.6)."""
     wallet = rig.wallet()
     session, _ = held(rig, wallet, terms=strategy(target=500))
     rig.say(session, {"type": "update_position_strategy", "position_id": 1, "strategy": strategy(stop=90)})

@@ -1,4 +1,4 @@
-"""Every condition of docs/protocol.md §6, to the lamport, and the ladder to the token."""
+"""Every condition of docs/protocol.md 6, to the lamport, and the ladder to the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiers: every limit of docs/protocol.md §8, at the number it names."""
+"""Tiers: every limit of docs/protocol.md 8, at the number it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Today's instructions of the pump markets: layouts against docs/protocol.md §10, money against the ledger."""
+"""Today's instructions of the pump markets: layouts against docs/protocol.md 10, money against the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lasersell_sync.sandbox.markets.listings import Listing
 from lasersell_sync.sandbox.markets.scenario import Action, load_scenario
 from tests.sandbox.players import Rig
 
-#: market, side, lot: discriminator (docs/protocol.md §10, and Anchor's of buy and sell), accounts, place of mint and user
+#: market, side, lot: discriminator (docs/protocol.md 10, and Anchor's of buy and sell), accounts, place of mint and user
 FORMS: dict[tuple[str, str, int], tuple[str, int, int, int]] = {
     ("pump_fun", "buy", 0): ("66063d1201daebea", 18, 2, 6),
     ("pump_fun", "buy", 1): ("38fc74089edfcd5f", 18, 2, 6),

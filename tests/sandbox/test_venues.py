@@ -21,7 +21,7 @@ from lasersell_sync.sandbox.markets.scenario import Action, Scenario, parse_scen
 from lasersell_sync.sandbox.markets.venues import CURVES, POOLS, VENUES
 from tests.sandbox.players import Rig, signed
 
-#: docs/protocol.md §10
+#: docs/protocol.md 10
 PROGRAMS = {
     "pump_fun": "6EF8rrecthR5Dkzon8Nwu78hRvfCKubJ14M5uBEwF6P",
     "pump_swap": "pAMMBay6oceH9fJKBRHGP5D4bD4sWpmSwMn52FMfXEA",
@@ -30,7 +30,7 @@ PROGRAMS = {
     "meteora_dbc": "dbcij3LWUppWqq96dh6gJWwBifmcGfLSB5D4DuSMaqN",
     "meteora_damm_v2": "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG",
 }
-#: docs/protocol.md §3: the context's object and its members, in order
+#: docs/protocol.md 3: the context's object and its members, in order
 CONTEXTS = {
     "pump_fun": ("pumpfun", ""),
     "pump_swap": ("pumpswap", "pool global_config"),

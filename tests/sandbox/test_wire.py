@@ -1,4 +1,4 @@
-"""The 13 server messages: every field, in the order of docs/protocol.md §4, and nothing where there is nothing."""
+"""The 13 server messages: every field, in the order of docs/protocol.md 4, and nothing where there is nothing."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import pytest
 
 from lasersell_sync.exceptions import TransportError
 from lasersell_sync.network.proxy import to_proxy
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.stream.transport import Link, Waiter, WakeUp, open_link
-from lasersell_sync.timeouts import TimeBudget
 
 API_KEY = "canary-key-0123456789"
 

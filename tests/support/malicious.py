@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from lasersell_sync.codec import server_message_from_text
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionOpened, ServerMessage
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest
 
 __all__ = ["MALICIOUS", "Malicious"]
 

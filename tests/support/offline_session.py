@@ -10,9 +10,9 @@ from lasersell_sync import StrategyConfig, StreamConfigure, StreamEvent, StreamO
 from lasersell_sync.codec import server_message_from_text
 from lasersell_sync.messages import ClientMessage, ServerMessage
 from lasersell_sync.positions import PositionKey
-from lasersell_sync.session import state as state_module
+from lasersell_sync.session import message_applier as state_module
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.session.state import SessionState
+from lasersell_sync.session.message_applier import SessionState
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, Disconnected
 from lasersell_sync.stream.event_queue import EventQueue

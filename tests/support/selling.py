@@ -16,29 +16,25 @@ from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
-from lasersell_sync.autosell.budgets import HourlyBudgets, HourlyLimits
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.pause_barrier import PauseBarrier
-from lasersell_sync.autosell.policy import SellPolicy
-from lasersell_sync.autosell.position import Position
+from lasersell_sync.autosell.position_seller import Position
 from lasersell_sync.autosell.questions import Questions
-from lasersell_sync.autosell.refusals import Refusal, Refusals
-from lasersell_sync.autosell.reports import BuyReport, SellReport
-from lasersell_sync.autosell.signing_gate import SigningGate
-from lasersell_sync.autosell.tools import PositionFacts, SellTerms, Tools
+from lasersell_sync.autosell.reports import BuyReport, Refusal, Refusals, SellReport
+from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms, Tools
+from lasersell_sync.autosell.signing_gate import HourlyBudgets, HourlyLimits, PauseBarrier, SigningGate
 from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
-from lasersell_sync.trading.account_history import AccountHistory, Finding, Verdict
-from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard.programs import known_programs
-from lasersell_sync.trading.history import HistoryPage, HistoryTrade
-from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.signer import DEFAULT_GUARD, Signer
-from lasersell_sync.trading.slot_time import SlotTime
-from lasersell_sync.trading.token_amounts import AmountProof
-from lasersell_sync.trading.tracked_tx import Listener
-from lasersell_sync.trading.tx import SignedTx
+from lasersell_sync.trading.keys.signer import DEFAULT_GUARD, Signer
+from lasersell_sync.trading.rest.account import HistoryPage, HistoryTrade
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.sending.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.sending.tracked_tx import Listener
+from lasersell_sync.trading.solana.account_history import AccountHistory, Finding, Verdict
+from lasersell_sync.trading.solana.expiry import SlotTime
+from lasersell_sync.trading.solana.signing import SignedTx
+from lasersell_sync.trading.solana.token_accounts import AmountProof
 from tests.support.market_transactions import blank, desk, draft, stranger
 
 MARKET = "raydium_cpmm"

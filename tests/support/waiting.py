@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.runtime.timeouts import TimeBudget
 
 #: Long enough for a loaded machine, short enough to tell hanging from working.
 PATIENCE_S = 20.0

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.trading._json_rpc import client_for
-from lasersell_sync.trading.account_history import (
+from lasersell_sync.trading.solana.account_history import (
     LEFT_OUT_AFTER_S,
     AccountHistory,
     Finding,
@@ -17,9 +16,10 @@ from lasersell_sync.trading.account_history import (
     Verdict,
     ask_for_history,
 )
-from lasersell_sync.trading.rpc_node import MAX_SIGNATURES, RpcNode
-from lasersell_sync.trading.send_targets import SendTargetRpc
-from lasersell_sync.trading.slot_time import SlotTime
+from lasersell_sync.trading.solana.expiry import SlotTime
+from lasersell_sync.trading.solana.json_rpc import client_for
+from lasersell_sync.trading.solana.rpc_node import MAX_SIGNATURES, RpcNode
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
 from tests.support.market_transactions import stranger
 from tests.support.solana_node import FIRST_HEIGHT, SLOTS_ABOVE_HEIGHT, RpcFailure, SolanaNode
 

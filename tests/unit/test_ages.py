@@ -7,9 +7,9 @@ import time
 import attrs
 import pytest
 
-from lasersell_sync.autosell.ages import Age, age_of
-from lasersell_sync.trading.outcome import SellOutcome
-from lasersell_sync.trading.tx import blockhash_of
+from lasersell_sync.autosell.sale import Age, age_of
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.solana.signing import blockhash_of
 from tests.support.selling import Rig
 
 CONFIRMED, EXPIRED = SellOutcome.CONFIRMED, SellOutcome.EXPIRED

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.trading.send_targets import SendTargetRpc
-from lasersell_sync.trading.tx_sender import TxSender
+from lasersell_sync.trading.sending.tx_sender import TxSender
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
 from tests.support.solana_node import RpcFailure, SignedTransfer, SolanaNode
 
 BLOCKHASH = SignedTransfer().blockhash

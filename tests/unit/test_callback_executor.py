@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync import callback_executor
-from lasersell_sync.callback_executor import CallbackExecutor
+from lasersell_sync.runtime import callback_executor
+from lasersell_sync.runtime.callback_executor import CallbackExecutor
 from tests.support.waiting import PATIENCE_S, until
 
 log = logging.getLogger("lasersell_sync.test")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.stream.consumer_watch import ConsumerWatch
 from lasersell_sync.stream.event_queue import EventQueue
+from lasersell_sync.stream.sink import ConsumerWatch
 
 
 class Rig:

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lasersell_sync import timeouts
 from lasersell_sync.positions import PositionHandle, PositionKey
+from lasersell_sync.runtime import timeouts
 from lasersell_sync.session import deadlines
 from lasersell_sync.session.deadlines import SLACK, DeadlineClock
 from tests.support.waiting import PATIENCE_S, until

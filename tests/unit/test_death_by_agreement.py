@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.processes import ProcessGuard
-from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS, STATUS_CACHE_SLOTS, Tip
-from lasersell_sync.trading.outcome import SellOutcome, TxResult
-from lasersell_sync.trading.pending_txs import (
+from lasersell_sync.runtime.fork_guard import ProcessGuard
+from lasersell_sync.trading.sending.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.sending.tx_tracker import (
     CONTRADICTION_AFTER_S,
     LATE_WATCH_S,
     SILENT_AFTER_S,
@@ -19,7 +18,8 @@ from lasersell_sync.trading.pending_txs import (
     Listener,
     PendingTxs,
 )
-from lasersell_sync.trading.rpc_node import Landing, Statuses, Unreadable
+from lasersell_sync.trading.solana.expiry import BLOCKHASH_LIFE_BLOCKS, STATUS_CACHE_SLOTS, Tip
+from lasersell_sync.trading.solana.rpc_node import Landing, Statuses, Unreadable
 
 SIGNATURE, BLOCKHASH = "1" * 64, "1" * 32
 BORN = 1_000

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lasersell_sync.exceptions import DecodeError
-from lasersell_sync.stream.decode_failures import DecodeFailures
+from lasersell_sync.stream.stats import DecodeFailures
 
 LOW = json.dumps({"type": "pnl_update", "position_id": 7, "profit_units": "12"}).encode()
 MAYBE_HIGH = (

@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import pytest
 
-from lasersell_sync.autosell.departure import Departure
+from lasersell_sync.autosell.exit_key import Departure
 from lasersell_sync.autosell.journal import ExitRecord
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.selling import Rig, close_rigs
 from tests.support.waiting import PATIENCE_S
 

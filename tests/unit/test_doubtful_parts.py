@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.trading.sending.outcome import SellOutcome, TxResult
 from tests.support.selling import Rig
 
 CONFIRMED, EXPIRED, UNKNOWN = SellOutcome.CONFIRMED, SellOutcome.EXPIRED, SellOutcome.UNKNOWN

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lasersell_sync import StreamEvent
-from lasersell_sync.session import memory as memory_module
-from lasersell_sync.session.memory import EventMemory
+from lasersell_sync.session import event_history as memory_module
+from lasersell_sync.session.event_history import EventMemory
 from tests.support.waiting import PATIENCE_S, until
 
 

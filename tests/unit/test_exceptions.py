@@ -122,5 +122,5 @@ def test_the_official_name_is_an_alias() -> None:
     ],
 )
 def test_what_is_worth_a_retry(error: ExitApiError, retryable: bool) -> None:
-    """docs/protocol.md §7."""
+    """docs/protocol.md 7."""
     assert error.is_retryable() is retryable

@@ -562,7 +562,7 @@ def test_connect_registers_every_wallet(monkeypatch: pytest.MonkeyPatch):
     with HttpServer(
         respond=lambda seen: json_answer({"wallet_pubkey": seen.json["wallet_pubkey"], "registered": True})
     ) as server:
-        monkeypatch.setattr("lasersell_sync.trading.exit_api.EXIT_API_BASE_URL", server.url)
+        monkeypatch.setattr("lasersell_sync.trading.rest.exit_api.EXIT_API_BASE_URL", server.url)
         with ExitApiClient.connect(CANARY, proofs, PATIENT):
             pass
     assert [seen.json["wallet_pubkey"] for seen in server.requests] == [proof.wallet_pubkey for proof in proofs]
@@ -574,7 +574,7 @@ def test_connect_closes_what_it_opened_when_a_registration_fails(monkeypatch: py
     close = ExitApiClient.close
     monkeypatch.setattr(ExitApiClient, "close", lambda self: (closed.append(self), close(self))[1])
     with HttpServer(json_answer({"error": "signature"}, 403)) as server:
-        monkeypatch.setattr("lasersell_sync.trading.exit_api.EXIT_API_BASE_URL", server.url)
+        monkeypatch.setattr("lasersell_sync.trading.rest.exit_api.EXIT_API_BASE_URL", server.url)
         with pytest.raises(ExitApiError, match="signature"):
             ExitApiClient.connect(CANARY, [PROOF], PATIENT)
     assert len(closed) == 1

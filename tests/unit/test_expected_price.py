@@ -6,9 +6,8 @@ import pytest
 
 from lasersell_sync.exceptions import ConfigurationError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
-from lasersell_sync.trading.build_tx import BuildSellTxRequest
-from lasersell_sync.trading.guard.context import TradeContext
-from lasersell_sync.trading.guard.expected import Expected, expected_trade
+from lasersell_sync.trading.guard.expected import Expected, TradeContext, expected_trade
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest
 from tests.support.market_transactions import stranger
 
 WALLET, MINT, ACCOUNT = str(stranger(1)), str(stranger(2)), str(stranger(3))

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from lasersell_sync.trading.expiry import (
+from lasersell_sync.trading.solana.expiry import (
     BLOCKHASH_LIFE_BLOCKS,
     READS_NEEDED,
     ExpiryRule,
+    SlotTime,
     Tip,
 )
-from lasersell_sync.trading.slot_time import SlotTime
 
 #: The last block that takes a transaction, above its blockhash's (Solana: MAX_PROCESSING_AGE, seen from the parent).
 LAST_CHANCE = 151

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lasersell_sync.session.feed_watch import FeedWatch
+from lasersell_sync.session.health import FeedWatch
 
 
 class Feed:

@@ -160,7 +160,7 @@ def test_payloads_are_copies(frames: ModuleType) -> None:
 
 
 def test_a_client_frame_is_final_and_masked(frames: ModuleType) -> None:
-    """RFC 6455 §5.7's own example."""
+    """RFC 6455 5.7's own example."""
     assert frames.encode_frame(1, b"Hello", b"\x37\xfa\x21\x3d") == bytes.fromhex("818537fa213d7f9f4d5158")
 
 

@@ -35,11 +35,11 @@ from lasersell_sync.sandbox.chain.anchor import discriminator
 from lasersell_sync.sandbox.chain.instructions import close_token_account, create_token_account
 from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.sandbox.exchange.orders import PartnerFee
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.programs import known_programs
 from lasersell_sync.trading.guard.rules import RULES
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest, BuildTxResponse
 from tests.support.market_transactions import (
     BLOCKHASH,
     BUDGETS,

@@ -17,10 +17,10 @@ from solders.transaction import VersionedTransaction
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.chain.anchor import discriminator
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.addresses import token_account
 from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest
 from tests.support.market_transactions import COMPUTE_BUDGET, Draft, draft, stranger
 
 REAL = json.loads((Path(__file__).parents[1] / "data" / "guard" / "real_trades.json").read_text())["trades"]

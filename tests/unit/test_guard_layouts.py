@@ -16,9 +16,9 @@ from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import MarketContext, PumpSwapContext
 from lasersell_sync.sandbox.chain.addresses import WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.chain.anchor import discriminator
-from lasersell_sync.trading.build_tx import BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.guard.swap_layout import _FIELDS
+from lasersell_sync.trading.guard.programs import _FIELDS
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest
 from tests.support.market_transactions import stranger
 from tests.unit.test_guard_formats import COIN, PUMP_FUN, THIEF, TRADES, US, account, in_out, instruction, transaction
 

@@ -17,12 +17,12 @@ from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.pubkey import Pubkey
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.guard.nodes import GuardNodes
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_targets import SendTargetHeliusSender, SendTargetRpc
-from lasersell_sync.trading.tx_sender import TxSender
+from lasersell_sync.trading.guard.node_facts import GuardNodes
+from lasersell_sync.trading.sending.tx_sender import TxSender
+from lasersell_sync.trading.solana.rpc_node import RpcNode
+from lasersell_sync.trading.solana.send_targets import SendTargetHeliusSender, SendTargetRpc
 from tests.support.http_server import Answer
 from tests.support.market_transactions import Desk, Draft, desk, draft, stranger
 from tests.support.solana_node import RpcFailure, SolanaNode

@@ -16,7 +16,7 @@ from solders.token.associated import get_associated_token_address
 
 from lasersell_sync.exceptions import UnsafeTransactionError
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.keys.signer import Signer
 from tests.support import router_trade as rt
 from tests.support.router_trade import RouterTrade, address
 from tests.support.solana_node import SolanaNode

@@ -17,9 +17,9 @@ from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MarketContext, PositionOpened
 from lasersell_sync.sandbox.chain.addresses import PUMP_FUN_PROGRAM, PUMP_SWAP_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.chain.ledger import token_address
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.programs import known_programs
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest
 from tests.support.malicious import MALICIOUS, Malicious
 from tests.support.market_transactions import BUDGETS, MARKETS, Desk, Draft, desk, draft, stranger
 

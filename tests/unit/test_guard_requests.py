@@ -15,9 +15,9 @@ from lasersell_sync.exceptions import UnsafeTransactionError
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS, TOKEN_PROGRAM, USD1_MINT, WRAPPED_SOL_MINT
 from lasersell_sync.sandbox.chain.ledger import token_address
 from lasersell_sync.sandbox.exchange.orders import PartnerFee
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.addresses import token_account
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest
 from tests.support.market_transactions import MARKETS, Desk, Draft, desk, draft, stranger
 from tests.unit.test_guard import CAPPED, MARKET_CASES, buying, pay, selling
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lasersell_sync.autosell.refusals import Refusals
+from lasersell_sync.autosell.reports import Refusals
 from lasersell_sync.autosell.signing_gate import ENFORCE, SigningGate
 from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading.guard.nodes import GuardNodes
+from lasersell_sync.runtime.timeouts import TimeBudget
+from lasersell_sync.trading.guard.node_facts import GuardNodes
+from lasersell_sync.trading.guard.report import Finding, SimulationVerdict, Verdicts
 from lasersell_sync.trading.guard.simulators import Peer, Simulators
-from lasersell_sync.trading.guard.verdicts import Finding, SimulationVerdict, Verdicts
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_targets import SendTargetRpc
+from lasersell_sync.trading.solana.rpc_node import RpcNode
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
 from tests.support.waiting import PATIENCE_S, until
 
 #: Nobody is asked anything: each question is the test's own function.

@@ -19,7 +19,7 @@ from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, UnsafeTransactionError
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.keys.signer import Signer
 from tests.support import router_trade as rt
 from tests.support.http_server import Answer, json_answer
 from tests.support.router_trade import RouterTrade, honest_purchase, honest_sale

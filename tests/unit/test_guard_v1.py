@@ -14,10 +14,10 @@ from solders.message import MessageV1, TransactionConfig
 from solders.pubkey import Pubkey
 
 from lasersell_sync.exceptions import UnsafeTransactionError
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest
 from lasersell_sync.trading.guard import SigningGuard, TradeContext
 from lasersell_sync.trading.guard.rules import RULES
-from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest
 from tests.support.market_transactions import BLOCKHASH, MARKETS, SEND_MODES, V1_LIMITS, Desk, blank, desk, draft
 from tests.unit.test_guard import (
     CAPPED,

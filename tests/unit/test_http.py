@@ -22,8 +22,8 @@ import urllib3
 import urllib3.exceptions
 
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError
-from lasersell_sync.trading._endpoint import parse_endpoint
-from lasersell_sync.trading._http import PROBLEMS, HttpAnswer, HttpFailure, HttpPool, describe
+from lasersell_sync.network.http_endpoint import parse_endpoint
+from lasersell_sync.network.http_pool import PROBLEMS, HttpAnswer, HttpFailure, HttpPool, describe
 from tests.support.http_server import (
     GENEROUS_S,
     Answer,
@@ -632,7 +632,7 @@ def answer_with(retry_after: str) -> HttpAnswer:
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date():
-    """Both forms of RFC 9110 §10.2.3."""
+    """Both forms of RFC 9110 10.2.3."""
     assert answer_with("12").retry_after_s == 12.0
     soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=30)
     assert 25 < (answer_with(email.utils.format_datetime(soon, usegmt=True)).retry_after_s or 0) <= 30

@@ -6,10 +6,9 @@ import random
 
 import pytest
 
-from lasersell_sync.trading._endpoint import parse_endpoint
-from lasersell_sync.trading._http import HttpPool
-from lasersell_sync.trading._http_answer import HttpFailure
-from lasersell_sync.trading._http_framing import AnswerFraming, plain_answer
+from lasersell_sync.network.http_endpoint import parse_endpoint
+from lasersell_sync.network.http_framing import AnswerFraming, HttpFailure, plain_answer
+from lasersell_sync.network.http_pool import HttpPool
 
 MAX_BODY_BYTES = 1_000
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -25,10 +25,10 @@ from lasersell_sync import (
     SendTargetRpc,
     TxSubmitError,
 )
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._endpoint import parse_endpoint
-from lasersell_sync.trading._http import HttpFailure, HttpPool
-from lasersell_sync.trading._json_rpc import RpcClient, close_rpc_connections
+from lasersell_sync.network.http_endpoint import parse_endpoint
+from lasersell_sync.network.http_pool import HttpFailure, HttpPool
+from lasersell_sync.runtime.timeouts import TimeBudget
+from lasersell_sync.trading.solana.json_rpc import RpcClient, close_rpc_connections
 from tests.support.stream_server import MINT, WALLET, RawServer
 
 #: (request head, its body) to what is written back; a list is written piece by piece.
@@ -342,7 +342,7 @@ def test_rpc_answer_with_id_true_is_not_the_answer_to_request_one(monkeypatch: p
     """To Python ``True == 1``; the first request of a process has the id 1."""
     import itertools
 
-    monkeypatch.setattr("lasersell_sync.trading._json_rpc._ids", itertools.count(1))
+    monkeypatch.setattr("lasersell_sync.trading.solana.json_rpc._ids", itertools.count(1))
     with Wire(with_id(lambda _: True)) as wire, pytest.raises(TxSubmitError, match="another request"):
         call(rpc_to(wire))
 
@@ -447,7 +447,7 @@ def test_rpc_target_that_answers_429_with_retry_after_is_left_alone_for_that_tim
 ) -> None:
     """Per client, that is per node and target; what is not asked says for how long."""
     now = [1000.0]
-    monkeypatch.setattr("lasersell_sync.trading._json_rpc.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lasersell_sync.trading.solana.json_rpc.time.monotonic", lambda: now[0])
     answers: list[bytes] = [answer(b"slow down", "429 Too Many", retry_after="2.5")]
 
     def answering(_: bytes, body: bytes) -> bytes:

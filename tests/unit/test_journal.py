@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from lasersell_sync.autosell import ExitKey, Journal
-from lasersell_sync.autosell.exits import WHOLE
+from lasersell_sync.autosell.exit_key import WHOLE
 from lasersell_sync.exceptions import JournalError
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 
 WALLET, ACCOUNT, MINT = "Wallet", "Account", "Mint"
 U64_MAX = 2**64 - 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import Journal
 from lasersell_sync.autosell.journal_file import _PROBLEMS, explain
 from lasersell_sync.exceptions import JournalError
@@ -108,7 +108,7 @@ def kill_after_a_signature(path: Path) -> None:
     program = """
         import os, signal, sys
         from lasersell_sync.autosell import Journal
-        from lasersell_sync.autosell.exits import ExitKey
+        from lasersell_sync.autosell.exit_key import ExitKey
         journal = Journal(sys.argv[1])
         key = ExitKey("w", "t", "m", "whole", 1)
         record = journal.received(key, position_id=1, reason="stop_loss", tokens=5)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.autosell import journal_writer
+from lasersell_sync.autosell import journal_file as journal_writer
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.journal_writer import MAX_BATCH, JournalWriter
+from lasersell_sync.autosell.journal_file import MAX_BATCH, JournalWriter
 from tests.support.waiting import until
 
 LIMIT_S = 30.0

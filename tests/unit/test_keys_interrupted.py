@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.trading import keystore
-from lasersell_sync.trading.signer import KEYPAIR_ENVIRONMENT, Signer
+from lasersell_sync.trading.keys import keystore
+from lasersell_sync.trading.keys.signer import KEYPAIR_ENVIRONMENT, Signer
 from tests.unit.test_signer import ADDRESS, BASE58, CANARY, NUMBERS, PASSPHRASE, frames, posix, shown
 
 OURS = ("signer.py", "keystore.py", "key_file.py")

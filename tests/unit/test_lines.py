@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterator
 
 import pytest
 
-from lasersell_sync.autosell import lines as lines_module
-from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.autosell import keyed_executor as lines_module
+from lasersell_sync.autosell.keyed_executor import Lines
 from lasersell_sync.exceptions import JournalError
 
 PATIENCE_S = 30.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lasersell_sync._log import OTHERS_AT_ONCE, WARNINGS_AT_ONCE, WINDOW_S, RepeatLimit
+from lasersell_sync.runtime.log import OTHERS_AT_ONCE, WARNINGS_AT_ONCE, WINDOW_S, RepeatLimit
 
 
 class Log:

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from lasersell_sync.autosell.mirror import MirrorDesk
+from lasersell_sync.autosell.mirror_buys import MirrorDesk
 from lasersell_sync.messages import MirrorBuySignal
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.selling import Rig
 
 CONFIRMED, REJECTED = SellOutcome.CONFIRMED, SellOutcome.REJECTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lasersell_sync import ExitSignalWithTx
-from lasersell_sync.openings import EXIT_UNDER_WAY_S, Opening, OwnSales, is_same_opening
+from lasersell_sync.positions import EXIT_UNDER_WAY_S, Opening, OwnSales, is_same_opening
 
 
 @pytest.mark.parametrize("facts", [{}, {"was_closed": True}, {"part_landed": True}, {"exit_under_way": True}])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lasersell_sync.autosell.exits import ExitKey
-from lasersell_sync.autosell.exits_under_way import ExitsUnderWay
+from lasersell_sync.autosell.exit_key import ExitKey, ExitsUnderWay
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.account_history import Finding, Verdict
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.solana.account_history import Finding, Verdict
 from tests.support.selling import Rig, on_another_block
 
 CONFIRMED, FAILED, EXPIRED, UNKNOWN = (

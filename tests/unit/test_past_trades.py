@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 import pytest
 
-from lasersell_sync.autosell.past_trades import Opened, PastTrades, proof_of_sale
+from lasersell_sync.autosell.questions import Opened, PastTrades, proof_of_sale
 from lasersell_sync.exceptions import ExitApiError
-from lasersell_sync.trading.account_history import Finding, Verdict
-from lasersell_sync.trading.history import HistoryTrade
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.rest.account import HistoryTrade
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.solana.account_history import Finding, Verdict
 from tests.support.selling import Rig
 
 CONFIRMED, FAILED, EXPIRED = SellOutcome.CONFIRMED, SellOutcome.FAILED_ONCHAIN, SellOutcome.EXPIRED

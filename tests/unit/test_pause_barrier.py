@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from lasersell_sync.autosell.pause_barrier import PauseBarrier
+from lasersell_sync.autosell.signing_gate import PauseBarrier
 from tests.support.waiting import PATIENCE_S
 
 

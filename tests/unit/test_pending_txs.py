@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lasersell_sync.processes import ProcessGuard
-from lasersell_sync.trading.outcome import SellOutcome
-from lasersell_sync.trading.pending_txs import PendingTxs
-from lasersell_sync.trading.rpc_node import Landing, Statuses
-from lasersell_sync.trading.tracked_tx import UNDECIDED_AFTER_S, Answer, Listener, TrackedTx
+from lasersell_sync.runtime.fork_guard import ProcessGuard
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.sending.tracked_tx import UNDECIDED_AFTER_S, Answer, Listener, TrackedTx
+from lasersell_sync.trading.sending.tx_tracker import PendingTxs
+from lasersell_sync.trading.solana.rpc_node import Landing, Statuses
 from tests.support.waiting import PATIENCE_S, until
 
 RESEND_S = 2.0

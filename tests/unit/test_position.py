@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lasersell_sync.autosell.policy import SellPolicy
-from lasersell_sync.autosell.tools import SellTerms
+from lasersell_sync.autosell.services import SellPolicy, SellTerms
 from lasersell_sync.exceptions import JournalError, UnsafeTransactionError
-from lasersell_sync.trading.outcome import SellOutcome
-from lasersell_sync.trading.signer import Signer
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.examples import examples
 from tests.support.selling import Rig, on_another_block, that_also_pays_a_stranger
 

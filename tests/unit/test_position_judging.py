@@ -9,13 +9,13 @@ from typing import Any
 import attrs
 import pytest
 
-from lasersell_sync.autosell.policy import SellPolicy
+from lasersell_sync.autosell.services import SellPolicy
 from lasersell_sync.messages import ExitSignalWithTx
 from lasersell_sync.trading.guard import SigningGuard
 from lasersell_sync.trading.guard.rules.rule import Offence, Rule
 from lasersell_sync.trading.guard.signing_guard import Judgement
 from lasersell_sync.trading.guard.simulating import SIMULATION
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.selling import Rig, on_another_block
 
 CONFIRMED, REJECTED = SellOutcome.CONFIRMED, SellOutcome.REJECTED

@@ -24,8 +24,7 @@ from lasersell_sync import (
     TradeTick,
     UpdatePositionStrategy,
 )
-from lasersell_sync.openings import Opening, OwnSales, is_same_opening
-from lasersell_sync.positions import PositionKey
+from lasersell_sync.positions import Opening, OwnSales, PositionKey, is_same_opening
 from tests.support.examples import examples
 from tests.support.offline_session import OfflineSession
 from tests.support.stream_server import MINT, WALLET

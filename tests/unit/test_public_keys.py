@@ -13,7 +13,7 @@ from solders.pubkey import Pubkey
 
 import lasersell_sync as ls
 from lasersell_sync.pubkeys import pubkey_text, pubkey_texts, require_pubkey
-from lasersell_sync.stream.sender import StreamSender
+from lasersell_sync.stream.connection import StreamSender
 
 KEYPAIR = Keypair.from_seed(bytes([9]) * 32)  # always the same: its address is a part of test names
 KEY = KEYPAIR.pubkey()

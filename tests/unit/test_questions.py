@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from lasersell_sync.autosell.past_trades import PastTrades
-from lasersell_sync.autosell.pause_barrier import PauseBarrier
-from lasersell_sync.autosell.questions import Questions
+from lasersell_sync.autosell.questions import PastTrades, Questions
+from lasersell_sync.autosell.signing_gate import PauseBarrier
 from lasersell_sync.exceptions import ExitApiError, TxSubmitError
-from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse, SellOutput
-from lasersell_sync.trading.history import HistoryPage, HistoryTrade
-from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.trading.rest.account import HistoryPage, HistoryTrade
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest, BuildTxResponse, SellOutput
+from lasersell_sync.trading.solana.token_accounts import AmountProof
 from tests.support.waiting import PATIENCE_S, until
 
 REQUEST = BuildSellTxRequest("1" * 32, "1" * 32, 5, SellOutput.SOL, 100)

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.recorded_nodes import Exchange, answering, taping
-from lasersell_sync.recording import Recorder, Recording, RecordingError
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._json_rpc import client_for
+from lasersell_sync.recording import Exchange, Recorder, Recording, RecordingError, answering, taping
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_targets import SendTargetRpc
-from lasersell_sync.trading.solana_rpc import close_rpc_connections
+from lasersell_sync.trading.solana.json_rpc import client_for
+from lasersell_sync.trading.solana.rpc_node import RpcNode
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
+from lasersell_sync.trading.solana.solana_rpc import close_rpc_connections
 
 
 def ask(guard: SigningGuard, size: int, node: int = 0) -> int:

@@ -13,18 +13,17 @@ from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
-from lasersell_sync.autosell.budgets import HourlyBudgets, HourlyLimits
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import Journal, Spending
-from lasersell_sync.autosell.policy import SellPolicy
-from lasersell_sync.autosell.refusals import Permission
-from lasersell_sync.autosell.tools import PositionFacts, SellTerms
+from lasersell_sync.autosell.reports import Permission
+from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms
+from lasersell_sync.autosell.signing_gate import HourlyBudgets, HourlyLimits
 from lasersell_sync.exceptions import BrokenRule, ConfigurationError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
 from lasersell_sync.sandbox.chain.addresses import TOKEN_PROGRAM
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.guard.costs import Costs
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.guard.money import Costs
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.market_transactions import draft, stranger
 from tests.support.selling import Rig, on_another_block
 

@@ -9,7 +9,7 @@ import pytest
 from lasersell_sync.exceptions import ExitApiError
 from lasersell_sync.retry import RetryPolicy
 from lasersell_sync.trading import BuildSellTxRequest, ExitApiClient, ExitApiClientOptions, SellOutput
-from lasersell_sync.trading.request_shares import LOOK_UPS, REQUESTS, WINDOW_S, RequestShares, shares_of
+from lasersell_sync.trading.rest.request_shares import LOOK_UPS, REQUESTS, WINDOW_S, RequestShares, shares_of
 from tests.support.http_server import GENEROUS_S, Answer, HttpServer, Seen, json_answer
 
 KEY = "canary-key-0123456789"

@@ -11,7 +11,7 @@ from lasersell_sync.exceptions import ConfigurationError
 
 
 def test_slippage_rises_as_the_reference_daemon_raises_it():
-    """From 2 000: +20, then +40 each, never above 2 500 (docs/protocol.md §9)."""
+    """From 2 000: +20, then +40 each, never above 2 500 (docs/protocol.md 9)."""
     policy = SellPolicy()
     assert [policy.slippage_bps(dead) for dead in range(5)] == [2_000, 2_020, 2_060, 2_100, 2_140]
     assert policy.slippage_bps(1_000) == 2_500

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lasersell_sync.autosell.tools import SellTerms
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.autosell.services import SellTerms
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.selling import Rig, on_another_block
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from lasersell_sync.autosell.position_state import UNDECIDED_AFTER_S
 from lasersell_sync.autosell.seller_health import seller_concerns
-from lasersell_sync.autosell.take_up import UNDECIDED_AFTER_S
-from lasersell_sync.callback_executor import CallbackExecutor
-from lasersell_sync.session.concerns import Concern, Concerns
-from lasersell_sync.trading.outcome import SellOutcome, TxResult
+from lasersell_sync.runtime.callback_executor import CallbackExecutor
+from lasersell_sync.session.health import Concern, Concerns
+from lasersell_sync.trading.sending.outcome import SellOutcome, TxResult
 from tests.support.selling import Rig
 from tests.support.waiting import PATIENCE_S, until
 
@@ -74,7 +74,7 @@ def test_exit_that_is_taken_up_is_noted_and_becomes_a_problem_after_a_minute(
 def test_callback_that_is_slow_while_others_wait_is_a_problem(
     callbacks: CallbackExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lasersell_sync.callback_executor._SLOW_AFTER_S", 0.0)
+    monkeypatch.setattr("lasersell_sync.runtime.callback_executor._SLOW_AFTER_S", 0.0)
     begun, go_on = threading.Event(), threading.Event()
 
     def slow() -> None:

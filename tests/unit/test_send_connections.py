@@ -22,16 +22,10 @@ from typing import Any
 import pytest
 
 from lasersell_sync.exceptions import ConcurrencyError
-from lasersell_sync.trading import (
-    PendingTx,
-    SellOutcome,
-    SendTargetRpc,
-    TxSender,
-    close_rpc_connections,
-    send_connections,
-)
-from lasersell_sync.trading.send_lane import Warming
-from lasersell_sync.trading.wire_tx import UNSIGNED, decode_base64
+from lasersell_sync.trading import PendingTx, SellOutcome, SendTargetRpc, TxSender, close_rpc_connections
+from lasersell_sync.trading.sending import send_connections
+from lasersell_sync.trading.sending.target_sender import Warming
+from lasersell_sync.trading.solana.tx_codec import UNSIGNED, decode_base64
 from tests.support.certificates import Authority
 from tests.support.solana_node import SignedTransfer, SolanaNode
 from tests.support.stream_server import RawServer
@@ -504,7 +498,7 @@ def test_submit_without_descriptors_for_the_reader_is_sent_later(
 WITHOUT_DESCRIPTORS = """
 import resource, sys, time
 from lasersell_sync.trading import SendTargetRpc, TxSender
-from lasersell_sync.trading.tx import read_signed_tx
+from lasersell_sync.trading.solana.signing import read_signed_tx
 target, node, tx = sys.argv[1:]
 def wait_for(condition):
     while not condition():

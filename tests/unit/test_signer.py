@@ -23,11 +23,11 @@ from solders.transaction import VersionedTransaction
 
 import lasersell_sync
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError, UnsafeTransactionError
-from lasersell_sync.trading import keystore
-from lasersell_sync.trading.build_tx import BuildSellTxRequest, BuildTxResponse
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.signer import KEYPAIR_ENVIRONMENT, Signer
-from lasersell_sync.trading.tx import sign_unsigned_tx_b64
+from lasersell_sync.trading.keys import keystore
+from lasersell_sync.trading.keys.signer import KEYPAIR_ENVIRONMENT, Signer
+from lasersell_sync.trading.rest.tx_requests import BuildSellTxRequest, BuildTxResponse
+from lasersell_sync.trading.solana.signing import sign_unsigned_tx_b64
 from tests.support.market_transactions import Desk, desk, draft, stranger
 
 #: The canary: whoever finds it in a text has found a leak. Also the desks' wallet.
@@ -146,7 +146,7 @@ def test_nothing_reaches_the_key_when_the_guard_refuses(signer: Signer):
 
 def test_signing_without_a_guard_is_told(signer: Signer, caplog: pytest.LogCaptureFixture):
     """Each time, with the wallet's name."""
-    caplog.set_level(logging.WARNING, "lasersell_sync.trading.signer")
+    caplog.set_level(logging.WARNING, "lasersell_sync.trading.keys.signer")
     tx_b64 = desk("pump_swap").sell()
     signer.sign(tx_b64)
     assert not caplog.records
@@ -504,7 +504,7 @@ def test_a_missing_extra_names_the_line_that_installs_it(
         with pytest.raises(ImportError, match=r"lasersell-sync\[keystore\]") as caught:
             call()
         assert not shown(frames(caught.value))
-    monkeypatch.setattr("lasersell_sync.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lasersell_sync.runtime.optional_deps.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'lasersell-sync\[keystore\]'"):
         signer.save_keystore(tmp_path / "a", PASSPHRASE)
 

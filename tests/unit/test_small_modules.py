@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from lasersell_sync import ConfigurationError, StreamClient, StreamOptions, single_wallet_stream_configure_optional
-from lasersell_sync._log import scrub, shorten
 from lasersell_sync.network.endpoints import is_loopback, require_url
 from lasersell_sync.pubkeys import is_pubkey, require_pubkey
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.runtime.log import scrub, shorten
+from lasersell_sync.runtime.timeouts import TimeBudget
 
 
 def test_a_budget_runs_out_once_and_never_below_zero() -> None:

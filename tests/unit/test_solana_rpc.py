@@ -26,7 +26,8 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
-from lasersell_sync.timeouts import TimeBudget
+from lasersell_sync.network.http_endpoint import parse_endpoint
+from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading import (
     ASTRALANE_DEFAULT_REGION,
     HELIUS_SENDER_FAST_URL,
@@ -36,7 +37,6 @@ from lasersell_sync.trading import (
     SendTargetAstralane,
     SendTargetHeliusSender,
     SendTargetRpc,
-    _json_rpc,
     astralane_iris_url,
     close_rpc_connections,
     confirm_signature,
@@ -44,7 +44,7 @@ from lasersell_sync.trading import (
     send_transaction_b64_to,
     warm_send_target,
 )
-from lasersell_sync.trading._endpoint import parse_endpoint
+from lasersell_sync.trading.solana import json_rpc as _json_rpc
 from tests.support.http_server import (
     GENEROUS_S,
     TEST_CERTIFICATE,
@@ -342,7 +342,7 @@ def test_a_strange_json_rpc_error_is_still_an_error(strange: object):
 
 
 def test_an_error_with_a_null_id_is_accepted():
-    """A node that could not read the request does not know its id (JSON-RPC 2.0 §5)."""
+    """A node that could not read the request does not know its id (JSON-RPC 2.0 5)."""
     answer = json_answer({"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "parse"}})
     assert sending_fails("rpc_error", fixed(answer)).code == -32700
 
@@ -622,7 +622,7 @@ def test_warming_takes_tls_out_of_the_send(tmp_path: Path):
 
 
 def test_warming_helius_sender_is_its_ping():
-    """GET /ping on the same host (docs/protocol.md §1), without what stands in the URL."""
+    """GET /ping on the same host (docs/protocol.md 1), without what stands in the URL."""
     with HttpServer(respond=in_turn(fixed(Answer(200, b"ok")), result(SIGNATURE))) as server:
         target = SendTargetHeliusSender(f"{server.url}/fast?api-key=y")
         warm_send_target(target)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from lasersell_sync.session.start_watch import OVERDUE_AFTER_S, StartWatch
+from lasersell_sync.session.health import OVERDUE_AFTER_S, StartWatch
 
 
 class Clock:

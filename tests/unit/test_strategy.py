@@ -35,7 +35,7 @@ def level(profit_pct: Any, sell_pct: Any, trailing_stop_pct: Any = 0.0) -> TakeP
     ],
 )
 def test_any_one_condition_is_enough(good: StrategyConfig) -> None:
-    """Ladder and graduation count (docs/protocol.md §5), which the official SDKs forget."""
+    """Ladder and graduation count (docs/protocol.md 5), which the official SDKs forget."""
     assert validate_strategy(good) is good
 
 

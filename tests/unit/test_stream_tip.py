@@ -7,12 +7,12 @@ import time
 import attrs
 import pytest
 
-from lasersell_sync.autosell.mirror import MirrorDesk
-from lasersell_sync.autosell.tools import SellTerms
+from lasersell_sync.autosell.mirror_buys import MirrorDesk
+from lasersell_sync.autosell.services import SellTerms
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
 from lasersell_sync.trading.guard import SigningGuard
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.market_transactions import desk, draft
 from tests.support.selling import MARKET, Rig
 from tests.unit.test_guard import pay

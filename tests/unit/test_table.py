@@ -8,10 +8,9 @@ import attrs
 import pytest
 
 from lasersell_sync import BalanceUpdate, ExitSignalWithTx, MarketContext, PositionClosed, PositionOpened
-from lasersell_sync.openings import OwnSales
-from lasersell_sync.positions import PositionHandle, PositionKey
-from lasersell_sync.session import table as table_module
-from lasersell_sync.session.table import PositionTable
+from lasersell_sync.positions import OwnSales, PositionHandle, PositionKey
+from lasersell_sync.session import position_table as table_module
+from lasersell_sync.session.position_table import PositionTable
 
 
 def opened(position_id: int, account: str, mint: str = "m", entry: int = 1, **more: Any) -> PositionOpened:

@@ -9,10 +9,10 @@ import attrs
 import pytest
 
 from lasersell_sync.autosell.journal import Attempt, ExitRecord
-from lasersell_sync.autosell.take_up import recorded_of
+from lasersell_sync.autosell.position_state import recorded_of
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.account_history import Finding, Verdict
-from lasersell_sync.trading.outcome import SellOutcome
+from lasersell_sync.trading.sending.outcome import SellOutcome
+from lasersell_sync.trading.solana.account_history import Finding, Verdict
 from tests.support.selling import Rig
 
 CONFIRMED, FAILED, EXPIRED, UNKNOWN = (

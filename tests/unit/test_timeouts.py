@@ -24,10 +24,10 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
 )
-from lasersell_sync.autosell.lines import Lines
+from lasersell_sync.autosell.keyed_executor import Lines
 from lasersell_sync.positions import PositionHandle
+from lasersell_sync.runtime.timeouts import MAX_WAIT_S, TimeBudget, bounded_s, wait_s
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.timeouts import MAX_WAIT_S, TimeBudget, bounded_s, wait_s
 from tests.support.stream_server import WALLET, ScriptedServer, idle, opened
 from tests.support.waiting import PATIENCE_S, until
 

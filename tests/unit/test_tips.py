@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lasersell_sync import SendTargetAstralane, SendTargetHeliusSender, SendTargetRpc
-from lasersell_sync.trading.tips import send_mode_warnings
+from lasersell_sync.trading.sending.tips import send_mode_warnings
 
 RPC = SendTargetRpc("https://node.example")
 HELIUS = SendTargetHeliusSender()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lasersell_sync.stream.tls_socket import FETCH_BYTES, RECORD_BYTES, TlsSocket
+from lasersell_sync.network.tls_socket import FETCH_BYTES, RECORD_BYTES, TlsSocket
 from tests.support.certificates import Authority
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lasersell_sync.trading.slot_time import SlotTime
-from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.trading.solana.expiry import SlotTime
+from lasersell_sync.trading.solana.token_accounts import AmountProof
 
 
 def test_tokens_are_believed_at_once_and_not_from_before_the_last_landing():

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from lasersell_sync.network.proxy import parse_proxy
-from lasersell_sync.network.tunnel import MAX_HEAD_BYTES, TunnelRefused, open_tunnel, preferred_address
+from lasersell_sync.network.proxy import MAX_HEAD_BYTES, TunnelRefused, open_tunnel, parse_proxy, preferred_address
 from tests.support.links import whole_text
 from tests.support.proxies import PASSWORD_IN_URL
 

@@ -26,8 +26,8 @@ from solders.transaction import Transaction, VersionedTransaction
 
 from lasersell_sync.exceptions import ConfigurationError, TxSubmitError
 from lasersell_sync.trading import Signer as Wallet
-from lasersell_sync.trading import tx
-from lasersell_sync.trading.tx import (
+from lasersell_sync.trading.solana import signing as tx
+from lasersell_sync.trading.solana.signing import (
     WalletProof,
     encode_signed_tx,
     prove_ownership,
@@ -35,7 +35,7 @@ from lasersell_sync.trading.tx import (
     sign_unsigned_tx_b64,
     signature_of,
 )
-from lasersell_sync.trading.wire_tx import UNSIGNED, parse
+from lasersell_sync.trading.solana.tx_codec import UNSIGNED, parse
 from tests.support.transactions import MANY, PAYER, AnyMessage, b64, messages, unsigned_bytes
 
 OTHER = Keypair.from_seed(bytes(range(1, 33)))
@@ -92,7 +92,7 @@ def test_a_proof_is_the_documented_message_with_a_valid_signature():
 
 def test_a_proof_carries_this_machines_time_by_default(monkeypatch: pytest.MonkeyPatch):
     """Without now_s the clock is read, in whole seconds."""
-    monkeypatch.setattr("lasersell_sync.trading.tx.time.time", lambda: 1_800_000_000.7)
+    monkeypatch.setattr("lasersell_sync.trading.solana.signing.time.time", lambda: 1_800_000_000.7)
     assert prove_ownership(PAYER).message.endswith(":1800000000")
 
 

@@ -28,13 +28,12 @@ from lasersell_sync.trading import (
     TxResult,
     TxSender,
     close_rpc_connections,
-    pending_txs,
-    status_poller,
 )
-from lasersell_sync.trading.expiry import BLOCKHASH_LIFE_BLOCKS
-from lasersell_sync.trading.send_lane import NOT_TAKEN_CODES
-from lasersell_sync.trading.slot_time import SlotTime
-from lasersell_sync.trading.token_amounts import AmountProof
+from lasersell_sync.trading.sending import status_poller
+from lasersell_sync.trading.sending import tx_tracker as pending_txs
+from lasersell_sync.trading.sending.target_sender import NOT_TAKEN_CODES
+from lasersell_sync.trading.solana.expiry import BLOCKHASH_LIFE_BLOCKS, SlotTime
+from lasersell_sync.trading.solana.token_accounts import AmountProof
 from tests.support.http_server import Answer, closed_port
 from tests.support.solana_node import FIRST_HEIGHT, RpcFailure, SignedTransfer, SolanaNode, advance_nonce
 from tests.support.waiting import PATIENCE_S, until

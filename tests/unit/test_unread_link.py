@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lasersell_sync.stream.unread_link import UnreadLink, kernel_verdict
+from lasersell_sync.stream.keepalive import UnreadLink, kernel_verdict
 from tests.support.waiting import until
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="TCP_INFO is Linux's")

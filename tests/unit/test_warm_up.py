@@ -15,13 +15,12 @@ from solders.keypair import Keypair
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.autosell import Journal
-from lasersell_sync.autosell.departure import Departure
-from lasersell_sync.autosell.exits import ExitKey
+from lasersell_sync.autosell.exit_key import Departure, ExitKey
 from lasersell_sync.autosell.journal import ExitRecord
-from lasersell_sync.autosell.warm_up import warm_up
+from lasersell_sync.autosell.seller_health import warm_up
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.trading import SendTargetRpc, Signer, SigningGuard, TxSender, close_rpc_connections
-from lasersell_sync.trading import signer as signer_module
+from lasersell_sync.trading.keys import signer as signer_module
 from tests.support.solana_node import SolanaNode
 from tests.support.waiting import PATIENCE_S, until
 

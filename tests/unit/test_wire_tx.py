@@ -18,7 +18,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.wire_tx import (
+from lasersell_sync.trading.solana.tx_codec import (
     SIGNED,
     UNSIGNED,
     Origin,

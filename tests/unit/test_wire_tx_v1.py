@@ -14,23 +14,24 @@ from solders.message import MessageV1, TransactionConfig, to_bytes_versioned
 from solders.transaction import VersionedTransaction
 
 from lasersell_sync.exceptions import TxSubmitError
-from lasersell_sync.trading.signer import Signer
-from lasersell_sync.trading.tx import (
+from lasersell_sync.trading.keys.signer import Signer
+from lasersell_sync.trading.solana.signing import (
     encode_signed_tx,
     read_signed_tx,
     sign_unsigned_tx,
     sign_unsigned_tx_b64,
     signature_of,
 )
-from lasersell_sync.trading.wire_tx import (
+from lasersell_sync.trading.solana.tx_codec import (
     SIGNED,
     UNSIGNED,
+    TxConfig,
     instructions_of,
     max_transaction_bytes,
     parse,
     signed_bytes,
+    v1_config,
 )
-from lasersell_sync.trading.wire_tx_v1 import TxConfig, v1_config
 from tests.support.transactions import MANY, PAYER, b64, unsigned_bytes, v1_messages
 
 KEYS = [bytes(PAYER.pubkey()), *(bytes([number]) * 32 for number in (2, 3, 4))]

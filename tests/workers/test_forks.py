@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from lasersell_sync import processes
+from lasersell_sync.runtime import fork_guard as processes
 from tests.support.processes import Program
 from tests.support.raw_fork import raw_fork
 from tests.support.stream_server import Peer, ScriptedServer, opened, pnl

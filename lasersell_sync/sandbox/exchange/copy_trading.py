@@ -1,4 +1,4 @@
-"""Copy trading: what watched wallets buy and sell is offered to those who copy them (docs/protocol.md §3, §4, §5).
+"""Copy trading: what watched wallets buy and sell is offered to those who copy them (docs/protocol.md 3, 4, 5).
 
 The rules of ``mirror_config`` are this module's, one method each. What the protocol leaves open is decided so: rules
 that count SOL look at SOL markets only; ``max_positions_per_wallet`` counts open copies of one watched wallet; a copy

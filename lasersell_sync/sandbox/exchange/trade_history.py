@@ -1,4 +1,4 @@
-"""Past and present trades of each API key: what ``GET /v1/history`` answers from (docs/protocol.md §7)."""
+"""Past and present trades of each API key: what ``GET /v1/history`` answers from (docs/protocol.md 7)."""
 
 from __future__ import annotations
 

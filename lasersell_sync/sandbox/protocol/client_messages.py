@@ -1,4 +1,4 @@
-"""Client messages: from JSON fields to checked values (docs/protocol.md §5).
+"""Client messages: from JSON fields to checked values (docs/protocol.md 5).
 
 Anything malformed is a ``BadField`` (the session answers ``bad_message``); a well-formed strategy that makes no sense
 is an ``InvalidStrategy``. Unknown fields are ignored.

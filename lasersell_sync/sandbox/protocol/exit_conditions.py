@@ -1,4 +1,4 @@
-"""When to exit, and how much: every condition of docs/protocol.md §6 that the server watches.
+"""When to exit, and how much: every condition of docs/protocol.md 6 that the server watches.
 
 Pure values and functions; no clock, no I/O. Percentages are exact fractions of the decimal text that came over the
 wire, and profits are integers, so a condition fires on the very lamport it names.

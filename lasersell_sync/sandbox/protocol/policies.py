@@ -1,4 +1,4 @@
-"""What the live service leaves open (docs/protocol.md §6, §12), answered one way or the other."""
+"""What the live service leaves open (docs/protocol.md 6, 12), answered one way or the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server messages as JSON text, fields in the wire's order (docs/protocol.md §3 and §4).
+"""Server messages as JSON text, fields in the wire's order (docs/protocol.md 3 and 4).
 
 What is absent is not written: an optional field without a value, and ``watched`` unless it is true. Amounts of money
 are in the quote token's smallest unit: lamports where a market trades against SOL, which most do.

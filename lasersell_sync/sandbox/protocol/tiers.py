@@ -1,4 +1,4 @@
-"""Tiers and their limits (docs/protocol.md §8), and the limit on how often a key may ask."""
+"""Tiers and their limits (docs/protocol.md 8), and the limit on how often a key may ask."""
 
 from __future__ import annotations
 

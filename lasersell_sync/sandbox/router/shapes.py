@@ -1,4 +1,4 @@
-"""The forms that the Router's instructions may have, since its real layout is not public (docs/protocol.md §10).
+"""The forms that the Router's instructions may have, since its real layout is not public (docs/protocol.md 10).
 
 A seed chooses one of ``SHAPES`` and, in it, discriminators and the order of the first accounts, so that no client can
 know the layout: it must cope with a program whose instructions it cannot read.

@@ -1,4 +1,4 @@
-"""The REST service: wallets, account, and unsigned buys and sales (docs/protocol.md §7)."""
+"""The REST service: wallets, account, and unsigned buys and sales (docs/protocol.md 7)."""
 
 from __future__ import annotations
 

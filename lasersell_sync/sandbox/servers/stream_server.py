@@ -66,7 +66,7 @@ class _LibraryLog(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 def _header(size: int) -> bytes:
-    """What stands before an unmasked text frame of so many bytes (RFC 6455 §5.2)."""
+    """What stands before an unmasked text frame of so many bytes (RFC 6455 5.2)."""
     if size < 126:
         return bytes((0x81, size))
     if size < 2**16:

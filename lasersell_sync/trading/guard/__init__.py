@@ -7,7 +7,7 @@ and ``signing_guard`` applies them.
 
 from __future__ import annotations
 
-from lasersell_sync.trading.guard.context import TradeContext
+from lasersell_sync.trading.guard.expected import TradeContext
 from lasersell_sync.trading.guard.report import GuardReport, Verdict
 from lasersell_sync.trading.guard.rules import NO_BLOCKHASH
 from lasersell_sync.trading.guard.signing_guard import CheckedTransaction, SigningGuard, read_unsigned

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from lasersell_sync.trading.guard.addresses import PUBKEY_BYTES, seeded_address, to_text, token_account
-from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Program
-from lasersell_sync.trading.guard.swap_layout import Layout, SwapLayout
-from lasersell_sync.trading.wire_tx import instructions_of
-from lasersell_sync.trading.wire_tx_v1 import V1, TxConfig, v1_config
+from lasersell_sync.trading.guard.programs import SYSTEM_PROGRAM, KnownPrograms, Layout, Program, SwapLayout
+from lasersell_sync.trading.solana.tx_codec import V1, TxConfig, instructions_of, v1_config
 
 if TYPE_CHECKING:
     from solders.message import MessageAddressTableLookup as Lookup
     from solders.message import MessageHeader
     from solders.transaction import VersionedTransaction
 
-    from lasersell_sync.trading.wire_tx import Layout as Places
+    from lasersell_sync.trading.solana.tx_codec import Layout as Places
 
 __all__ = [
     "CREATE_WITH_SEED",

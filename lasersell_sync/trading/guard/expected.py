@@ -1,19 +1,194 @@
-"""What a transaction is supposed to be, by the signal that brought it or the request that asked for it."""
+"""What a session knows about a position beyond the signal that sells it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Container, Mapping
 from decimal import ROUND_CEILING, Decimal
+from enum import Enum
+from typing import Any, Final
 
 import attrs
 
 from lasersell_sync.exceptions import ConfigurationError
-from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
-from lasersell_sync.trading.build_tx import BuildBuyTxRequest, BuildSellTxRequest, SellOutput
-from lasersell_sync.trading.guard.addresses import from_text, require_address
-from lasersell_sync.trading.guard.context import NOTHING_KNOWN, TradeContext
-from lasersell_sync.trading.guard.market_pool import AnnouncedMarket, announced_market
+from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal, PositionOpened
+from lasersell_sync.trading.guard.addresses import AnnouncedMarket, announced_market, from_text, require_address
+from lasersell_sync.trading.rest.tx_requests import BuildBuyTxRequest, BuildSellTxRequest, SellOutput
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
 
-__all__ = ["BUY", "SELL", "Expected", "Request", "Signal", "expected_trade"]
+__all__ = [
+    "BUY",
+    "NOTHING_KNOWN",
+    "SELL",
+    "Expected",
+    "GuardOptions",
+    "OpaqueMode",
+    "Request",
+    "Signal",
+    "TradeContext",
+    "expected_trade",
+    "opaque_mode",
+]
+
+
+# ── What a session knows about a position beyond the signal that sells it ───────────────────────────────────────────
+
+
+_U64_MAX = 2**64 - 1
+_BPS_MAX = 10_000
+
+
+def _whole(most: int) -> Any:
+    def check(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+            raise ConfigurationError(attribute.name, f"{shown} is not a whole number from 0 to {most}")
+
+    return check
+
+
+def _announcement(_: object, __: attrs.Attribute[PositionOpened | None], value: object) -> None:
+    if value is not None and not isinstance(value, PositionOpened):
+        raise ConfigurationError("announcement", f"a {type(value).__name__} is not a PositionOpened")
+
+
+@attrs.frozen(kw_only=True)
+class TradeContext:
+    """What a session knows about a position beyond the signal that sells it; ``AutoSeller`` fills it.
+
+    ``SigningGuard.check`` compares a sale's price and pool with it. None in a field: not known.
+
+    Args:
+        announcement: the newest ``position_opened`` of the position.
+        is_announced: False: no link of the session announced the position, and the journal does not have it.
+        position_tokens: the balance now, in the token's smallest units; default: as in the announcement.
+        proceeds_units: the newest ``proceeds_units`` of a ``pnl_update``, which is at most 10 s old.
+        own_token_accounts: token accounts that the wallets of this session are known to own, base58: anything that
+            answers ``in``. A transaction of a program whose layout is not known must not name them.
+        min_context_slot: the slot in which the position was seen last; default: the announcement's. A simulation from
+            an older state says nothing.
+        slippage_bps: the slippage that the transaction was asked for with, from 0 to 10 000 basis points.
+        tip_lamports: the tip that the stream was configured with, in lamports.
+        minimum_tip_lamports: the largest minimum of the targets that the transaction is sent to, in lamports.
+
+        never_sell: the mints that are never sold, 32 bytes each, in place of the guard's list.
+
+    Raises:
+        ConfigurationError: a value out of range, or an announcement that is none.
+
+    Threads: immutable, any.
+    """
+
+    announcement: PositionOpened | None = attrs.field(default=None, validator=_announcement)
+    is_announced: bool | None = None
+    position_tokens: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    proceeds_units: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    own_token_accounts: Container[str] = attrs.field(default=(), eq=False, repr=False)
+    min_context_slot: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    slippage_bps: int | None = attrs.field(default=None, validator=_whole(_BPS_MAX))
+    tip_lamports: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    minimum_tip_lamports: int | None = attrs.field(default=None, validator=_whole(_U64_MAX))
+    never_sell: frozenset[bytes] | None = None
+
+    @property
+    def newest_slot(self) -> int | None:
+        """The newest slot in which the position is known to have been there."""
+        announced = None if self.announcement is None else self.announcement.slot
+        return max((slot for slot in (self.min_context_slot, announced) if slot is not None), default=None)
+
+
+NOTHING_KNOWN: Final = TradeContext()
+
+
+# ── What a signing guard was told at its construction, checked ──────────────────────────────────────────────────────
+
+
+_MAX_TIMEOUT_S = 60
+
+
+class OpaqueMode(str, Enum):
+    """What becomes of a program whose layout nobody knows."""
+
+    SIMULATE = "simulate"
+    STATIC = "static"
+    REFUSE = "refuse"
+
+
+def opaque_mode(value: object) -> OpaqueMode:
+    """What an argument ``opaque`` means.
+
+    Raises:
+        ConfigurationError: none of the three.
+    """
+    try:
+        return OpaqueMode(value)
+    except ValueError:
+        shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ConfigurationError("opaque", f"{shown} is not 'simulate', 'static' or 'refuse'") from None
+
+
+@attrs.frozen(kw_only=True)
+class GuardOptions:
+    """The arguments of ``SigningGuard``, checked; its docstring explains them."""
+
+    max_buy_lamports: int | None
+    max_buy_usd1_units: int | None
+    max_buy_usdc_units: int | None
+    max_tip_lamports: int
+    max_partner_fee_lamports: int
+    max_priority_fee_lamports: int
+    max_rent_lamports: int
+    partner: str | None
+    own_accounts: tuple[str, ...]
+    tip_accounts: tuple[str, ...]
+    max_slippage_bps: int
+    never_sell: tuple[str, ...]
+    allow: Mapping[str, Collection[str]]
+    usdc_quotes: bool
+    min_usd1_per_sol: float | None
+    layouts: str | None
+    rpc: tuple[SendTargetRpc, ...]
+    service_programs: tuple[str, ...]
+    co_signers: tuple[str, ...]
+    opaque: OpaqueMode
+    simulation_timeout_s: float
+    max_unsimulated_lamports: int
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_buy_lamports", "max_buy_usd1_units", "max_buy_usdc_units"):
+            if getattr(self, name) is not None:
+                _require_amount(name, getattr(self, name))
+        for name in (
+            "max_tip_lamports", "max_partner_fee_lamports", "max_priority_fee_lamports", "max_rent_lamports",
+            "max_unsimulated_lamports",
+        ):  # fmt: skip
+            _require_amount(name, getattr(self, name))
+        limit_s = self.simulation_timeout_s
+        if isinstance(limit_s, bool) or not isinstance(limit_s, (int, float)) or not 0 < limit_s <= _MAX_TIMEOUT_S:
+            raise ConfigurationError(
+                "simulation_timeout_s", f"a number of seconds above 0 and up to {_MAX_TIMEOUT_S} is needed"
+            )
+        _require_amount("max_slippage_bps", self.max_slippage_bps, _BPS_MAX)
+        if not isinstance(self.usdc_quotes, bool):
+            raise ConfigurationError("usdc_quotes", f"a {type(self.usdc_quotes).__name__} is not True or False")
+        if self.max_buy_usdc_units is not None and not self.usdc_quotes:
+            raise ConfigurationError("max_buy_usdc_units", "nothing is bought with USDC without usdc_quotes=True")
+        rate = self.min_usd1_per_sol
+        if rate is not None and (
+            isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf")
+        ):
+            raise ConfigurationError("min_usd1_per_sol", f"{rate!r} is not a positive number of USD1 for one SOL")
+
+
+def _require_amount(field: str, value: object, most: int = _U64_MAX) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+        raise ConfigurationError(field, f"{shown} is not a whole number from 0 to {most}")
+
+
+# ── What a transaction is supposed to be, by the signal that brought it or the request that asked for it ────────────
+
 
 SELL = "sale"
 BUY = "purchase"

@@ -1,27 +1,59 @@
-"""What a simulated trade moves: tokens, money, fees, and whom it pays."""
+"""What a transaction costs at most, beyond what it trades."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
 from lasersell_sync.trading.guard.decoded import Decoded
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.inner_instructions import InnerInstruction
-from lasersell_sync.trading.guard.rules.fees import network_fee_lamports
+from lasersell_sync.trading.guard.rules.fees import compute_budget, network_fee_lamports
+from lasersell_sync.trading.guard.rules.lamports import lamports_by_destination
 from lasersell_sync.trading.guard.rules.rule import Limits
 from lasersell_sync.trading.guard.simulation import NOTHING, AccountState, Simulation
 
-__all__ = ["Money", "RentOf"]
+__all__ = ["Costs", "Money", "RentOf", "costs_of"]
+
+
+# ── What a transaction costs at most, beyond what it trades ─────────────────────────────────────────────────────────
+
+
+#: What the network takes for each signature.
+_SIGNATURE_LAMPORTS = 5_000
+
+
+class Costs(NamedTuple):
+    """What a transaction costs at most.
+
+    Attributes:
+        purchases: what its purchases can take, by currency.
+        fee_lamports: the network's fee, the priority fee, tips and the partner's fee.
+    """
+
+    purchases: Mapping[str, int]
+    fee_lamports: int
+
+
+def costs_of(tx: Decoded, trade: Expected, limits: Limits) -> Costs:
+    """By what its instructions say."""
+    sums = lamports_by_destination(tx, trade, limits)
+    network = _SIGNATURE_LAMPORTS * tx.signers + compute_budget(tx).priority_fee_lamports
+    fee_lamports = network + sums["tip"] + sums["partner"]
+    return Costs(tx.spending, fee_lamports)
+
+
+# ── What a simulated trade moves: tokens, money, fees, and whom it pays ─────────────────────────────────────────────
+
 
 #: Lamports that an account of so many bytes must hold.
 RentOf = Callable[[int], int]
 States = Mapping[bytes, AccountState]
 
 #: The most that routing may take, of what the trade moves, in basis points, and in SOL at the least so much: the
-#: service's fees are 2, 0.9 and 0.5 %, and at least 0.01 SOL (docs/protocol.md §8).
+#: service's fees are 2, 0.9 and 0.5 %, and at least 0.01 SOL (docs/protocol.md 8).
 _ROUTING_BPS: Final = 250
 _BPS: Final = 10_000
 _LEAST_ROUTING_LAMPORTS: Final = 10_000_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 
 import attrs
 
@@ -10,10 +11,90 @@ from lasersell_sync.exceptions import BrokenRule, UnsafeTransactionError
 from lasersell_sync.trading.guard.decoded import Decoded, Instruction, Swap, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules import Limits
-from lasersell_sync.trading.guard.verdicts import Verdicts
-from lasersell_sync.trading.wire_tx_v1 import TxConfig
+from lasersell_sync.trading.guard.rules.rule import Offence, Rule
+from lasersell_sync.trading.solana.tx_codec import TxConfig
 
-__all__ = ["GuardReport", "Verdict", "describe", "describe_simulation", "simulation_verdict"]
+__all__ = [
+    "Finding",
+    "GuardReport",
+    "SimulationVerdict",
+    "Verdict",
+    "Verdicts",
+    "agreed",
+    "describe",
+    "describe_simulation",
+    "simulation_verdict",
+]
+
+
+# ── What nodes make of a simulation, one by one and together ────────────────────────────────────────────────────────
+
+
+class SimulationVerdict(str, Enum):
+    """One node's verdict, and that of all nodes together."""
+
+    #: The transaction takes something that it must not take.
+    THEFT = "theft"
+    #: It does what it should.
+    OK = "ok"
+    #: It would land with an error.
+    FAILS = "fails"
+    #: The node says nothing that counts: silence, 429, an old state, nonsense.
+    CANNOT = "cannot"
+
+
+@attrs.frozen
+class Finding:
+    """One node's verdict.
+
+    Attributes:
+        node: the node's host.
+        verdict: what it comes to.
+        detail: why, in words.
+        offences: what is broken, of a ``THEFT``.
+    """
+
+    node: str
+    verdict: SimulationVerdict
+    detail: str = ""
+    offences: Sequence[tuple[Rule, Offence]] = ()
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.verdict.value}" + (f" ({self.detail})" if self.detail else "")
+
+
+@attrs.frozen
+class Verdicts:
+    """All nodes' verdicts.
+
+    Attributes:
+        verdict: any ``THEFT``, else any ``OK``, else any ``FAILS``, else ``CANNOT``.
+        findings: one for each node.
+    """
+
+    verdict: SimulationVerdict
+    findings: tuple[Finding, ...]
+
+    @property
+    def decisive(self) -> Finding | None:
+        """The first finding that has the verdict; None where there is no node."""
+        return next((finding for finding in self.findings if finding.verdict is self.verdict), None)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.findings)) or "no node"
+
+
+_ORDER = (SimulationVerdict.THEFT, SimulationVerdict.OK, SimulationVerdict.FAILS)
+
+
+def agreed(findings: Iterable[Finding]) -> Verdicts:
+    """The verdict of all nodes together."""
+    known = tuple(findings)
+    said = {finding.verdict for finding in known}
+    return Verdicts(next((verdict for verdict in _ORDER if verdict in said), SimulationVerdict.CANNOT), known)
+
+
+# ── What the guard says about a transaction, for people to read ─────────────────────────────────────────────────────
 
 
 @attrs.frozen

@@ -13,26 +13,42 @@ import attrs
 
 from lasersell_sync.exceptions import BrokenRule, ConfigurationError, TxSubmitError, UnsafeTransactionError
 from lasersell_sync.messages import ExitSignalWithTx, MirrorBuySignal
-from lasersell_sync.processes import refuse_late_patching
-from lasersell_sync.trading.build_tx import BuildTxResponse
+from lasersell_sync.runtime.fork_guard import refuse_late_patching
 from lasersell_sync.trading.guard.addresses import require_address, to_text
-from lasersell_sync.trading.guard.context import TradeContext
-from lasersell_sync.trading.guard.costs import Costs, costs_of
 from lasersell_sync.trading.guard.decoded import Decoded, decode, lookup_counts
-from lasersell_sync.trading.guard.expected import Expected, Request, Signal, expected_trade
-from lasersell_sync.trading.guard.layout_file import LAYOUTS_ENVIRONMENT, with_layout_file
-from lasersell_sync.trading.guard.lookup_tables import LookupTables
-from lasersell_sync.trading.guard.nodes import GuardNodes
-from lasersell_sync.trading.guard.options import GuardOptions, OpaqueMode, opaque_mode
-from lasersell_sync.trading.guard.programs import KnownPrograms, known_programs, with_services
+from lasersell_sync.trading.guard.expected import (
+    Expected,
+    GuardOptions,
+    OpaqueMode,
+    Request,
+    Signal,
+    TradeContext,
+    expected_trade,
+    opaque_mode,
+)
+from lasersell_sync.trading.guard.money import Costs, costs_of
+from lasersell_sync.trading.guard.node_facts import OLD_TOKEN_ACCOUNT_RENT_LAMPORTS, GuardNodes, LookupTables
+from lasersell_sync.trading.guard.programs import (
+    LAYOUTS_ENVIRONMENT,
+    KnownPrograms,
+    known_programs,
+    with_layout_file,
+    with_services,
+)
 from lasersell_sync.trading.guard.programs import allow as with_allowed
-from lasersell_sync.trading.guard.rents import OLD_TOKEN_ACCOUNT_RENT_LAMPORTS
-from lasersell_sync.trading.guard.report import GuardReport, Verdict, describe, describe_simulation, simulation_verdict
+from lasersell_sync.trading.guard.report import (
+    GuardReport,
+    Verdict,
+    Verdicts,
+    describe,
+    describe_simulation,
+    simulation_verdict,
+)
 from lasersell_sync.trading.guard.rules import ENCODING, RULES, Limits, Offence, Rule, rules_for
 from lasersell_sync.trading.guard.simulating import Simulating, without_nodes
-from lasersell_sync.trading.guard.verdicts import Verdicts
-from lasersell_sync.trading.send_targets import SendTargetRpc, rpc_targets
-from lasersell_sync.trading.wire_tx import (
+from lasersell_sync.trading.rest.tx_requests import BuildTxResponse
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc, rpc_targets
+from lasersell_sync.trading.solana.tx_codec import (
     SIGNATURE_BYTES,
     UNSIGNED,
     Layout,
@@ -89,7 +105,7 @@ class SigningGuard:
         max_buy_usd1_units: the same for purchases with USD1, in its base units (6 decimals).
         max_buy_usdc_units: the same for purchases with USDC, in its base units (6 decimals).
         max_tip_lamports: the most for tips to senders, together.
-        max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (docs/protocol.md §7).
+        max_partner_fee_lamports: the most for the partner; the service's own limit is 50 000 000 (docs/protocol.md 7).
         max_priority_fee_lamports: price times limit of compute units.
         max_rent_lamports: the most that own accounts get beyond what the market spends; 2 039 280 open an account.
         partner: who may get a partner fee, base58; the recipient in a ``BuildSellTxRequest`` or ``BuildBuyTxRequest``

@@ -16,8 +16,8 @@ from lasersell_sync.trading.guard.addresses import from_text
 from lasersell_sync.trading.guard.decoded import Decoded
 from lasersell_sync.trading.guard.inner_instructions import InnerInstruction, Senseless, read_inner_instructions
 from lasersell_sync.trading.guard.programs import Program
-from lasersell_sync.trading.rpc_node import AccountData, SimulationAnswer
-from lasersell_sync.trading.token_accounts import TokenAccount, read_token_account
+from lasersell_sync.trading.solana.rpc_node import AccountData, SimulationAnswer
+from lasersell_sync.trading.solana.token_accounts import TokenAccount, read_token_account
 
 __all__ = ["NOTHING", "AccountState", "Simulation", "read_simulation", "states_of"]
 

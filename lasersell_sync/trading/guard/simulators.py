@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from lasersell_sync._log import logger
 from lasersell_sync.exceptions import LaserSellError, TxSubmitError
-from lasersell_sync.timeouts import TimeBudget
-from lasersell_sync.trading._json_rpc import client_for
-from lasersell_sync.trading.guard.verdicts import Finding, SimulationVerdict, Verdicts, agreed
-from lasersell_sync.trading.rpc_node import RpcNode
-from lasersell_sync.trading.send_targets import SendTargetRpc
-from lasersell_sync.user_code import passes_through
+from lasersell_sync.runtime.log import logger
+from lasersell_sync.runtime.timeouts import TimeBudget
+from lasersell_sync.runtime.user_code import passes_through
+from lasersell_sync.trading.guard.report import Finding, SimulationVerdict, Verdicts, agreed
+from lasersell_sync.trading.solana.json_rpc import client_for
+from lasersell_sync.trading.solana.rpc_node import RpcNode
+from lasersell_sync.trading.solana.send_targets import SendTargetRpc
 
 __all__ = ["Asking", "Peer", "Question", "Simulators"]
 

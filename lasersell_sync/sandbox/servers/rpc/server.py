@@ -1,6 +1,6 @@
 """Solana JSON-RPC over HTTP, as much of it as sending and confirming transactions needs.
 
-Two more paths play the senders of docs/protocol.md §9: ``/fast`` (Helius Sender) and ``/iris`` (Astralane) take nothing
+Two more paths play the senders of docs/protocol.md 9: ``/fast`` (Helius Sender) and ``/iris`` (Astralane) take nothing
 but ``sendTransaction``, and want their tip. The methods' answers are in the modules ``…_methods.py``.
 """
 

@@ -13,18 +13,15 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES
-from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH
+from lasersell_sync.trading.guard.rules.accounts import ACCOUNT_RULES, SIGNER_RULES
+from lasersell_sync.trading.guard.rules.fees import FEE_RULES, NO_BLOCKHASH, PARTNER_RULES
 from lasersell_sync.trading.guard.rules.identity import IDENTITY_RULES
 from lasersell_sync.trading.guard.rules.lamports import LAMPORT_RULES
 from lasersell_sync.trading.guard.rules.opaque import OPAQUE_RULES
-from lasersell_sync.trading.guard.rules.partner import PARTNER_RULES
-from lasersell_sync.trading.guard.rules.price import PRICE_RULES
 from lasersell_sync.trading.guard.rules.programs import PROGRAM_RULES
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, Rule
-from lasersell_sync.trading.guard.rules.signers import SIGNER_RULES
 from lasersell_sync.trading.guard.rules.tokens import TOKEN_RULES
-from lasersell_sync.trading.guard.rules.trade import TRADE_RULES
+from lasersell_sync.trading.guard.rules.trade import PRICE_RULES, TRADE_RULES
 
 __all__ = ["ENCODING", "NO_BLOCKHASH", "RULES", "Limits", "Offence", "Rule", "rules_for"]
 

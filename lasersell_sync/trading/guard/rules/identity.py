@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from lasersell_sync.messages import PositionOpened
-from lasersell_sync.trading.guard.addresses import from_text
+from lasersell_sync.trading.guard.addresses import AnnouncedMarket, from_text, graduated_pool
 from lasersell_sync.trading.guard.decoded import Decoded, Swap, shown
 from lasersell_sync.trading.guard.expected import SELL, Expected
-from lasersell_sync.trading.guard.market_pool import AnnouncedMarket, graduated_pool
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["ANNOUNCED", "IDENTITY_RULES"]

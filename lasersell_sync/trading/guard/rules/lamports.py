@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from lasersell_sync.trading.guard.decoded import CREATE_WITH_SEED, Decoded, shown, transferred_lamports
 from lasersell_sync.trading.guard.expected import BUY, Expected
 from lasersell_sync.trading.guard.rules.accounts import is_own
-from lasersell_sync.trading.guard.rules.partner import is_partner
+from lasersell_sync.trading.guard.rules.fees import is_partner
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["LAMPORT_RULES", "lamports_by_destination"]

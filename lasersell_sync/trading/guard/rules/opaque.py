@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from lasersell_sync.trading.guard.addresses import to_text, token_account
 from lasersell_sync.trading.guard.decoded import OPAQUE, Decoded, shown
-from lasersell_sync.trading.guard.expected import SELL, Expected
-from lasersell_sync.trading.guard.options import OpaqueMode
+from lasersell_sync.trading.guard.expected import SELL, Expected, OpaqueMode
 from lasersell_sync.trading.guard.rules.accounts import fresh_accounts
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import attrs
 
 from lasersell_sync.trading.guard.decoded import Decoded
-from lasersell_sync.trading.guard.expected import Expected
-from lasersell_sync.trading.guard.options import OpaqueMode
+from lasersell_sync.trading.guard.expected import Expected, OpaqueMode
 from lasersell_sync.trading.guard.programs import KnownPrograms, Program
 
 __all__ = ["Limits", "Offence", "Rule", "rule"]

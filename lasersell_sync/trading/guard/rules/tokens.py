@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lasersell_sync.trading.guard.decoded import Decoded, shown
 from lasersell_sync.trading.guard.expected import Expected
 from lasersell_sync.trading.guard.rules.accounts import OURS, is_own
-from lasersell_sync.trading.guard.rules.partner import is_partner_account
+from lasersell_sync.trading.guard.rules.fees import is_partner_account
 from lasersell_sync.trading.guard.rules.rule import Limits, Offence, rule
 
 __all__ = ["TOKEN_RULES"]

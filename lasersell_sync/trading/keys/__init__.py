@@ -1,0 +1,1 @@
+"""Wallet keys: signers, key files, keystores."""

@@ -1,0 +1,1 @@
+"""The Exit API: building transactions, the account, its history."""

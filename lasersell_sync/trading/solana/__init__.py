@@ -1,0 +1,1 @@
+"""Solana: reading and signing transactions, asking nodes."""
