@@ -16,7 +16,7 @@ import lasersell_sync as ls
 from benchmarks import data, sender
 from benchmarks.peers import WALLET
 from lasersell_sync.runtime.timeouts import TimeBudget
-from lasersell_sync.stream.connected_loop import Serving
+from lasersell_sync.stream.connected_loop import ConnectedLoop
 
 MESSAGES = 100_000
 READ_BYTES = 256 * 1024
@@ -53,7 +53,7 @@ def _feeder(texts: Sequence[bytes]) -> Callable[[], None]:
     session._state.router.handlers = session._registry.called
     reader = session.connection.reader
     reader.sink = session._state
-    serving = Serving(reader, _NoLink(), TimeBudget(None))  # type: ignore[arg-type]
+    serving = ConnectedLoop(reader, _NoLink(), TimeBudget(None))  # type: ignore[arg-type]
     serving._take_in(memoryview(b"".join(sender._greeting(data.POSITIONS))))
     stream = memoryview(b"".join(data.frame(text) for text in texts))
 

@@ -1,4 +1,4 @@
-# The two lanes between the reader and its consumers: storage only. Waiting and waking are handover.pxi's part, because
+# The two lanes between the reader and its consumers: storage only. Waiting and waking are priority_queue.pxi's part, because
 # they happen once per batch. The fallback is _pure/lanes.py.
 #
 # No lock: every method runs under the interpreter lock from beginning to end. That holds as long as nothing in a
@@ -368,7 +368,7 @@ cdef class Lanes:
             Exception: the cause, when the stream failed for good and everything was read.
             ValueError: a negative timeout.
         """
-        # What waits, at once; the rest is get_slowly's work.
+        # What waits, at once; the rest is get_blocking's work.
         cdef Row *row
         if self.quick and not self.producer_waits and self.is_of_this_process():
             if len(<object>self.high) > 0:
@@ -376,10 +376,10 @@ cdef class Lanes:
             row = self.first_row()
             if row != NULL:
                 return self.give(row, row.head)
-        return self.get_slowly(block, timeout)
+        return self.get_blocking(block, timeout)
 
-    def hurry(self):
-        """From now on ``get`` may hand out what waits without asking ``get_slowly`` first."""
+    def unpark(self):
+        """From now on ``get`` may hand out what waits without asking ``get_blocking`` first."""
         self.quick = True
 
     def done(self, Py_ssize_t count=1, /):

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from lasersell_sync._core import (
-        Caller,
         Decoder,
+        EventRing,
+        EventRouter,
         FrameParser,
-        Handles,
-        Handover,
-        Intake,
+        HandlerLoop,
+        HandleTable,
+        InstanceFactory,
         Lanes,
-        Maker,
-        Newest,
-        Pump,
-        Recent,
-        Router,
+        LatestByKey,
+        MessagePipeline,
+        PriorityQueue,
+        ReceiveLoop,
         decode_base64,
         encode_frame,
         read_instructions,
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NAME",
-    "Caller",
     "Decoder",
+    "EventRing",
+    "EventRouter",
     "FrameParser",
-    "Handles",
-    "Handover",
-    "Intake",
+    "HandleTable",
+    "HandlerLoop",
+    "InstanceFactory",
     "Lanes",
-    "Maker",
-    "Newest",
-    "Pump",
-    "Recent",
-    "Router",
+    "LatestByKey",
+    "MessagePipeline",
+    "PriorityQueue",
+    "ReceiveLoop",
     "decode_base64",
     "encode_frame",
     "read_instructions",
@@ -119,18 +119,18 @@ def warn_of_fallback() -> None:
 
 if not TYPE_CHECKING:
     _module, NAME = _choose()
-    Caller = _module.Caller
+    HandlerLoop = _module.HandlerLoop
     Decoder = _module.Decoder
     FrameParser = _module.FrameParser
-    Handles = _module.Handles
-    Handover = _module.Handover
-    Intake = _module.Intake
+    HandleTable = _module.HandleTable
+    PriorityQueue = _module.PriorityQueue
+    ReceiveLoop = _module.ReceiveLoop
     Lanes = _module.Lanes
-    Maker = _module.Maker
-    Newest = _module.Newest
-    Pump = _module.Pump
-    Recent = _module.Recent
-    Router = _module.Router
+    InstanceFactory = _module.InstanceFactory
+    LatestByKey = _module.LatestByKey
+    MessagePipeline = _module.MessagePipeline
+    EventRing = _module.EventRing
+    EventRouter = _module.EventRouter
     decode_base64 = _module.decode_base64
     encode_frame = _module.encode_frame
     read_instructions = _module.read_instructions

@@ -1,35 +1,35 @@
 """The pure-Python fallback of the compiled core, its reference: same names, signatures, results and errors.
 
-``json_scan`` knows JSON, ``decoder`` knows the schema, ``frames`` knows RFC 6455, ``lanes`` is what waits for a
-consumer, ``handover`` how a consumer waits, ``caller`` how handlers are called, ``handles`` and ``newest`` what is
-known of each position, ``recent`` what happened lately, ``maker`` builds instances, ``pump`` joins them, ``intake``
-waits for the link and feeds it, ``records`` reads TLS, ``transactions`` reads base64 and instructions. Nothing here is
-tuned; who needs speed has ``_core``. Everything is tested on both.
+``json_scan`` knows JSON, ``decoder`` the schema, ``frames`` RFC 6455. ``lanes`` holds items for consumers,
+``priority_queue`` lets consumers wait, ``handler_loop`` calls handlers. ``tables`` has handles, newest values and
+recent events by position. ``message_pipeline`` joins them, and ``receive_loop`` waits for the link and feeds it.
+``transactions`` reads base64 and instructions. Nothing here is tuned; who needs speed has ``_core``. Everything is
+tested on both.
 """
 
-from lasersell_sync._pure.decoder import Decoder, Maker
+from lasersell_sync._pure.decoder import Decoder, InstanceFactory
 from lasersell_sync._pure.frames import FrameParser, encode_frame
-from lasersell_sync._pure.handler_loop import Caller
+from lasersell_sync._pure.handler_loop import HandlerLoop
 from lasersell_sync._pure.lanes import Lanes
-from lasersell_sync._pure.message_pipeline import Pump, Router, receive
-from lasersell_sync._pure.priority_queue import Handover
-from lasersell_sync._pure.receive_loop import Intake, read_records
-from lasersell_sync._pure.tables import Handles, Newest, Recent
+from lasersell_sync._pure.message_pipeline import EventRouter, MessagePipeline, receive
+from lasersell_sync._pure.priority_queue import PriorityQueue
+from lasersell_sync._pure.receive_loop import ReceiveLoop, read_records
+from lasersell_sync._pure.tables import EventRing, HandleTable, LatestByKey
 from lasersell_sync._pure.transactions import decode_base64, read_instructions
 
 __all__ = [
-    "Caller",
     "Decoder",
+    "EventRing",
+    "EventRouter",
     "FrameParser",
-    "Handles",
-    "Handover",
-    "Intake",
+    "HandleTable",
+    "HandlerLoop",
+    "InstanceFactory",
     "Lanes",
-    "Maker",
-    "Newest",
-    "Pump",
-    "Recent",
-    "Router",
+    "LatestByKey",
+    "MessagePipeline",
+    "PriorityQueue",
+    "ReceiveLoop",
     "decode_base64",
     "encode_frame",
     "read_instructions",

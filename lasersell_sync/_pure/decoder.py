@@ -9,13 +9,13 @@ from typing import Any, Final
 from lasersell_sync._pure import json_scan
 from lasersell_sync._pure.json_scan import ScanError, expect, skip_space
 
-__all__ = ["Decoder", "Maker"]
+__all__ = ["Decoder", "InstanceFactory"]
 
 
 # ── Instances of slotted classes from the values of their slots ─────────────────────────────────────────────────────
 
 
-class Maker:
+class InstanceFactory:
     """Makes instances of ``cls`` from the values of the slots ``names``, in that order.
 
     No default, converter or validator is asked. The instances stay outside the garbage collector: nothing in them may

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from lasersell_sync._pure.lanes import Lane
-from lasersell_sync._pure.priority_queue import Handover
+from lasersell_sync._pure.priority_queue import PriorityQueue
 
-__all__ = ["Caller"]
+__all__ = ["HandlerLoop"]
 
 _Handler: TypeAlias = Callable[[Any], object]
 
 
-class Caller:
+class HandlerLoop:
     """Calls handlers for the events of a lane, one after the other.
 
     Args:
@@ -28,7 +28,7 @@ class Caller:
 
     def __init__(
         self,
-        lanes: Handover[Any],
+        lanes: PriorityQueue[Any],
         lane: Lane,
         handlers: Mapping[str, tuple[_Handler, ...]],
         on_error: Callable[[Any, Any, BaseException], None],

@@ -181,15 +181,15 @@ class Lanes(Generic[T]):
             Exception: the cause, when the stream failed for good and everything was read.
             ValueError: a negative timeout.
         """
-        item: T = self.get_slowly(block, timeout)
+        item: T = self.get_blocking(block, timeout)
         return item
 
-    def get_slowly(self, block: bool, timeout: float | None) -> Any:  # noqa: FBT001 - as get
+    def get_blocking(self, block: bool, timeout: float | None) -> Any:  # noqa: FBT001 - as get
         """What ``get`` asks when it must not, or cannot, hand out what waits at once; the event queue's part."""
         raise NotImplementedError
 
-    def hurry(self) -> None:
-        """From now on ``get`` may hand out what waits without asking ``get_slowly`` first; here it always asks."""
+    def unpark(self) -> None:
+        """From now on ``get`` may hand out what waits without asking ``get_blocking`` first; here it always asks."""
 
     def done(self, count: int = 1, /) -> int:
         """So many of the items that were got are dealt with; returns how many are not.

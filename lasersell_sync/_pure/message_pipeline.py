@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lasersell_sync._pure.decoder import Decoder, Maker
+from lasersell_sync._pure.decoder import Decoder, InstanceFactory
 from lasersell_sync._pure.frames import FrameParser
 from lasersell_sync._pure.lanes import Lanes
-from lasersell_sync._pure.tables import Handles, Newest, Recent
+from lasersell_sync._pure.tables import EventRing, HandleTable, LatestByKey
 
-__all__ = ["Pump", "Router", "receive"]
+__all__ = ["EventRouter", "MessagePipeline", "receive"]
 
 TEXT = 0x1
 
@@ -34,12 +34,12 @@ def receive(fd: int, buffer: Any, /) -> int | None:
         return None
 
 
-class Router:
+class EventRouter:
     """Takes frequent messages straight to their consumer, and leaves to others what needs a thought.
 
     Args:
         decoder: whose messages these are.
-        routes: message class to (event type, Newest that keeps the latest message of each key, or None).
+        routes: message class to (event type, LatestByKey that keeps the latest message of each key, or None).
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
@@ -61,15 +61,15 @@ class Router:
     def __init__(
         self,
         decoder: Decoder,
-        routes: dict[type, tuple[str, Newest | None]],
+        routes: dict[type, tuple[str, LatestByKey | None]],
         key: str,
         lanes: Lanes[Any],
         *,
-        event: Maker | None = None,
-        handles: Handles[Any] | None = None,
+        event: InstanceFactory | None = None,
+        handles: HandleTable[Any] | None = None,
         watchers: list[Any] | None = None,
         rules: dict[type, Callable[[Any, int], None]] | None = None,
-        memory: Recent[Any] | None = None,
+        memory: EventRing[Any] | None = None,
         on_error: Callable[[Any, Any, BaseException], None] | None = None,
     ) -> None:
         for cls in (*routes, *(rules or {})):
@@ -78,8 +78,10 @@ class Router:
             if cls in routes and cls in (rules or {}):
                 raise TypeError(f"{cls.__name__} has both a route and a rule")
         for cls, (_, newest) in routes.items():
-            if newest is not None and not isinstance(newest, Newest):
-                raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
+            if newest is not None and not isinstance(newest, LatestByKey):
+                raise TypeError(
+                    f"{cls.__name__}: a LatestByKey keeps the latest messages, not a {type(newest).__name__}"
+                )
             if key not in [spec.name for spec in cls.wire_fields]:  # type: ignore[attr-defined]
                 raise TypeError(f"{cls.__name__} has no {key} to route it by")
         self._routes = dict(routes)
@@ -157,7 +159,7 @@ class Router:
             self._on_error(handler, event, error)
 
 
-class Pump:
+class MessagePipeline:
     """Bytes of one link in; messages and control frames out, in order.
 
     Args:
@@ -171,7 +173,7 @@ class Pump:
         frames, messages: how many there were; a message counts once it is where it belongs.
         tap: called with (payload, received_ns) of each text message before it is read; None for nobody.
 
-    Threads: one at a time. What a callback raises ends ``feed``; the pump is not used after that.
+    Threads: one at a time. What a callback raises ends ``feed``; the pipeline is not used after that.
     """
 
     def __init__(
@@ -192,7 +194,7 @@ class Pump:
         self.frames = 0
         self.messages = 0
 
-    def feed(self, data: Any, received_ns: int, router: Router | None = None, /) -> None:
+    def feed(self, data: Any, received_ns: int, router: EventRouter | None = None, /) -> None:
         """Take the link's next bytes, and bring what became complete where it belongs.
 
         Args:
@@ -207,7 +209,7 @@ class Pump:
             else:
                 self._on_frame(opcode, payload)
 
-    def _text(self, payload: bytes, received_ns: int, router: Router | None) -> None:
+    def _text(self, payload: bytes, received_ns: int, router: EventRouter | None) -> None:
         if self.tap is not None:
             self.tap(payload, received_ns)
         try:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from lasersell_sync._pure.lanes import Lane, Lanes
 
-__all__ = ["Handover"]
+__all__ = ["PriorityQueue"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class _Sleeper:
         self.lock.acquire()
 
 
-class Handover(Lanes[T], Generic[T]):
+class PriorityQueue(Lanes[T], Generic[T]):
     """Lanes at which consumers can wait.
 
     Args:
@@ -60,9 +60,9 @@ class Handover(Lanes[T], Generic[T]):
 
     def wake(self) -> None:
         """Wake the consumers for whom something waits; whoever puts into the lanes calls this, once a batch."""
-        for sleeper in self._sleepers.copy():
-            if (self.ending is not None or self.has(sleeper.lane)) and self._take_out(sleeper):
-                sleeper.lock.release()
+        for parked in self._sleepers.copy():
+            if (self.ending is not None or self.has(parked.lane)) and self._take_out(parked):
+                parked.lock.release()
 
     def end(self, cause: BaseException | type[BaseException], /) -> None:
         """Nothing more will come: who finds nothing gets ``cause``, an exception or its class. The first end counts."""
@@ -70,7 +70,7 @@ class Handover(Lanes[T], Generic[T]):
             self.ending = cause
         self.wake()
 
-    def get_slowly(self, block: bool, timeout: float | None) -> T:  # noqa: FBT001 - queue.Queue's way
+    def get_blocking(self, block: bool, timeout: float | None) -> T:  # noqa: FBT001 - queue.Queue's way
         """What ``get`` does when nothing waits, or before the first success, or when the producer may go on."""
         if self._on_use is not None:
             self._on_use()
@@ -109,19 +109,19 @@ class Handover(Lanes[T], Generic[T]):
             left = until - time.monotonic()
             if left <= 0:
                 raise queue.Empty
-            sleeper = _Sleeper(lane)
-            self._sleepers.append(sleeper)
+            parked = _Sleeper(lane)
+            self._sleepers.append(parked)
             try:
                 # First down, then a look: who puts does it the other way round, so one of the two sees the other.
                 if not self.has(lane) and self.ending is None:
-                    sleeper.lock.acquire(timeout=-1 if left == math.inf else min(left, threading.TIMEOUT_MAX))
+                    parked.lock.acquire(timeout=-1 if left == math.inf else min(left, threading.TIMEOUT_MAX))
             finally:
-                self._take_out(sleeper)
+                self._take_out(parked)
 
-    def _take_out(self, sleeper: Any) -> bool:
+    def _take_out(self, parked: Any) -> bool:
         """False when somebody else did."""
         try:
-            self._sleepers.remove(sleeper)
+            self._sleepers.remove(parked)
         except ValueError:
             return False
         return True

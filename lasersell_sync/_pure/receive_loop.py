@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lasersell_sync._pure.frames import FrameParser
-from lasersell_sync._pure.message_pipeline import Pump, Router, receive
+from lasersell_sync._pure.message_pipeline import EventRouter, MessagePipeline, receive
 
-__all__ = ["Intake", "read_records"]
+__all__ = ["ReceiveLoop", "read_records"]
 
 
 # ── Waiting for the link, and taking in what comes, until there is something for others to see to ───────────────────
@@ -37,13 +37,13 @@ class _Lanes(Protocol):
     def full(self) -> bool: ...
 
 
-class Intake:
+class ReceiveLoop:
     """Waits for a link, and takes in what comes.
 
     Args:
-        pump: is fed with what is read.
-        parser: the pump's.
-        taps: its ``hearer`` is the pump's tap.
+        pipeline: is fed with what is read.
+        parser: the pipeline's.
+        taps: its ``hearer`` is the pipeline's tap.
         buffer: is read into; of 1 byte at least.
         link: has a ``fileno()``, which is negative once it is closed.
         wake_up: has a ``fileno()`` too; readable when another thread has something.
@@ -65,7 +65,7 @@ class Intake:
 
     def __init__(
         self,
-        pump: Pump,
+        pipeline: MessagePipeline,
         parser: FrameParser,
         taps: Any,
         buffer: bytearray | memoryview,
@@ -78,7 +78,7 @@ class Intake:
         patience_s: float,
     ) -> None:
         self._buffer = memoryview(buffer)
-        self._pump = pump
+        self._pipeline = pipeline
         self._parser = parser
         self._taps = taps
         self._link = link
@@ -94,7 +94,7 @@ class Intake:
 
     def serve(
         self,
-        router: Router | None,
+        router: EventRouter | None,
         lanes: _Lanes,
         *,
         reading: bool,
@@ -105,7 +105,7 @@ class Intake:
         """Wait, and take in what comes, until there is something that the caller must see to.
 
         Args:
-            router: takes the frequent messages; None: the pump's ``on_message`` gets all.
+            router: takes the frequent messages; None: the pipeline's ``on_message`` gets all.
             lanes: are woken after each read; when they are full, nothing more is read.
             reading: wait for bytes of the link.
             writing: wait until it takes some.
@@ -118,7 +118,7 @@ class Intake:
             strange (see ``waited``); 0 when the lanes are full, the peer broke the protocol, or after ``once``.
 
         Raises:
-            Exception: what the pump raised.
+            Exception: what the pipeline raised.
         """
         until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         enough = False
@@ -159,7 +159,7 @@ class Intake:
             ready |= STRANGE
         return ready
 
-    def _read(self, router: Router | None, lanes: _Lanes) -> int:
+    def _read(self, router: EventRouter | None, lanes: _Lanes) -> int:
         """One read of the socket, and what it brought on its way; BROKEN at its end."""
         try:
             count = receive(self._link.fileno(), self._buffer)
@@ -174,17 +174,17 @@ class Intake:
         self.take(self._buffer[:count], router, lanes)
         return 0
 
-    def take(self, data: bytes | bytearray | memoryview, router: Router | None, lanes: _Lanes, /) -> None:
+    def take(self, data: bytes | bytearray | memoryview, router: EventRouter | None, lanes: _Lanes, /) -> None:
         """Take in bytes that were read elsewhere."""
-        messages = self._pump.messages
+        messages = self._pipeline.messages
         self.received_ns = time.monotonic_ns()
         self.received_bytes += len(data)
-        self._pump.tap = self._taps.hearer
+        self._pipeline.tap = self._taps.hearer
         try:
-            self._pump.feed(data, self.received_ns, router)
+            self._pipeline.feed(data, self.received_ns, router)
         finally:
             lanes.wake()
-            self._note_life(came=self._pump.messages != messages)
+            self._note_life(came=self._pipeline.messages != messages)
 
     def _note_life(self, *, came: bool) -> None:
         """A long message on its way over a narrow link is a sign of life too; one that never ends is not."""

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from lasersell_sync._pure.decoder import Decoder
 
-__all__ = ["Handles", "Newest", "Recent", "checked_id", "is_id"]
+__all__ = ["EventRing", "HandleTable", "LatestByKey", "checked_id", "is_id"]
 
 
 # ── The handle of each position, by its id ──────────────────────────────────────────────────────────────────────────
@@ -28,7 +28,7 @@ def checked_id(key: Any) -> int:
     return int(key)
 
 
-class Handles(Generic[T]):
+class HandleTable(Generic[T]):
     """The handle of each position, by its id (u64).
 
     The garbage collector does not see them: a handle refers to nothing mutable.
@@ -71,7 +71,7 @@ class Handles(Generic[T]):
 # ── The newest message of each position ─────────────────────────────────────────────────────────────────────────────
 
 
-class Newest:
+class LatestByKey:
     """The newest message of each id (u64).
 
     The garbage collector does not see them: a message refers to nothing mutable.
@@ -108,7 +108,7 @@ class Newest:
 # ── The latest items, numbered: what the memory of a session is made of ─────────────────────────────────────────────
 
 
-class Recent(Generic[T]):
+class EventRing(Generic[T]):
     """The latest items, each with its number.
 
     Args:
@@ -128,7 +128,7 @@ class Recent(Generic[T]):
 
     def keep(self, item: T, /) -> tuple[int, T]:
         """Give it the next number, and keep it instead of the oldest: (number, item)."""
-        numbered = Recent.number(self, item)
+        numbered = EventRing.number(self, item)
         self._items.append(numbered)
         return numbered
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lasersell_sync.autosell.exit_key import ExitKey, part_of
 from lasersell_sync.autosell.journal import ExitRecord, Journal
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.autosell.legs import LegPlan, LegsReport, sell_in_legs
-from lasersell_sync.autosell.mirror_buys import MirrorDesk
-from lasersell_sync.autosell.position_seller import Position, PositionId
+from lasersell_sync.autosell.mirror_buys import MirrorBuyer
+from lasersell_sync.autosell.position_seller import PositionId, PositionSeller
 from lasersell_sync.autosell.position_state import HeldTokens
 from lasersell_sync.autosell.questions import ExitApi, Questions
 from lasersell_sync.autosell.reports import BuyReport, Refusal, Refusals, SellReport
 from lasersell_sync.autosell.sale import report_of
 from lasersell_sync.autosell.seller_health import seller_concerns, warm_up
-from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms, Tools
+from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms, Services
 from lasersell_sync.autosell.signing_gate import (
     ENFORCE,
     GUARD_MODES,
@@ -185,7 +185,7 @@ class AutoSeller:
         #: What the session remembered when the seller was started was heard.
         self._is_caught_up = False
         self._started_ns = 0
-        self._positions: dict[PositionId, Position] = {}
+        self._positions: dict[PositionId, PositionSeller] = {}
         #: Of legs that are being sold; cancelled when nobody will set them any more.
         self._leg_ends: set[Future[SellReport]] = set()
         self._on_outcome: tuple[Callable[[SellReport], object], ...] = ()
@@ -196,7 +196,7 @@ class AutoSeller:
         self._questions = Questions(sender, exit_api, self._barrier)
         self._stop_hearing: Callable[[], None] = _nothing
         self._stop_reporting: Callable[[], None] = _nothing
-        self._lines = Lines(workers, self._troubled)
+        self._executor = KeyedExecutor(workers, self._troubled)
         self._callbacks = CallbackExecutor("lasersell-autosell-calls", log)
         budgets = HourlyBudgets(limits, self._journal)
         #: Of positions of our wallets, base58; only ever grows, so that a transaction cannot name one of them unseen.
@@ -206,7 +206,7 @@ class AutoSeller:
         self._warned_of: set[str] = set()
         self._gate = SigningGate(self._with_nodes(guard), guard_mode, Refusals(), budgets, self._report_refusal)
         self._stream = _Stream(session)
-        self._tools = Tools(
+        self._services = Services(
             stream=self._stream,
             sender=sender,
             journal=self._journal,
@@ -215,7 +215,7 @@ class AutoSeller:
             policy=policy or SellPolicy(),
             can_build=exit_api is not None,
             questions=self._questions,
-            lines=self._lines,
+            executor=self._executor,
             barrier=self._barrier,
             is_dry_run=dry_run,
             report_sale=self._report_sale,
@@ -225,7 +225,7 @@ class AutoSeller:
             terms=terms,
             token_accounts=self._token_accounts,
         )
-        self._mirror = MirrorDesk(self._tools)
+        self._mirror = MirrorBuyer(self._services)
         self._not_waited_for: Callable[[], None] = session.expect_start(_NOT_STARTED)
         self._hears: dict[type, Callable[[Any, StreamEvent], None]] = {
             ExitSignalWithTx: self._hear_exit,
@@ -260,7 +260,7 @@ class AutoSeller:
         self._warn_without_nodes()
         self._ask_for_funds_again()
         try:
-            self._lines.start()
+            self._executor.start()
         except ConcurrencyError:
             with self._lock:
                 self._is_started = False
@@ -269,8 +269,8 @@ class AutoSeller:
         self._started_ns = time.monotonic_ns()
         self._take_up()
         self._stop_hearing = self._session.tap(self._hear, caught_up=self._caught_up)
-        if isinstance(self._sender, TxSender) and not self._tools.is_dry_run:
-            warm_up(self._sender, self._tools.signers.values(), self._gate.guard, self._journal)
+        if isinstance(self._sender, TxSender) and not self._services.is_dry_run:
+            warm_up(self._sender, self._services.signers.values(), self._gate.guard, self._journal)
         return self
 
     def _concerns(self) -> list[Concern]:
@@ -281,7 +281,7 @@ class AutoSeller:
             is_paused=self.is_paused,
             take_ups=[take_up for position in positions if (take_up := position.take_up) is not None],
             undecided=self._sender.undecided() if isinstance(self._sender, TxSender) else (),
-            held_back_purchases=self._tools.under_way.waiting(),
+            held_back_purchases=self._services.under_way.waiting(),
             callbacks=self._callbacks,
         )
 
@@ -291,7 +291,7 @@ class AutoSeller:
             self._is_caught_up = True
             positions = list(self._positions.items())
         for line, position in positions:
-            self._lines.put(line, partial(position.do, position.caught_up))
+            self._executor.put(line, partial(position.do, position.caught_up))
 
     def _warn_of_the_send_mode(self) -> None:
         if isinstance(self._sender, TxSender):
@@ -302,15 +302,15 @@ class AutoSeller:
     def _take_up(self) -> None:
         """Put what is unfinished first into the lines of its positions."""
         for record in self._journal.unreported():
-            self._lines.put(_line_of(record.key), partial(self._report_again, record))
+            self._executor.put(_line_of(record.key), partial(self._report_again, record))
         unfinished = Counter(_line_of(record.key) for record in self._journal.unfinished())
         for line, count in unfinished.items():
             log.info("token account %s: %d unfinished exits are taken up", line[1], count)
             position = self._at(line)
             position.expect_restore()
-            self._lines.put(line, position.restore)
+            self._executor.put(line, position.restore)
         for buy in self._journal.buys(to_do=True):
-            self._lines.put(self._mirror.line_of(buy.wallet, buy.mint), partial(self._mirror.restore, buy))
+            self._executor.put(self._mirror.line_of(buy.wallet, buy.mint), partial(self._mirror.restore, buy))
 
     def close(self, timeout: float | None = 5.0) -> None:
         """Follow nothing more. What may still land is reported ``UNKNOWN``; the journal knows how to go on.
@@ -337,7 +337,7 @@ class AutoSeller:
         self._stop_hearing()
         self._stop_reporting()
         budget = TimeBudget(timeout)
-        stuck = self._lines.close(budget.remaining_s())
+        stuck = self._executor.close(budget.remaining_s())
         # What is signed is written down and sent; after that, nothing is sent for the first time.
         self._journal.wait_written(budget.remaining_s())
         self._barrier.pause(budget.remaining_s())
@@ -382,7 +382,7 @@ class AutoSeller:
         """Go on; signals that waited too long get a fresh transaction first."""
         self._barrier.resume()
         for line, position in list(self._positions.items()):
-            self._lines.put(line, partial(position.do, position.unpaused))
+            self._executor.put(line, partial(position.do, position.unpaused))
 
     @property
     def is_paused(self) -> bool:
@@ -425,7 +425,7 @@ class AutoSeller:
         guard = self._gate.guard
         if guard is None:
             return
-        for wallet in self._tools.signers:
+        for wallet in self._services.signers:
             guard.learn_funds(wallet, partial(self._warn_of_funds, guard, wallet))
 
     def _warn_without_nodes(self) -> None:
@@ -438,7 +438,7 @@ class AutoSeller:
 
     def _ask_for_funds_again(self) -> None:
         self._ask_for_funds()
-        self._lines.put_later(_FUNDS_LINE, _FUNDS_S, self._ask_for_funds_again)
+        self._executor.put_later(_FUNDS_LINE, _FUNDS_S, self._ask_for_funds_again)
 
     def _warn_of_funds(self, guard: SigningGuard, wallet: str) -> None:
         """On a thread of the guard's."""
@@ -532,11 +532,11 @@ class AutoSeller:
         Threads: any but the seller's own; blocks for as long as it takes.
         """
         self._guard.check()
-        if not self._tools.can_build:
+        if not self._services.can_build:
             raise ConfigurationError("exit_api", "legs are built by AutoSeller(exit_api=ExitApiClient(...))")
-        if handle.wallet_pubkey not in self._tools.signers:
+        if handle.wallet_pubkey not in self._services.signers:
             raise ConfigurationError("handle", f"there is no signer for its wallet {handle.wallet_pubkey}")
-        if self._lines.is_worker() or self._callbacks.is_current():
+        if self._executor.is_worker() or self._callbacks.is_current():
             raise ConcurrencyError("selling in legs waits for results: not in a callback, start a thread for it")
         if not self._is_started or self._is_closed:
             raise ConcurrencyError("the seller does not run: start() comes first, and nothing after close()")
@@ -658,7 +658,7 @@ class AutoSeller:
             return  # somebody else's position
         account = _account_of(signal, event.handle)
         if account is None:
-            self._lines.put((signal.wallet_pubkey, ""), partial(self._refuse_nameless, signal))
+            self._executor.put((signal.wallet_pubkey, ""), partial(self._refuse_nameless, signal))
             return
         received_ns = event.received_ns
         is_remembered = received_ns < self._started_ns
@@ -670,11 +670,11 @@ class AutoSeller:
 
     def _hear_balance(self, message: BalanceUpdate, event: StreamEvent) -> None:
         account = message.token_account or (None if event.handle is None else event.handle.token_account)
-        if account is not None and message.wallet_pubkey in self._tools.signers:
+        if account is not None and message.wallet_pubkey in self._services.signers:
             self._stream.saw((message.wallet_pubkey, account), message.slot)
 
     def _hear_opened(self, message: PositionOpened, _event: StreamEvent) -> None:
-        if not message.watched and message.wallet_pubkey in self._tools.signers:
+        if not message.watched and message.wallet_pubkey in self._services.signers:
             self._token_accounts.add(message.token_account)
             self._stream.saw((message.wallet_pubkey, message.token_account), message.slot)
             self._in_line(
@@ -691,17 +691,17 @@ class AutoSeller:
 
     def _hear_closed(self, message: PositionClosed, event: StreamEvent) -> None:
         account = message.token_account or (None if event.handle is None else event.handle.token_account)
-        if account is not None and not message.watched and message.wallet_pubkey in self._tools.signers:
+        if account is not None and not message.watched and message.wallet_pubkey in self._services.signers:
             self._in_line((message.wallet_pubkey, account), lambda position: position.closed())
 
     def _hear_buy(self, signal: MirrorBuySignal, event: StreamEvent) -> None:
         if self._follows_buys:
             line = self._mirror.line_of(signal.user_wallet, signal.mint)
-            self._lines.put(line, partial(self._mirror.signalled, signal, event.received_ns))
+            self._executor.put(line, partial(self._mirror.signalled, signal, event.received_ns))
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _in_line(self, line: PositionId, task: Callable[[Position], None], *, is_urgent: bool = False) -> None:
+    def _in_line(self, line: PositionId, task: Callable[[PositionSeller], None], *, is_urgent: bool = False) -> None:
         left = _TRIES
 
         def run() -> None:
@@ -723,13 +723,13 @@ class AutoSeller:
                 with self._lock:
                     self._positions.pop(line, None)
 
-        self._lines.put(line, run, is_urgent=is_urgent)
+        self._executor.put(line, run, is_urgent=is_urgent)
 
-    def _at(self, line: PositionId) -> Position:
+    def _at(self, line: PositionId) -> PositionSeller:
         with self._lock:
             position = self._positions.get(line)
             if position is None:
-                position = Position(*line, self._tools, is_catching_up=not self._is_caught_up)
+                position = PositionSeller(*line, self._services, is_catching_up=not self._is_caught_up)
                 self._positions[line] = position
             return position
 

@@ -17,7 +17,7 @@ from lasersell_sync.runtime.log import logger
 from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.runtime.user_code import as_exception
 
-__all__ = ["Lines", "Task", "growing_pause_s"]
+__all__ = ["KeyedExecutor", "Task", "growing_pause_s"]
 
 log = logger("autosell")
 
@@ -43,7 +43,7 @@ class _Line:
         self.failures = 0
 
 
-class Lines:
+class KeyedExecutor:
     """A few worker threads that serve any number of lines.
 
     Whoever keeps state by key needs no lock for it, as long as it touches that state in tasks of that key only. Tasks

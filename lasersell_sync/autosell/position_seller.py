@@ -26,7 +26,7 @@ from lasersell_sync.autosell.keyed_executor import growing_pause_s
 from lasersell_sync.autosell.position_state import Announced, TakeUp, overtaken_by
 from lasersell_sync.autosell.reports import Refusal, SellReport
 from lasersell_sync.autosell.sale import Age, Sale, SaleState, age_of, report_of
-from lasersell_sync.autosell.services import Tools
+from lasersell_sync.autosell.services import Services
 from lasersell_sync.autosell.signing_gate import Case
 from lasersell_sync.exceptions import (
     ConfigurationError,
@@ -50,7 +50,7 @@ from lasersell_sync.trading.solana.blockhash_question import BLOCKHASH_WITHIN_S
 from lasersell_sync.trading.solana.signing import SignedTx, blockhash_of
 from lasersell_sync.trading.solana.token_accounts import AmountProof
 
-__all__ = ["Position", "PositionId"]
+__all__ = ["PositionId", "PositionSeller"]
 
 log = logger("autosell")
 
@@ -71,7 +71,7 @@ _LOOKS_AT_THE_REST = 60
 _REMEMBERED_TRANSACTIONS = 1024
 
 
-class Position:
+class PositionSeller:
     """Everything about the exits of one token account.
 
     After an exception that nobody thought of nothing is believed that is not in the journal: what was begun before it
@@ -81,15 +81,15 @@ class Position:
     outside go through ``do``.
     """
 
-    def __init__(self, wallet: str, token_account: str, tools: Tools, *, is_catching_up: bool = False) -> None:
+    def __init__(self, wallet: str, token_account: str, services: Services, *, is_catching_up: bool = False) -> None:
         self.id: PositionId = (wallet, token_account)
-        self._tools = tools
+        self._services = services
         self._generation: int | None = None
         self._is_closed = False
         #: What it cost, by its newest announcement; None: it was not announced to this process.
         self._entry_quote_units: int | None = None
         self._quote_currency: str | None = None
-        self._announced = Announced(wallet, token_account, tools)
+        self._announced = Announced(wallet, token_account, services)
         #: A signal that is judged before its exit is written down, and the guard's case.
         self._early: _Early | None = None
         #: Of refused exits: what is signed if the user allows it soon enough.
@@ -146,10 +146,10 @@ class Position:
 
     def _put(self, task: Callable[[], None], *, life: int | None = None) -> None:
         """Into the line; with ``life``, on behalf of that one."""
-        self._tools.lines.put(self.id, partial(self._do_in, self._life if life is None else life, task))
+        self._services.executor.put(self.id, partial(self._do_in, self._life if life is None else life, task))
 
     def _later(self, delay_s: float, task: Callable[[], None]) -> None:
-        self._tools.lines.put_later(self.id, delay_s, partial(self._do_in, self._life, task))
+        self._services.executor.put_later(self.id, delay_s, partial(self._do_in, self._life, task))
 
     def _do_in(self, life: int, task: Callable[[], None]) -> None:
         # Out of date, it still is an occasion to clear up.
@@ -189,7 +189,7 @@ class Position:
         announcement: PositionOpened | None = None,
     ) -> None:
         """The position was announced, for the first time or again."""
-        self._generation = self._tools.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
+        self._generation = self._services.journal.opened(*self.id, mint, entry_quote_units, opened_at_ms, slot)
         self._is_closed = False
         # Its close was missed, or came before: nothing is left to sell of an earlier opening.
         self._ended_below = self._generation
@@ -198,19 +198,19 @@ class Position:
             self._take_up.announced()
         self._entry_quote_units = entry_quote_units
         self._quote_currency = quote_currency
-        self._tools.gate.refusals.drop_position(*self.id, below=self._generation)
+        self._services.gate.refusals.drop_position(*self.id, below=self._generation)
         for signal, received_ns in self._announced.opened(announcement):
             self._follow_signal(signal, received_ns)
 
     def closed(self) -> None:
         """Nothing is left to sell, or the position is not tracked any more."""
-        self._tools.journal.closed(*self.id)
+        self._services.journal.closed(*self.id)
         self._is_closed = True
         # A transaction that may have landed tells by itself; what closed the position was probably it.
         self._finish_all("the position was closed")
         self._announced.closed()
         self._refused.clear()
-        self._tools.gate.refusals.drop_position(*self.id)
+        self._services.gate.refusals.drop_position(*self.id)
 
     def _finish_all(self, detail: str, *, below: int | None = None) -> None:
         """Every exit of which no transaction can land any more; with ``below``, of earlier generations than this."""
@@ -237,11 +237,11 @@ class Position:
         if not self._announced.must_wait(signal):
             self._follow_signal(signal, received_ns, is_remembered=is_remembered)
             return
-        grace_s = self._tools.terms.announcement_grace_s
+        grace_s = self._services.terms.announcement_grace_s
         log.warning("an exit of %s waits %g s for the announcement of its position", self.id[1], grace_s)
         self._announced.hold(signal, received_ns)
         end = partial(self._end_of_grace, signal, received_ns)
-        self._tools.lines.put_later(self.id, grace_s, partial(self.do, end))
+        self._services.executor.put_later(self.id, grace_s, partial(self.do, end))
 
     def _end_of_grace(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         if self._announced.let_go(signal):
@@ -307,7 +307,7 @@ class Position:
         return True
 
     def _is_too_late(self, received_ns: int) -> bool:
-        return time.monotonic_ns() - received_ns > self._tools.policy.max_signal_age_s * 1e9
+        return time.monotonic_ns() - received_ns > self._services.policy.max_signal_age_s * 1e9
 
     def _is_signalled_anew(self, sale: Sale) -> None:
         """What an earlier process left is wanted by the server now: that is its opening."""
@@ -338,7 +338,7 @@ class Position:
             f"{asked.key}: the transaction that was asked for came after the position was closed or opened again, and "
             f"is not signed (reason {signal.reason!r}). To sell the position of now, call session.request_exit_signal()"
         )
-        self._tools.report_problem(TxSubmitError("late_answer", problem))
+        self._services.report_problem(TxSubmitError("late_answer", problem))
 
     def _remember(self, transaction: int) -> None:
         self._seen[transaction] = None
@@ -348,7 +348,7 @@ class Position:
     def _present_generation(self) -> int:
         if self._generation is None:
             # A token account of which no opening was seen is in its first one.
-            self._generation = self._tools.journal.generation(*self.id) or 1
+            self._generation = self._services.journal.generation(*self.id) or 1
         return self._generation
 
     def _sale_of(self, key: ExitKey) -> Sale | None:
@@ -369,10 +369,10 @@ class Position:
     ) -> None:
         """Sell so many tokens at this slippage and no other; ``on_end`` is told what became of it."""
         key = ExitKey(*self.id, mint, LEG + part, self._present_generation())
-        if self._tools.journal.find(key) is not None:
+        if self._services.journal.find(key) is not None:
             return  # an error in this task came after it was written down: it is taken up, and ends, by that
-        slot = self._tools.stream.seen_slot(*self.id)
-        record = self._tools.journal.received(key, position_id=position_id, reason="leg", tokens=tokens, slot=slot)
+        slot = self._services.stream.seen_slot(*self.id)
+        record = self._services.journal.received(key, position_id=position_id, reason="leg", tokens=tokens, slot=slot)
         self._line_up(Sale(record, slippage_bps=slippage_bps, pays=pays, on_end=on_end))
         self._next_turn()
 
@@ -386,7 +386,7 @@ class Position:
         tokens = tokens_of(signal)
         record = self._received(key, signal, tokens)
         if record.is_finished:
-            if self._tools.is_dry_run:
+            if self._services.is_dry_run:
                 self._signalled_again(key, signal, received_ns, tokens)  # nothing was sold, and nobody is asked
             elif key.is_whole:
                 # What the chain says after the sale; the exit stays sold as long as it says nothing.
@@ -402,26 +402,26 @@ class Position:
         if not amount or self._present_generation() != key.generation:
             log.info("%s is signalled again and was sold: nothing is done", key)
             return
-        self._generation = self._tools.journal.next_generation(key)
+        self._generation = self._services.journal.next_generation(key)
         record = self._received(key._replace(generation=self._generation), signal, tokens_of(signal))
         self._line_up(Sale(record)).offer(signal, received_ns)
         self._next_turn()
 
     def _received(self, key: ExitKey, signal: ExitSignalWithTx, tokens: int) -> ExitRecord:
         self._known.add(key)
-        return self._tools.journal.received(
+        return self._services.journal.received(
             key, position_id=signal.position_id, reason=signal.reason, tokens=tokens,
-            slot=self._tools.stream.seen_slot(*self.id),
+            slot=self._services.stream.seen_slot(*self.id),
         )  # fmt: skip
 
     def _is_sold(self, key: ExitKey) -> bool:
-        record = self._tools.journal.find(key)
+        record = self._services.journal.find(key)
         return record is not None and record.outcome is SellOutcome.CONFIRMED
 
     def _ask_for_balance(self, proof: AmountProof, then: Callable[[int | None], None]) -> None:
         """What there is to sell, as a task of this line; None: not proven yet, or nobody can be asked."""
         life = self._life
-        self._tools.questions.balance(self.id[1], proof, lambda amount: self._put(partial(then, amount), life=life))
+        self._services.questions.balance(self.id[1], proof, lambda amount: self._put(partial(then, amount), life=life))
 
     def _line_up(self, sale: Sale) -> Sale:
         self._waiting[sale.key] = sale
@@ -506,7 +506,7 @@ class Position:
         if self._current is not None:
             # It may be what the error came of. Another transaction is asked for.
             self._current.use_up_signal()
-        records = self._tools.journal.unfinished(*self.id)
+        records = self._services.journal.unfinished(*self.id)
         for key in before.keys() - {record.key for record in records}:
             self._tell_end(before[key])
         self._life += 1
@@ -538,7 +538,7 @@ class Position:
         """Which parts an earlier process overtook with an exit of the whole position, by the journal."""
         for sale in self.live_sales:
             if sale.key.is_whole:
-                opening = self._tools.journal.of_opening(*self.id, sale.key.generation)
+                opening = self._services.journal.of_opening(*self.id, sale.key.generation)
                 sale.overtook = overtaken_by(sale.record, opening)
 
     def _take_up_after_restart(self) -> None:
@@ -559,9 +559,9 @@ class Position:
         whole.is_unproven = True
         self._end_take_up()
         self._take_up = TakeUp(
-            self._tools, whole.record,
-            opening=self._tools.journal.opening(*self.id),
-            slot=self._tools.journal.announced_slot(*self.id),
+            self._services, whole.record,
+            opening=self._services.journal.opening(*self.id),
+            slot=self._services.journal.announced_slot(*self.id),
             may_ask=lambda: not any(sale.live for sale in self.live_sales),
             put_later=self._put_anyway,
             decided=partial(self._is_proven, whole.key),
@@ -572,9 +572,9 @@ class Position:
     def _put_anyway(self, delay_s: float, task: Callable[[], None]) -> None:
         """Into the line, also beyond the next doubt."""
         if delay_s:
-            self._tools.lines.put_later(self.id, delay_s, partial(self.do, task))
+            self._services.executor.put_later(self.id, delay_s, partial(self.do, task))
         else:
-            self._tools.lines.put(self.id, partial(self.do, task))
+            self._services.executor.put(self.id, partial(self.do, task))
 
     def _is_proven(self, key: ExitKey, verdict: Verdict) -> None:
         """What the token account holds is what was to be sold, or it is not."""
@@ -598,10 +598,10 @@ class Position:
 
     def _tell_end(self, sale: Sale) -> None:
         """The error came between the end of an exit and its being told."""
-        record = self._tools.journal.find(sale.key)
+        record = self._services.journal.find(sale.key)
         if record is not None and record.is_finished and not record.is_reported:
             report = report_of(record)
-            self._tools.report_sale(report, record.id)
+            self._services.report_sale(report, record.id)
             if sale.on_end is not None:
                 sale.on_end(report)
 
@@ -618,7 +618,7 @@ class Position:
                 self._current = self._waiting.pop(sale.key)
         for attempt in sale.record.attempts:
             if attempt.outcome is None:
-                self._tools.sender.track_for(
+                self._services.sender.track_for(
                     attempt.signature, attempt.blockhash, self._listener(sale, attempt.signature)
                 )
 
@@ -643,7 +643,7 @@ class Position:
             return
         if proof is None:
             waiting = [sale.record for sale in self._waiting.values()]
-            announced = self._tools.journal.announced_slot(*self.id)
+            announced = self._services.journal.announced_slot(*self.id)
             proof = AmountProof(since=_newest_slot(waiting), announced=announced)
             log.debug("%s: unfinished exits wait until it is proven whether anything is left", self.id[1])
         self._ask_for_balance(proof, partial(self._go_on, proof))
@@ -673,7 +673,7 @@ class Position:
 
     def _use_signal(self, sale: Sale, *, is_answer: bool = False) -> None:
         """Sell with the newest signal, or ask for one that can be used."""
-        if self._tools.barrier.is_paused:
+        if self._services.barrier.is_paused:
             sale.enter(SaleState.WAITING)
             return
         signal = sale.signal
@@ -694,7 +694,7 @@ class Position:
             return
         turn, life = sale.enter(SaleState.JUDGING), self._life
         known = partial(self._blockhash_is_known, sale, turn, signal, is_answer)
-        self._tools.questions.blockhash(blockhash, lambda is_valid: self._put(partial(known, is_valid), life=life))
+        self._services.questions.blockhash(blockhash, lambda is_valid: self._put(partial(known, is_valid), life=life))
         self._later(BLOCKHASH_WITHIN_S, partial(known, None))
 
     def _blockhash_is_known(
@@ -715,7 +715,7 @@ class Position:
         sale.use_up_signal()
         if is_answer and sale.asked_bps is not None:
             turn = sale.enter(SaleState.ASKING)
-            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, sale.asked_bps))
+            self._later(self._services.policy.refresh_wait_s, partial(self._ask_again, sale, turn, sale.asked_bps))
         else:
             self._ask(sale)
 
@@ -731,12 +731,12 @@ class Position:
         is_from_before_a_sale = self._sold_ns is not None and sale.came_ns < self._sold_ns
         if is_from_before_a_sale and sale.key.is_whole and not is_answer:
             return Age.OLD
-        now_ms = self._tools.stream.server_time_ms()
+        now_ms = self._services.stream.server_time_ms()
         return age_of(
             received_s=(time.monotonic_ns() - sale.came_ns) / 1e9,
             by_server_s=None if now_ms is None else (now_ms - signal.triggered_at_ms) / 1000,
             by_us_s=(_now_ms() - signal.triggered_at_ms) / 1000,
-            limit_s=self._tools.policy.max_signal_age_s,
+            limit_s=self._services.policy.max_signal_age_s,
             is_answer=is_answer,
         )
 
@@ -772,27 +772,27 @@ class Position:
     ) -> Case:
         """The guard's, which may have begun when the signal came."""
         early, self._early = self._early, None
-        is_permitted = self._tools.gate.refusals.has_permission(sale.key)
+        is_permitted = self._services.gate.refusals.has_permission(sale.key)
         if early is not None and early.is_of(transaction) and not is_permitted:
             return early.case
-        return self._tools.judge(
+        return self._services.judge(
             sale.key.wallet, transaction, request, mint=sale.key.mint, key=sale.key,
             context=self._announced.context(sale.key.mint, slippage_bps=asked_bps), may_be_allowed=not sale.live,
         )  # fmt: skip
 
     def _judge_early(self, signal: ExitSignalWithTx) -> None:
         """Have nodes asked about the first signal of an exit while the journal writes it down."""
-        tools = self._tools
-        is_next = self._current is None and not self._waiting and not tools.barrier.is_paused
+        services = self._services
+        is_next = self._current is None and not self._waiting and not services.barrier.is_paused
         if not is_next or (self._early is not None and self._early.is_of(signal)):
             return
         key = ExitKey(*self.id, signal.mint, part_of(signal), self._present_generation())
-        if tools.gate.refusals.has_permission(key):
+        if services.gate.refusals.has_permission(key):
             return
         context = self._announced.context(signal.mint, slippage_bps=None)
         # What is wrong with it is reported when its turn comes.
         with contextlib.suppress(UnsafeTransactionError, ConfigurationError):
-            case = tools.judge(self.id[0], signal, mint=signal.mint, key=key, context=context)
+            case = services.judge(self.id[0], signal, mint=signal.mint, key=key, context=context)
             self._early = _Early(signal, case, time.monotonic())
 
     def _judged(
@@ -823,7 +823,7 @@ class Position:
         request: BuildSellTxRequest | None,
         case: Case,
     ) -> None:
-        with self._tools.barrier.act() as may_sign:
+        with self._services.barrier.act() as may_sign:
             if may_sign:
                 self._sign(sale, transaction, request, case)
             else:
@@ -837,9 +837,9 @@ class Position:
         case: Case,
     ) -> None:
         """Sign what the guard decided about, write it down, and send it."""
-        tools = self._tools
+        services = self._services
         try:
-            signed = tools.sign(case, transaction, request)
+            signed = services.sign(case, transaction, request)
         except UnsafeTransactionError as error:
             self._refuse(sale, transaction, request, error)
             return
@@ -871,7 +871,7 @@ class Position:
                 self._put(again)
             else:
                 # The REST API builds 60 transactions a minute, for all exits; a price does not change sooner.
-                self._later(self._tools.policy.refresh_wait_s, again)
+                self._later(self._services.policy.refresh_wait_s, again)
             return
         if self._waits_for_a_node(sale, transaction, error):
             if sale.unsimulated == 1:
@@ -894,7 +894,7 @@ class Position:
         self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
     ) -> None:
         """The user may decide, unless an earlier transaction may still land."""
-        self._tools.journal.note(sale.record.id, "refused", str(error))
+        self._services.journal.note(sale.record.id, "refused", str(error))
         if not sale.live:
             if isinstance(transaction, ExitSignalWithTx):
                 self._refused[sale.key] = (transaction, sale.came_ns)
@@ -902,15 +902,15 @@ class Position:
                 key=sale.key, wallet=sale.key.wallet, mint=sale.key.mint, error=error, refused_at_ms=_now_ms()
             )
             log.error("%s is refused: %s", sale.key, error)
-            self._tools.gate.refusals.add(refusal)
-            self._tools.report_refusal(refusal)
+            self._services.gate.refusals.add(refusal)
+            self._services.report_refusal(refusal)
 
     def _waits_for_a_node(
         self, sale: Sale, transaction: ExitSignalWithTx | BuildTxResponse, error: UnsafeTransactionError
     ) -> bool:
         """No node could simulate it: the nodes are asked again while the transaction is young enough to be sent."""
-        tools, signal = self._tools, sale.signal
-        if sale.live or tools.is_dry_run or tools.gate.guard is None or tools.gate.guard.wants_nodes:
+        services, signal = self._services, sale.signal
+        if sale.live or services.is_dry_run or services.gate.guard is None or services.gate.guard.wants_nodes:
             return False
         if {offence.rule for offence in error.offences} != {SIMULATION.name}:
             return False
@@ -946,13 +946,13 @@ class Position:
 
     def _was_built_long_ago(self, sale: Sale) -> bool:
         """Whether the newest transaction of the REST API has an old price."""
-        return time.monotonic_ns() - sale.built_ns > self._tools.policy.max_signal_age_s * 10**9
+        return time.monotonic_ns() - sale.built_ns > self._services.policy.max_signal_age_s * 10**9
 
     def _asks_for_another_price(self, sale: Sale, error: UnsafeTransactionError) -> bool:
         """A price below the floor is not final: the next transaction may have another one."""
-        tools = self._tools
-        can_ask = sale.key.is_whole or tools.can_build
-        if sale.live or tools.is_dry_run or not can_ask or sale.low_prices >= tools.policy.max_refreshes:
+        services = self._services
+        can_ask = sale.key.is_whole or services.can_build
+        if sale.live or services.is_dry_run or not can_ask or sale.low_prices >= services.policy.max_refreshes:
             return False
         rules = {offence.rule for offence in error.offences}
         if not rules <= {PRICE, SIMULATION_FAILS.name}:
@@ -968,16 +968,16 @@ class Position:
 
     def allowed(self, key: ExitKey) -> None:
         """The user permits what was refused, for this exit's next transaction."""
-        record = self._tools.journal.find(key)
+        record = self._services.journal.find(key)
         if record is None or key.generation != self._present_generation() or self._is_closed:
             log.warning("%s is over: what was allowed for it is not used", key)
-            self._tools.gate.refusals.drop(key)
+            self._services.gate.refusals.drop(key)
             return
-        self._tools.journal.note(record.id, "allowed", "once, by the user")
+        self._services.journal.note(record.id, "allowed", "once, by the user")
         if self._sale_of(key) is None:
-            record = self._tools.journal.received(
+            record = self._services.journal.received(
                 key, position_id=record.position_id, reason=record.reason, tokens=record.tokens,
-                slot=self._tools.stream.seen_slot(*self.id) or record.slot,
+                slot=self._services.stream.seen_slot(*self.id) or record.slot,
             )  # fmt: skip
             if record.is_finished:
                 return
@@ -1001,21 +1001,21 @@ class Position:
 
         What is unclear, refused or known goes the longer way, which writes the exit down first.
         """
-        early, tools = self._early, self._tools
-        if self.live_sales or key in self._known or tools.is_dry_run or self._is_catching_up:
+        early, services = self._early, self._services
+        if self.live_sales or key in self._known or services.is_dry_run or self._is_catching_up:
             return False
         if early is None or not early.is_of(signal) or not early.case.is_ready:
             return False
-        record = attrs.evolve(ExitRecord.to_be(key, signal), slot=tools.stream.seen_slot(*self.id))
+        record = attrs.evolve(ExitRecord.to_be(key, signal), slot=services.stream.seen_slot(*self.id))
         sale = Sale(record)
         sale.offer(signal, received_ns)
         if self._age(sale, signal) is not Age.YOUNG:
             return False
-        with tools.barrier.act() as may_sign:
+        with services.barrier.act() as may_sign:
             if not may_sign:
                 return False
             try:
-                signed = tools.sign(early.case, signal)
+                signed = services.sign(early.case, signal)
             except (UnsafeTransactionError, TxSubmitError, ConfigurationError):
                 return False  # said when the exit is written down
             assert signed is not None  # in a dry run alone
@@ -1029,24 +1029,24 @@ class Position:
         """Write a signature down, and send its transaction as soon as it is on the disk."""
         departure = Departure(signed.signature)
         sale.departs(departure)
-        self._tools.gate.refusals.drop(sale.key)
+        self._services.gate.refusals.drop(sale.key)
         self._note_live(sale)
         if not sale.key.is_whole:
-            sale.witnesses[signed.signature] = self._tools.stream.watch_tokens(*self.id)
-        send = partial(self._tools.sender.submit_for, signed, self._listener(sale, signed.signature))
+            sale.witnesses[signed.signature] = self._services.stream.watch_tokens(*self.id)
+        send = partial(self._services.sender.submit_for, signed, self._listener(sale, signed.signature))
         then = partial(self._written_down, sale, departure, send, self._life)
         try:
             self._write_down(sale, departure, signed.blockhash, then)
         except Exception as error:  # noqa: BLE001 - whether it left is decided in the line
             then(error)
-        policy = self._tools.policy
+        policy = self._services.policy
         if policy.overlap_full_exit and sale.key.is_whole:
             self._later(policy.overlap_after_s, partial(self._overlap, sale, sale.turn))
 
     def _write_down(
         self, sale: Sale, departure: Departure, blockhash: str, then: Callable[[Exception | None], None]
     ) -> None:
-        journal = self._tools.journal
+        journal = self._services.journal
         if sale.is_recorded:
             signed = partial(self._attempt_written, sale, departure, then)
             journal.signed(sale.record.id, signature=departure.signature, blockhash=blockhash, then=signed)
@@ -1090,7 +1090,7 @@ class Position:
         """On the thread that commits, right after the COMMIT: a last look, then the first copy."""
         problem = error
         if error is None:
-            with self._tools.barrier.act() as may_send:
+            with self._services.barrier.act() as may_send:
                 try:
                     if may_send:
                         departure.leave(send)
@@ -1132,10 +1132,10 @@ class Position:
         departure = sale.departure
         if departure is None or not departure.hold_back():
             return
-        self._tools.journal.unsent(departure.signature)
+        self._services.journal.unsent(departure.signature)
         if not sale.is_recorded:
             record = sale.record
-            sale.record = self._tools.journal.received(
+            sale.record = self._services.journal.received(
                 sale.key, position_id=record.position_id, reason=record.reason, tokens=record.tokens, slot=record.slot
             )
         sale.stays(departure)
@@ -1158,11 +1158,11 @@ class Position:
 
     def _report_undecided(self, sale: Sale, result: TxResult) -> None:
         problem = f"{sale.key} waits until it is proven what became of its transaction: {result.detail}"
-        self._tools.report_problem(TxSubmitError("confirm_timeout", problem, signature=result.signature))
+        self._services.report_problem(TxSubmitError("confirm_timeout", problem, signature=result.signature))
 
     def _report_late_landing(self, sale: Sale, result: TxResult) -> None:
         problem = f"{sale.key}: its transaction landed in slot {result.slot}, and {result.detail}. Look at the balance"
-        self._tools.report_problem(TxSubmitError("late_landing", problem, signature=result.signature))
+        self._services.report_problem(TxSubmitError("late_landing", problem, signature=result.signature))
 
     # ── what became of it ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -1172,7 +1172,7 @@ class Position:
         if contradiction:
             # Written down as such: a process that dies now must not take it for dead when it is started again.
             result = attrs.evolve(result, outcome=SellOutcome.UNKNOWN, detail=f"{contradiction}; it is not sold again")
-        self._tools.journal.settled(
+        self._services.journal.settled(
             sale.record.id, result.signature, result.outcome, slot=result.slot, detail=result.detail
         )
         sale.live.discard(result.signature)
@@ -1225,7 +1225,7 @@ class Position:
             self._finish(sale, SellOutcome.CONFIRMED, result=sale.landed)
         elif sale.is_unproven:
             self._wait_for_turn(sale)
-        elif len(sale.dead) > self._tools.policy.max_refreshes:
+        elif len(sale.dead) > self._services.policy.max_refreshes:
             given_up = f"{result.detail}; given up after {len(sale.dead)} transactions"
             self._finish(sale, result.outcome, given_up, result=result)
         elif sale.signal is not None:
@@ -1243,7 +1243,7 @@ class Position:
 
     def _note_live(self, sale: Sale) -> None:
         """For purchases of the same token, which wait until nothing can land any more."""
-        self._tools.under_way.set_live(sale.key, is_live=bool(sale.live))
+        self._services.under_way.set_live(sale.key, is_live=bool(sale.live))
 
     # ── what parts have left ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -1278,21 +1278,21 @@ class Position:
         """The position was sold; ``left`` says what is left of it, if anything may be."""
         if left:
             problem = f"{whole.key} was sold, and {left}: nothing more is sold without a new signal"
-            self._tools.report_problem(TxSubmitError("confirm_timeout", problem))
+            self._services.report_problem(TxSubmitError("confirm_timeout", problem))
         self._finish(whole, SellOutcome.CONFIRMED, left, result=whole.landed)
 
     # ── fresh transactions ───────────────────────────────────────────────────────────────────────────────────────
 
     def _ask(self, sale: Sale) -> None:
         """Ask for a fresh transaction."""
-        if self._tools.barrier.is_paused:
+        if self._services.barrier.is_paused:
             sale.enter(SaleState.WAITING)
             return
-        if self._tools.is_dry_run:
+        if self._services.is_dry_run:
             self._finish(sale, SellOutcome.UNKNOWN, "dry run: too old, a fresh transaction would be asked for")
             return
         slippage_bps = self._slippage_bps(sale)
-        self._tools.journal.asking(sale.record.id, slippage_bps=slippage_bps)
+        self._services.journal.asking(sale.record.id, slippage_bps=slippage_bps)
         turn = sale.enter(SaleState.ASKING)
         sale.use_up_signal()
         sale.unanswered = 0
@@ -1302,39 +1302,41 @@ class Position:
     def _slippage_bps(self, sale: Sale) -> int:
         if sale.slippage_bps is not None:
             return sale.slippage_bps
-        return self._tools.policy.slippage_bps(len(sale.dead) + len(sale.live) + sale.failed_simulations)
+        return self._services.policy.slippage_bps(len(sale.dead) + len(sale.live) + sale.failed_simulations)
 
     def _ask_again(self, sale: Sale, turn: int, slippage_bps: int) -> None:
         if sale.turn != turn:
             return
-        if self._tools.barrier.is_paused:
+        if self._services.barrier.is_paused:
             sale.enter(SaleState.WAITING)
             return
-        if sale.unanswered >= self._tools.policy.max_unanswered:
+        if sale.unanswered >= self._services.policy.max_unanswered:
             given_up = f"no fresh transaction came, asked {sale.unanswered} times"
             self._give_up(sale, sale.outcome_if_given_up(), given_up)
         elif sale.key.is_whole:
             self._ask_the_stream(sale, slippage_bps)
-            self._later(self._tools.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
+            self._later(self._services.policy.refresh_wait_s, partial(self._ask_again, sale, turn, slippage_bps))
         else:
             self._ask_the_api(sale, turn, slippage_bps)
 
     def _ask_the_stream(self, sale: Sale, slippage_bps: int) -> None:
-        if self._tools.stream.is_linked:
+        if self._services.stream.is_linked:
             sale.unanswered += 1
         try:
-            self._tools.stream.ask_for_exit(sale.key.token_account, slippage_bps)
+            self._services.stream.ask_for_exit(sale.key.token_account, slippage_bps)
         except StreamError as error:
             log.warning("a fresh transaction for %s cannot be asked for now: %s", sale.key, error)
 
     def _ask_the_api(self, sale: Sale, turn: int, slippage_bps: int) -> None:
-        if not self._tools.can_build:
+        if not self._services.can_build:
             remedy = "a part of a position is built anew by AutoSeller(exit_api=ExitApiClient(...)) only"
             self._finish(sale, sale.outcome_if_given_up(), remedy)
             return
         request, life = self._request(sale, slippage_bps), self._life
         answered = partial(self._built, sale, turn, request)
-        self._tools.questions.build(request, lambda built, error: self._put(partial(answered, built, error), life=life))
+        self._services.questions.build(
+            request, lambda built, error: self._put(partial(answered, built, error), life=life)
+        )
 
     def _built(
         self, sale: Sale, turn: int, request: BuildSellTxRequest, built: BuildTxResponse | None, error: Exception | None
@@ -1351,12 +1353,12 @@ class Position:
             sale.unanswered += 1
             log.warning("a fresh transaction for %s could not be built: %s", sale.key, error)
             again = partial(self._ask_again, sale, turn, request.slippage_bps)
-            self._later(self._tools.policy.refresh_wait_s, again)
+            self._later(self._services.policy.refresh_wait_s, again)
         else:
             raise error
 
     def _request(self, sale: Sale, slippage_bps: int) -> BuildSellTxRequest:
-        stream = self._tools.stream
+        stream = self._services.stream
         # Where nobody said what the market pays in, every other question asks for the other currency.
         guess = SellOutput.USD1 if sale.unanswered % 2 else SellOutput.SOL
         pays = sale.pays or _pays_in(sale.market_context) or guess
@@ -1367,7 +1369,7 @@ class Position:
 
     def _overlap(self, sale: Sale, turn: int) -> None:
         """The user wants a second transaction of a whole-position exit while the first may still land."""
-        if sale.turn == turn and len(sale.signatures) <= self._tools.policy.max_refreshes:
+        if sale.turn == turn and len(sale.signatures) <= self._services.policy.max_refreshes:
             self._ask(sale)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1388,9 +1390,9 @@ class Position:
         if outcome is SellOutcome.CONFIRMED and sale.key.is_whole:
             for other in self._others_of_its_generation(sale):
                 self._finish(other, SellOutcome.EXPIRED, "the position was sold as a whole before its turn came")
-        self._tools.journal.finished(sale.record.id, outcome, detail=detail)
+        self._services.journal.finished(sale.record.id, outcome, detail=detail)
         if outcome is not SellOutcome.REJECTED:
-            self._tools.gate.refusals.drop(sale.key)
+            self._services.gate.refusals.drop(sale.key)
         self._errors = 0
         sale.enter(SaleState.FINISHED)
         self._waiting.pop(sale.key, None)
@@ -1400,7 +1402,7 @@ class Position:
         if sale.is_unproven:
             self._end_take_up()
         report = self._report(sale, outcome, detail, result, error)
-        self._tools.report_sale(report, sale.record.id)
+        self._services.report_sale(report, sale.record.id)
         if sale.on_end is not None:
             sale.on_end(report)
         self._next_turn()
@@ -1417,7 +1419,7 @@ class Position:
         return SellReport(
             key=sale.key, outcome=outcome, reason=sale.record.reason, tokens=sale.record.tokens,
             signature=None if decided is None else decided.signature, slot=None if decided is None else decided.slot,
-            transactions=len(sale.signatures), detail=detail, error=error, is_dry_run=self._tools.is_dry_run,
+            transactions=len(sale.signatures), detail=detail, error=error, is_dry_run=self._services.is_dry_run,
             quote_currency=quote_currency_of(sale.market_context) or self._quote_currency,
             profit_units=profit_units, proceeds_units=proceeds_units,
         )  # fmt: skip

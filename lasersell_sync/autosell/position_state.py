@@ -16,7 +16,7 @@ from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import ExitRecord
 from lasersell_sync.autosell.keyed_executor import growing_pause_s
 from lasersell_sync.autosell.questions import Opened, PastTrades, proof_of_sale
-from lasersell_sync.autosell.services import Tools
+from lasersell_sync.autosell.services import Services
 from lasersell_sync.exceptions import TxSubmitError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
 from lasersell_sync.positions import Opening, PositionHandle
@@ -135,7 +135,7 @@ class TakeUp:
 
     def __init__(
         self,
-        tools: Tools,
+        services: Services,
         whole: ExitRecord,
         *,
         opening: Opening | None,
@@ -144,7 +144,7 @@ class TakeUp:
         put_later: Callable[[float, Callable[[], None]], None],
         decided: Callable[[Verdict], None],
     ) -> None:
-        self._tools = tools
+        self._services = services
         self._whole = whole
         self._opened = None if opening is None else Opened(*opening, whole.began_ms)
         self._slot = slot
@@ -184,7 +184,7 @@ class TakeUp:
         if self._has_begun:
             return
         self._has_begun = True
-        self._put_later(self._tools.terms.announcement_grace_s, self.announced)
+        self._put_later(self._services.terms.announcement_grace_s, self.announced)
         self._put_later(UNDECIDED_AFTER_S, self._report)
         self.go_on()
 
@@ -207,11 +207,11 @@ class TakeUp:
             self._recorded, self._history = recorded, self._begin_history(recorded)
         self._is_asking = True
         self._ask_for_trades()
-        self._tools.questions.history(self._whole.key.token_account, self._history, self._answered)
+        self._services.questions.history(self._whole.key.token_account, self._history, self._answered)
 
     def _ask_for_trades(self) -> None:
         """The REST API may prove that all is sold."""
-        questions, key = self._tools.questions, self._whole.key
+        questions, key = self._services.questions, self._whole.key
         if self._opened is None or not questions.lists_trades or not self._wants_trades:
             return
         self._wants_trades = False
@@ -231,13 +231,13 @@ class TakeUp:
 
     def _recorded_now(self) -> Recorded:
         """By the journal, with what became of this account's transactions, those of newer signals among them."""
-        key, journal = self._whole.key, self._tools.journal
+        key, journal = self._whole.key, self._services.journal
         whole = journal.find(key) or self._whole
         opening = journal.of_opening(key.wallet, key.token_account, key.generation)
         return recorded_of(whole, opening, journal.signatures(key.wallet, key.token_account), self._slot)
 
     def _begin_history(self, recorded: Recorded) -> AccountHistory:
-        key, stream = self._whole.key, self._tools.stream
+        key, stream = self._whole.key, self._services.stream
         return AccountHistory(
             recorded,
             announced=lambda: stream.seen_slot(key.wallet, key.token_account) or 0,
@@ -271,7 +271,7 @@ class TakeUp:
             return
         self._put_later(UNDECIDED_AFTER_S, self._report)
         self._wants_trades = True
-        self._tools.report_problem(TxSubmitError("confirm_timeout", self.waits_for))
+        self._services.report_problem(TxSubmitError("confirm_timeout", self.waits_for))
 
 
 # ── What the stream says about one position's tokens since one of its transactions was signed ───────────────────────
@@ -325,9 +325,9 @@ class Announced:
     Threads: in tasks of the position's line.
     """
 
-    def __init__(self, wallet: str, token_account: str, tools: Tools) -> None:
+    def __init__(self, wallet: str, token_account: str, services: Services) -> None:
         self._id = (wallet, token_account)
-        self._tools = tools
+        self._services = services
         #: The newest of any link; a server need not repeat it after a reconnect.
         self._announcement: PositionOpened | None = None
         self._waiting: list[tuple[ExitSignalWithTx, int]] = []
@@ -347,17 +347,17 @@ class Announced:
         """Whether a link of this session announced the position, or the journal has it."""
         if self._known_announcement() is not None:
             return True
-        return self._tools.journal.is_announced(*self._id, mint)
+        return self._services.journal.is_announced(*self._id, mint)
 
     def _known_announcement(self) -> PositionOpened | None:
         """Of a seller that was started late, what the session still knows of it."""
         if self._announcement is None:
-            self._announcement = self._tools.stream.announcement(*self._id)
+            self._announcement = self._services.stream.announcement(*self._id)
         return self._announcement
 
     def must_wait(self, signal: ExitSignalWithTx) -> bool:
         """Whether the announcement may still come."""
-        return not self._tools.terms.sell_unannounced and not self.is_known(signal.mint)
+        return not self._services.terms.sell_unannounced and not self.is_known(signal.mint)
 
     def hold(self, signal: ExitSignalWithTx, received_ns: int) -> None:
         """Wait with a signal."""
@@ -377,12 +377,12 @@ class Announced:
             mint: of the exit.
             slippage_bps: what the transaction was asked for with; None: nobody asked for it.
         """
-        terms, facts = self._tools.terms, self._tools.stream.position_facts(*self._id)
+        terms, facts = self._services.terms, self._services.stream.position_facts(*self._id)
         return TradeContext(
             announcement=self._known_announcement(),
             is_announced=None if terms.sell_unannounced else self.is_known(mint),
             position_tokens=facts.tokens, proceeds_units=facts.proceeds_units, slippage_bps=slippage_bps,
-            never_sell=terms.never_sell, tip_lamports=self._tools.stream.tip_lamports,
+            never_sell=terms.never_sell, tip_lamports=self._services.stream.tip_lamports,
             minimum_tip_lamports=terms.minimum_tip_lamports,
-            own_token_accounts=self._tools.token_accounts,
+            own_token_accounts=self._services.token_accounts,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import attrs
 
 from lasersell_sync.autosell.exit_key import ExitKey, ExitsUnderWay
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.autosell.questions import BuildAnswer, TradesAnswer
 from lasersell_sync.autosell.reports import BuyReport, Refusal, SellReport
 from lasersell_sync.autosell.signing_gate import Case, PauseBarrier, SigningGate
@@ -25,7 +25,7 @@ from lasersell_sync.trading.solana.account_history import AccountHistory, Verdic
 from lasersell_sync.trading.solana.signing import SignedTx
 from lasersell_sync.trading.solana.token_accounts import AmountProof
 
-__all__ = ["PositionFacts", "SellPolicy", "Sender", "StreamPort", "TokenWitness", "Tools"]
+__all__ = ["PositionFacts", "SellPolicy", "Sender", "Services", "StreamPort", "TokenWitness"]
 
 
 # ── How an exit is pursued ──────────────────────────────────────────────────────────────────────────────────────────
@@ -219,7 +219,7 @@ class SellTerms:
 
 
 @attrs.frozen(kw_only=True)
-class Tools:
+class Services:
     """Everything that the rules of selling work with.
 
     Attributes:
@@ -231,7 +231,7 @@ class Tools:
         policy: how an exit is pursued.
         can_build: sales of a part are built anew; False: they are given up when their transaction is dead.
         questions: asks for balances, and has sales built.
-        lines: where tasks run.
+        executor: where tasks run.
         barrier: what a pause waits for.
         is_dry_run: nothing is signed or sent.
         report_sale: tell the user, and the journal by the exit's number in it.
@@ -251,7 +251,7 @@ class Tools:
     policy: SellPolicy
     can_build: bool
     questions: QuestionPort
-    lines: Lines
+    executor: KeyedExecutor
     barrier: PauseBarrier
     is_dry_run: bool
     report_sale: Callable[[SellReport, int], None]

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import attrs
 
-from lasersell_sync._backend import Caller
+from lasersell_sync._backend import HandlerLoop
 from lasersell_sync.exceptions import StreamClosed, ThreadDiedError
 from lasersell_sync.runtime.locks import Flag, is_held_here, signal_safe_lock
 from lasersell_sync.runtime.log import logger, repeat_limit
@@ -198,9 +198,9 @@ class Dispatcher:
         #: Dispatcher threads.
         self._threads: list[threading.Thread] = []
         #: Every thread that calls handlers (the caller of ``run`` among them), and the lane it serves.
-        self._callers: dict[threading.Thread, tuple[Caller, Lane]] = {}
+        self._callers: dict[threading.Thread, tuple[HandlerLoop, Lane]] = {}
         #: Since when the call has been running that was reported as stuck; each is reported once.
-        self._reported: dict[Caller, float] = {}
+        self._reported: dict[HandlerLoop, float] = {}
         # Guards the change of ``errors``.
         self._errors_lock = signal_safe_lock()
         #: What handlers have raised so far.
@@ -244,7 +244,7 @@ class Dispatcher:
                 self._on_death(ThreadDiedError.caused_by(threading.current_thread().name, error))
 
     def _drain(self, lane: Lane) -> None:
-        caller = Caller(self._lanes, lane, self._registry.called, self.failed)
+        caller = HandlerLoop(self._lanes, lane, self._registry.called, self.failed)
         self._callers[threading.current_thread()] = caller, lane
         if self._abandoned.is_set():
             # join() was here before us, and stopped those that it found.

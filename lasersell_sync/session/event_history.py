@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from lasersell_sync._backend import Recent
+from lasersell_sync._backend import EventRing
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.runtime.locks import is_held_here, signal_safe_lock
 from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.session.events import EVERY, StreamEvent
 
-__all__ = ["EventMemory"]
+__all__ = ["EventHistory"]
 
 #: High-lane events that ``wait_for`` can still find after they happened.
 REMEMBERED_EVENTS: Final = 1024
@@ -51,7 +51,7 @@ class _Line:
         return self._low.popleft()
 
 
-class EventMemory(Recent[StreamEvent]):
+class EventHistory(EventRing[StreamEvent]):
     """The latest high-lane events, and a private line of everything for each waiter.
 
     The router keeps events here itself, past ``add``, as long as nobody waits.

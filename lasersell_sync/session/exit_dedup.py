@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from lasersell_sync.messages import ExitSignalWithTx
 
-__all__ = ["ExitMemory", "UnreadableExit", "recognise_exit"]
+__all__ = ["ExitDedup", "UnreadableExit", "recognise_exit"]
 
 #: Signals remembered; a repeat comes within seconds of its first, or with the next session.
 REMEMBERED: Final = 4096
@@ -41,7 +41,7 @@ def recognise_exit(raw: bytes) -> UnreadableExit | None:
     return UnreadableExit(int(position_id[1]), account[1].decode("ascii") if account is not None else None)
 
 
-class ExitMemory:
+class ExitDedup:
     """Tells a repeated exit signal from a new one, and bounds how often an unreadable one is asked for.
 
     Threads: the reader.

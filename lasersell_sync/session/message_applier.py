@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lasersell_sync._backend import Maker, Router
+from lasersell_sync._backend import EventRouter, InstanceFactory
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import StreamError
 from lasersell_sync.messages import (
@@ -24,9 +24,9 @@ from lasersell_sync.messages import (
 from lasersell_sync.positions import PositionHandle, PositionKey
 from lasersell_sync.runtime.log import logger
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.session.event_history import EventMemory
+from lasersell_sync.session.event_history import EventHistory
 from lasersell_sync.session.events import SessionEvent, StreamEvent
-from lasersell_sync.session.exit_dedup import ExitMemory, recognise_exit
+from lasersell_sync.session.exit_dedup import ExitDedup, recognise_exit
 from lasersell_sync.session.health import FeedWatch, StartWatch
 from lasersell_sync.session.position_tracker import PositionTracker
 from lasersell_sync.stream.connection import StreamConnection
@@ -34,15 +34,15 @@ from lasersell_sync.stream.connection_events import Closed, Connected, Connectio
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES, UNKNOWN, EventQueue, unknown_slot
 from lasersell_sync.stream.sink import LaneSink, Taps
 
-__all__ = ["SessionState"]
+__all__ = ["MessageApplier"]
 
 log = logger("session")
 
 #: For events of wire messages, which refer to nothing mutable.
-_make_event = Maker(StreamEvent, ("type", "message", "handle", "received_ns"))
+_make_event = InstanceFactory(StreamEvent, ("type", "message", "handle", "received_ns"))
 
 
-class SessionState(LaneSink[StreamEvent]):
+class MessageApplier(LaneSink[StreamEvent]):
     """The reader's side of a session: applies each message to the state, then delivers it as an event."""
 
     def __init__(
@@ -64,13 +64,13 @@ class SessionState(LaneSink[StreamEvent]):
         )
         self.table = self._tracker.table
         self.market = self._tracker.market
-        self.memory = EventMemory()
+        self.memory = EventHistory()
         #: What was set up beside the session and must be started.
         self.start_watch = StartWatch()
         #: Hear every high-lane event beside the consumer.
         self.taps: Taps[StreamEvent] = Taps()
         # Does what ``_on_frequent`` would do for a known position that is not stale.
-        self.router = Router(
+        self.router = EventRouter(
             SERVER_DECODER,
             {
                 PnlUpdate: (PnlUpdate.type, self.market.updates),
@@ -80,7 +80,7 @@ class SessionState(LaneSink[StreamEvent]):
             "position_id",
             lanes,
             event=_make_event,
-            handles=self.table.fresh,
+            handles=self.table.live_handles,
             watchers=self.memory.lines,
             # Of a session that is open: what the connection notes, then what it means here.
             rules={
@@ -95,13 +95,13 @@ class SessionState(LaneSink[StreamEvent]):
         self._connection = connection
         self._watch_handlers = watch_handlers
         self._end_handlers = end_handlers
-        self._exits = ExitMemory()
+        self._exits = ExitDedup()
         #: Notices that no price comes.
         self.feed = FeedWatch(connection.options.feed_silent_after_s)
         #: Low-lane messages that the router left to us.
         self._frequent = 0
         # What each type means; a type that is not here is delivered, and means nothing to the session.
-        self._meaning: dict[type, Callable[[Any, int], None]] = {
+        self._appliers: dict[type, Callable[[Any, int], None]] = {
             **dict.fromkeys(LOW_LANE_CLASSES, self._on_frequent),
             BalanceUpdate: self._on_balance,
             PositionOpened: self._on_opened,
@@ -119,11 +119,11 @@ class SessionState(LaneSink[StreamEvent]):
 
     def message(self, message: ServerMessage, received_ns: int) -> None:
         """Apply a wire message, then deliver it with the position it is about."""
-        meaning = self._meaning.get(type(message))
-        if meaning is None:
+        apply = self._appliers.get(type(message))
+        if apply is None:
             self._deliver(message, None, received_ns)
         else:
-            meaning(message, received_ns)
+            apply(message, received_ns)
 
     def event(self, event: ConnectionEvent) -> None:
         """Deliver the connection's news, and do what it means for the session."""
@@ -162,7 +162,7 @@ class SessionState(LaneSink[StreamEvent]):
             return None
         silent, due_s = self.feed.look(
             count=self.router.frequent + self._frequent,
-            positions=len(self.table.fresh),
+            positions=len(self.table.live_handles),
             pnl_flush_ms=reader.hello.limits.pnl_flush_ms,
         )
         if silent is not None:
@@ -217,7 +217,7 @@ class SessionState(LaneSink[StreamEvent]):
     def _on_frequent(self, message: PnlUpdate | LiquiditySnapshot | TradeTick, received_ns: int) -> None:
         """One that the router left to us: of a stale, closed or unknown position, or somebody waits for events."""
         self._frequent += 1
-        handle = self.table.heard_of(self.table.find(message.position_id))
+        handle = self.table.mark_live(self.table.find(message.position_id))
         if handle is None and self.table.was_closed(message.position_id):
             # Nothing about a position follows its position_closed; the server's late ones are only counted.
             self._connection.reader.counters.late += 1
@@ -266,7 +266,7 @@ class SessionState(LaneSink[StreamEvent]):
 
     def _on_exit(self, message: ExitSignalWithTx, received_ns: int) -> None:
         """In one piece: a sale waits for it, and on a quiet link every further function is code that has gone cold."""
-        handle = self.table.fresh.get(message.position_id)
+        handle = self.table.live_handles.get(message.position_id)
         if (
             handle is None
             or handle.token_account != message.token_account

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from lasersell_sync._backend import Handles, Maker, Newest
+from lasersell_sync._backend import HandleTable, InstanceFactory, LatestByKey
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.messages import (
     BalanceUpdate,
@@ -44,7 +44,7 @@ _FIELDS: Final = [field.name for field in attrs.fields(PositionHandle)]
 _TOKENS: Final = _FIELDS.index("tokens")
 _STALE: Final = _FIELDS.index("stale")
 _values_of = operator.attrgetter(*_FIELDS)
-_make_handle = Maker(PositionHandle, _FIELDS)
+_make_handle = InstanceFactory(PositionHandle, _FIELDS)
 
 
 def _handle_of(
@@ -134,7 +134,7 @@ class PositionTable:
         self._by_id: dict[int, PositionHandle] = {}
         #: Those of ``_by_id`` that are not stale: a frequent message about one changes nothing here, so the reader's
         #: fast way may take the handle itself.
-        self.fresh: Handles[PositionHandle] = Handles()
+        self.live_handles: HandleTable[PositionHandle] = HandleTable()
         # (wallet, mint) to the positions that share it, for balance updates that name no account.
         self._keys_by_mint: dict[tuple[str, str], set[_Key]] = {}
         #: Whose an id was on the connections before.
@@ -154,7 +154,7 @@ class PositionTable:
         with self._lock:
             self._last_owner.update((position_id, _key_of(handle)) for position_id, handle in self._by_id.items())
             self._by_id.clear()
-            self.fresh.clear()
+            self.live_handles.clear()
             self._closed.clear()
 
     def opened(self, message: PositionOpened) -> Announced:
@@ -177,7 +177,7 @@ class PositionTable:
             self._last_owner.pop(position_id, None)
             if known is None:
                 self._keys_by_mint.setdefault((handle.wallet_pubkey, handle.mint), set()).add(key)
-            self._by_key[key] = self._by_id[position_id] = self.fresh[position_id] = handle
+            self._by_key[key] = self._by_id[position_id] = self.live_handles[position_id] = handle
         if ousted is not None and not ousted.stale:
             problem = f"position_opened names an id that token account {ousted.token_account} has"
             self._on_contradiction(problem, position_id, message.token_account)
@@ -199,7 +199,7 @@ class PositionTable:
         handle = _handle_of(message, message.opened_at_ms, known)
         position_id = message.position_id
         self._by_key[known.wallet_pubkey, known.token_account] = handle
-        self._by_id[position_id] = self.fresh[position_id] = handle
+        self._by_id[position_id] = self.live_handles[position_id] = handle
         return handle
 
     def closed(self, message: PositionClosed) -> PositionHandle | None:
@@ -218,14 +218,14 @@ class PositionTable:
 
     def exit_of(self, message: ExitSignalWithTx) -> PositionHandle | None:
         """The position that an exit signal is about; None when it is not known."""
-        handle = self.fresh.get(message.position_id)
+        handle = self.live_handles.get(message.position_id)
         if handle is not None and self._names(handle, message):
             return handle
         owner = self._by_id.get(message.position_id)
         self._compare(owner, message)
         if owner is None and message.token_account is None:
-            return self.heard_of(self._not_announced(message))
-        return self.heard_of(self._meant(owner, message))
+            return self.mark_live(self._not_announced(message))
+        return self.mark_live(self._meant(owner, message))
 
     def balance(self, message: BalanceUpdate) -> PositionHandle | None:
         """The position whose balance this is, with the new balance; None when it is of no (single) position.
@@ -252,7 +252,7 @@ class PositionTable:
         """The position that this id names on this connection."""
         return self._by_id.get(position_id)
 
-    def heard_of(self, handle: PositionHandle | None) -> PositionHandle | None:
+    def mark_live(self, handle: PositionHandle | None) -> PositionHandle | None:
         """Something came about this position: it is not stale (any more)."""
         if handle is None or not handle.stale:
             return handle
@@ -337,9 +337,9 @@ class PositionTable:
         if self._by_id.get(position_id) is before:
             self._by_id[position_id] = handle
             if handle.stale:
-                self.fresh.forget(position_id)
+                self.live_handles.forget(position_id)
             else:
-                self.fresh[position_id] = handle
+                self.live_handles[position_id] = handle
         return handle
 
     def _owns_id(self, handle: PositionHandle) -> bool:
@@ -349,7 +349,7 @@ class PositionTable:
     def _forget_id(self, handle: PositionHandle) -> None:
         if self._owns_id(handle):
             del self._by_id[handle.position_id]
-            self.fresh.forget(handle.position_id)
+            self.live_handles.forget(handle.position_id)
         elif self._last_owner.get(handle.position_id) == _key_of(handle):
             del self._last_owner[handle.position_id]
 
@@ -402,8 +402,8 @@ class MarketView:
 
     def __init__(self) -> None:
         #: By position id.
-        self.snapshots = Newest(SERVER_DECODER)
-        self.updates = Newest(SERVER_DECODER)
+        self.snapshots = LatestByKey(SERVER_DECODER)
+        self.updates = LatestByKey(SERVER_DECODER)
 
     def forget(self, position_id: int) -> None:
         """The position is closed."""

@@ -21,7 +21,7 @@ from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.session.dispatch import Dispatch, Dispatcher, Handler, HandlerRegistry
 from lasersell_sync.session.events import EventMessage, StreamEvent, event_type
 from lasersell_sync.session.health import Concern, Concerns, Health
-from lasersell_sync.session.message_applier import SessionState
+from lasersell_sync.session.message_applier import MessageApplier
 from lasersell_sync.strategy import strategy_config_from_optional, validate_strategy
 from lasersell_sync.stream.client import StreamClient
 from lasersell_sync.stream.connection import PositionSelector, StreamConnection, StreamSender, select_position
@@ -76,7 +76,7 @@ class StreamSession:
         self._dispatcher = Dispatcher(
             self._events, self._registry, self._report, connection.reader.fail, connection.reader.look_soon
         )
-        self._state = SessionState(
+        self._state = MessageApplier(
             connection,
             self._events,
             watch_handlers=lambda: self._dispatcher.watch(options.handler_stuck_after_s),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from lasersell_sync._backend import FrameParser, Pump
+from lasersell_sync._backend import FrameParser, MessagePipeline
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import DecodeError, HandshakeError, ProtocolError, SendBufferFull, TransportError
 from lasersell_sync.messages import (
@@ -28,20 +28,20 @@ from lasersell_sync.runtime.log import logger, shorten
 from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.stream.keepalive import Keepalive, StopWatch, UnreadLink
 from lasersell_sync.stream.lifecycle import SESSION_REPLACED, handshake_error
-from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, intake_class
+from lasersell_sync.stream.transport import BROKEN, DUE, READABLE, STRANGE, WOKEN, WRITABLE, Link, receive_loop_class
 from lasersell_sync.stream.writer import CLOSE, PING, PONG
 
 if TYPE_CHECKING:
     from lasersell_sync.stream.reader import Reader
 
-__all__ = ["Serving"]
+__all__ = ["ConnectedLoop"]
 
 log = logger("stream")
 
 #: Reads in a row before timers, writes and jobs get their turn.
 READS_IN_A_ROW: Final = 8
 #: What data may have made due (``lagged``, for one) is looked for this soon after it, not after every read.
-HOUSE_WITHIN_S: Final = 0.1
+TIMERS_WITHIN_S: Final = 0.1
 BINARY: Final = 0x2
 NORMAL_CLOSURE: Final = 1000
 #: Messages that may come before hello_ok; the server sends none, and a flood of them is not a handshake.
@@ -60,7 +60,7 @@ ERROR_REMEDIES: Final = {
 }
 
 
-class Serving:
+class ConnectedLoop:
     """One link's life, from ``configure`` to its end; made and used on the reader thread."""
 
     def __init__(self, reader: Reader, link: Link, hello_budget: TimeBudget) -> None:
@@ -71,7 +71,7 @@ class Serving:
         self._options = reader.options
         self._counters = reader.counters
         self._parser = FrameParser(self._options.max_message_bytes)
-        self._pump = Pump(
+        self._pipeline = MessagePipeline(
             self._parser,
             SERVER_DECODER,
             on_message=self._message,
@@ -81,8 +81,8 @@ class Serving:
         self._keepalive = Keepalive(self._options)
         self._stop_watch = StopWatch(self._options.stall_after_s)
         self._stood_still_s: float | None = None
-        self._intake = intake_class()(
-            self._pump,
+        self._receive_loop = receive_loop_class()(
+            self._pipeline,
             self._parser,
             reader.taps,
             reader.buffer,
@@ -90,14 +90,14 @@ class Serving:
             reader.wake_up,
             reads=link.plain is not None,
             strange_after_s=self._stop_watch.strange_after_s,
-            due_within_s=HOUSE_WITHIN_S,
+            due_within_s=TIMERS_WITHIN_S,
             patience_s=MESSAGE_ROUNDS * self._keepalive.round_s,
         )
-        self._counters.follow(self._pump, self._intake)
-        #: Bytes, and time of the latest message, when the intake was last looked at.
+        self._counters.follow(self._pipeline, self._receive_loop)
+        #: Bytes, and time of the latest message, when the receive loop was last looked at.
         self._known = (0, 0)
         #: When something is due, by the monotonic clock.
-        self._house_at = 0.0
+        self._timers_due_at = 0.0
         self._was_reading = True
         self._unread = UnreadLink(
             verdict=link.kernel_verdict,
@@ -107,15 +107,15 @@ class Serving:
         )
         self._live = False
         #: What the connection itself learns from a message; True when it is nobody else's.
-        self._notes: dict[type, Callable[[Any], bool]] = {
-            HelloOk: self._note_hello,
-            PositionOpened: self._note_opened,
-            PositionClosed: self._note_closed,
-            ExitSignalWithTx: self._note_exit,
-            BalanceUpdate: self._note_balance,
-            Pong: self._note_pong,
-            UnknownMessage: self._note_unknown,
-            ErrorMessage: self._note_error,
+        self._observers: dict[type, Callable[[Any], bool]] = {
+            HelloOk: self._observe_hello,
+            PositionOpened: self._observe_opened,
+            PositionClosed: self._observe_closed,
+            ExitSignalWithTx: self._observe_exit,
+            BalanceUpdate: self._observe_balance,
+            Pong: self._observe_pong,
+            UnknownMessage: self._observe_unknown,
+            ErrorMessage: self._observe_error,
         }
         #: Messages that came before hello_ok; they follow it.
         self._early: list[tuple[ServerMessage, int]] = []
@@ -138,18 +138,18 @@ class Serving:
         while True:
             if self._reader.run_jobs():
                 # A job may have made something due.
-                self._house_at = 0.0
+                self._timers_due_at = 0.0
             if self._reader.stopping:
                 self._say_goodbye()
                 return
             reading = not self._reader.sink.lanes.full()
             more = reading and (more or self._link.more)
-            due_s = self._keep_house(reading=reading)
+            due_s = self._run_timers(reading=reading)
             ready = self._serve(reading=reading, timeout_s=0.0 if more else due_s)
             # What has come goes on its way before anything else is looked at.
             more = (more or bool(ready & READABLE)) and self._receive()
             if ready & STRANGE:
-                self._stood_still_s = self._stop_watch.stood_still_s(*self._intake.waited) or self._stood_still_s
+                self._stood_still_s = self._stop_watch.stood_still_s(*self._receive_loop.waited) or self._stood_still_s
             if self._stood_still_s is not None:
                 words = f"this process or machine stood still for {self._stood_still_s:.1f} s"
                 self._reader.give_up = f"{words}; the link cannot be trusted"
@@ -159,7 +159,7 @@ class Serving:
     def _serve(self, *, reading: bool, timeout_s: float | None) -> int:
         """Sleep and take in what comes, until there is something to see to."""
         sink = self._reader.sink
-        ready = self._intake.serve(
+        ready = self._receive_loop.serve(
             # The router knows nothing of a handshake.
             sink.router if self._live else None,
             sink.lanes,
@@ -174,17 +174,17 @@ class Serving:
         if ready & WRITABLE:
             self._writer.flush()
         if ready & DUE and timeout_s != 0.0:
-            self._house_at = 0.0
+            self._timers_due_at = 0.0
         if ready & BROKEN:
             self._broken()
         return ready
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep_house(self, *, reading: bool) -> float | None:
+    def _run_timers(self, *, reading: bool) -> float | None:
         """Do what is due; seconds until the next thing is. Most data only puts it off: not all is asked each time."""
         now = time.monotonic()
-        if now >= self._house_at or reading is not self._was_reading:
+        if now >= self._timers_due_at or reading is not self._was_reading:
             if not (reading and self._was_reading):
                 # An answer could not be seen; the time starts again when reading does.
                 self._keepalive.bytes_came()
@@ -193,8 +193,8 @@ class Serving:
                 self._note_reading(reading=reading)
             self._check_time()
             due_s = self._due_in_s(reading=reading)
-            self._house_at = math.inf if due_s is None else now + due_s
-        return None if self._house_at == math.inf else max(0.0, self._house_at - now)
+            self._timers_due_at = math.inf if due_s is None else now + due_s
+        return None if self._timers_due_at == math.inf else max(0.0, self._timers_due_at - now)
 
     def _note_reading(self, *, reading: bool) -> None:
         """Reading stops, for the consumer takes nothing, or goes on."""
@@ -270,7 +270,7 @@ class Serving:
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self) -> bool:
-        """Read what is there, where the intake does not, and after a standstill; True when more may wait."""
+        """Read what is there, where the receive loop does not, and after a standstill; True when more may wait."""
         buffer = self._reader.buffer
         for _ in range(READS_IN_A_ROW):
             try:
@@ -290,8 +290,8 @@ class Serving:
         return True
 
     def _broken(self) -> None:
-        """The intake found the end of the link."""
-        cause = self._intake.cause
+        """The receive loop found the end of the link."""
+        cause = self._receive_loop.cause
         if not cause:
             self._ended()
         raise TransportError("link", self._link.endpoint, os.strerror(cause)) from OSError(cause, os.strerror(cause))
@@ -301,70 +301,70 @@ class Serving:
 
     def _take_in(self, data: memoryview) -> None:
         sink = self._reader.sink
-        self._intake.take(data, sink.router if self._live else None, sink.lanes)
+        self._receive_loop.take(data, sink.router if self._live else None, sink.lanes)
         self._note_received()
 
     def _note_received(self) -> None:
         """What the bytes mean that came since the last time: signs of life, and maybe the end of the link."""
-        before, self._known = self._known, (self._intake.received_bytes, self._intake.message_ns)
+        before, self._known = self._known, (self._receive_loop.received_bytes, self._receive_loop.message_ns)
         if self._known[0] == before[0]:
             return
-        received_at, message_at = self._intake.received_ns / 1e9, self._intake.message_ns / 1e9
+        received_at, message_at = self._receive_loop.received_ns / 1e9, self._receive_loop.message_ns / 1e9
         if self._keepalive.asking:
             # An answer: the next question may be due before this one's time would have been over.
-            self._house_at = received_at
+            self._timers_due_at = received_at
         self._keepalive.bytes_came(received_at)
         if self._known[1] != before[1]:
             self._keepalive.message_came(message_at)
-            self._house_at = min(self._house_at, message_at + HOUSE_WITHIN_S)
+            self._timers_due_at = min(self._timers_due_at, message_at + TIMERS_WITHIN_S)
         if self._parser.failure is not None:
             close_code, problem = self._parser.failure
             self._close_frame(close_code)
             raise ProtocolError(problem, close_code)
 
-    # ── what the pump leaves to us ───────────────────────────────────────────────────────────────────────────────
+    # ── what the pipeline leaves to us ───────────────────────────────────────────────────────────────────────────────
 
     def _message(self, message: ServerMessage, received_ns: int) -> None:
         if not self._live:
-            self._greet(message, received_ns)
+            self._handle_handshake_message(message, received_ns)
             return
-        note = self._notes.get(type(message))
+        note = self._observers.get(type(message))
         if note is None or not note(message):
             self._reader.sink.message(message, received_ns)
 
-    def _note_hello(self, message: HelloOk) -> bool:
+    def _observe_hello(self, message: HelloOk) -> bool:
         self._reader.greeted(message)
         return False
 
-    def _note_opened(self, message: PositionOpened) -> bool:
+    def _observe_opened(self, message: PositionOpened) -> bool:
         self._writer.observe_opened(message)
         return False
 
-    def _note_closed(self, message: PositionClosed) -> bool:
+    def _observe_closed(self, message: PositionClosed) -> bool:
         self._writer.observe(message)
         return False
 
-    def _note_exit(self, message: ExitSignalWithTx) -> bool:
+    def _observe_exit(self, message: ExitSignalWithTx) -> bool:
         self._writer.observe_exit(message)
         self._writer.note_sale(message, time.monotonic_ns())
         return False
 
-    def _note_balance(self, message: BalanceUpdate) -> bool:
+    def _observe_balance(self, message: BalanceUpdate) -> bool:
         self._writer.note_balance(message)
         return False
 
-    def _note_unknown(self, _message: UnknownMessage) -> bool:
+    def _observe_unknown(self, _message: UnknownMessage) -> bool:
         self._counters.unknown += 1
         return False
 
-    def _note_error(self, message: ErrorMessage) -> bool:
+    def _observe_error(self, message: ErrorMessage) -> bool:
         remedy = ERROR_REMEDIES.get(message.code, "")
         log.warning("the server reports %s: %s%s", shorten(message.code), shorten(message.message), remedy)
         if message.code == SESSION_REPLACED:
             self._replaced = handshake_error(SESSION_REPLACED, shorten(message.message))
         return False
 
-    def _note_pong(self, message: Pong) -> bool:
+    def _observe_pong(self, message: Pong) -> bool:
         """True for the answer to a ping of our own: it measures, and is not the user's."""
         own, took_s = self._writer.pong_came()
         if took_s is not None:
@@ -373,13 +373,13 @@ class Serving:
             self._counters.clock_offset_ms = message.server_time_ms - (time.time() - took_s / 2) * 1000
         return own
 
-    def _greet(self, message: ServerMessage, received_ns: int) -> None:
+    def _handle_handshake_message(self, message: ServerMessage, received_ns: int) -> None:
         """Before ``hello_ok``: it, an error in its place, or something to keep until it comes."""
         if isinstance(message, ErrorMessage) and message.code != CAPACITY_EXCEEDED:
             raise handshake_error(message.code, shorten(message.message))
         if not isinstance(message, HelloOk):
-            if len(self._early) >= MAX_EARLY_MESSAGES or self._intake.received_bytes > MAX_EARLY_BYTES:
-                came = f"{len(self._early) + 1} messages and {self._intake.received_bytes} bytes"
+            if len(self._early) >= MAX_EARLY_MESSAGES or self._receive_loop.received_bytes > MAX_EARLY_BYTES:
+                came = f"{len(self._early) + 1} messages and {self._receive_loop.received_bytes} bytes"
                 raise ProtocolError(f"{came} came and no hello_ok among them")
             self._early.append((message, received_ns))
             return
@@ -403,9 +403,9 @@ class Serving:
         self._counters.decode_errors += 1
         if told is not None:
             self._reader.sink.event(told)
-        elif self._house_at != 0.0:
+        elif self._timers_due_at != 0.0:
             # It is told later, maybe without another byte of the link: when that is due must be asked.
-            self._house_at = 0.0
+            self._timers_due_at = 0.0
             self._reader.wake()
         self._reader.sink.unreadable(payload)
 
@@ -448,7 +448,7 @@ class Serving:
         budget = TimeBudget(self._options.close_timeout_s)
         buffer = self._reader.buffer
         # Nothing more is for the consumers, but for the answer.
-        self._intake.reads = False
+        self._receive_loop.reads = False
         while not budget.expired():
             try:
                 while (count := self._link.recv_into(buffer)) is not None:

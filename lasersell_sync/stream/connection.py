@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from lasersell_sync._backend import Router, warn_of_fallback
+from lasersell_sync._backend import EventRouter, warn_of_fallback
 from lasersell_sync.codec import SERVER_DECODER
 from lasersell_sync.exceptions import ConcurrencyError, ConfigurationError, StreamClosed, TransportError
 from lasersell_sync.messages import (
@@ -277,7 +277,7 @@ class _MessageLanes(LaneSink[tuple[ServerMessage, int]]):
             )
         )
         # What ``message`` does with a low-lane message.
-        self.router = Router(
+        self.router = EventRouter(
             SERVER_DECODER, {cls: (cls.type, None) for cls in LOW_LANE_CLASSES}, "position_id", self.lanes
         )
         self._counters = counters

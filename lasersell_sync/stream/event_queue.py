@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, Literal, NamedTuple, TypeVar, cast
 
-from lasersell_sync._backend import Handover
+from lasersell_sync._backend import PriorityQueue
 from lasersell_sync.exceptions import StreamClosed
 from lasersell_sync.messages import SERVER_MESSAGES, PnlUpdate, ServerMessage, UnknownMessage
 from lasersell_sync.runtime.fork_guard import ProcessGuard
@@ -56,10 +56,10 @@ class LagCounts(NamedTuple):
     conflated: int
 
 
-class EventQueue(Handover[T], Generic[T]):
+class EventQueue(PriorityQueue[T], Generic[T]):
     """Two lanes; ``get`` and its kind are ``queue.Queue``'s, so that loops written for one run unchanged.
 
-    What waits, and who waits for it, is kept by ``Handover`` (compiled). A producer wakes consumers only if some wait.
+    ``PriorityQueue`` (compiled) keeps items and parked consumers. A producer wakes consumers only if some wait.
 
     Threads: ``get``, ``get_nowait``, ``get_batch``, ``task_done``, ``join`` and the sizes from any thread, several at
     once. The producing side (``put_high``, ``put_low``, ``forget_position``, ``finish``) belongs to the reader.

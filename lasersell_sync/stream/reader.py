@@ -26,7 +26,7 @@ from lasersell_sync.retry import reconnect_retrying
 from lasersell_sync.runtime.locks import Flag, signal_safe_lock
 from lasersell_sync.runtime.log import logger, repeat_limit
 from lasersell_sync.runtime.timeouts import TimeBudget, boot_time_s, wait_s
-from lasersell_sync.stream.connected_loop import Serving
+from lasersell_sync.stream.connected_loop import ConnectedLoop
 from lasersell_sync.stream.connection_events import (
     Closed,
     CommandDropped,
@@ -226,7 +226,7 @@ class Reader:
             )
             self._link = link
             try:
-                Serving(self, link, budget).run()
+                ConnectedLoop(self, link, budget).run()
             finally:
                 self._link = None
                 self.sink.consumer.note_reading(reading=True)

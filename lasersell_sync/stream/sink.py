@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from lasersell_sync._backend import Router
+from lasersell_sync._backend import EventRouter
 from lasersell_sync.messages import ServerMessage
 from lasersell_sync.runtime.locks import signal_safe_lock
 from lasersell_sync.runtime.log import logger
@@ -170,7 +170,7 @@ class Sink(Protocol):
     """Takes messages and connection events. Called on the reader thread only, but for ``lane_counts``."""
 
     #: Takes frequent messages past ``message``.
-    router: Router
+    router: EventRouter
     #: Where things wait: woken after each batch of messages; once full, reading stops until the connection's ``wake``.
     lanes: EventQueue[Any]
     #: Watches whether somebody takes what waits in the lanes.

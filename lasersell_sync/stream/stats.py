@@ -15,7 +15,7 @@ from lasersell_sync.stream.connection_events import DecodeFailure
 from lasersell_sync.stream.event_queue import LOW_LANE_CLASSES
 
 if TYPE_CHECKING:
-    from lasersell_sync._backend import Intake, Pump
+    from lasersell_sync._backend import MessagePipeline, ReceiveLoop
 
 __all__ = ["Counters", "DecodeFailures", "StreamStats"]
 
@@ -75,8 +75,8 @@ class _Counted(NamedTuple):
     bytes: int
     messages: int
     last_received: float | None
-    pump: Pump | None
-    intake: Intake | None
+    pipeline: MessagePipeline | None
+    receive_loop: ReceiveLoop | None
 
 
 class Counters:
@@ -101,34 +101,34 @@ class Counters:
         self.app_round_trip_s: float | None = None
         self.clock_offset_ms: float | None = None
 
-    def follow(self, pump: Pump, intake: Intake) -> None:
+    def follow(self, pipeline: MessagePipeline, receive_loop: ReceiveLoop) -> None:
         """Count what these count from now on, on top of what was counted before."""
         # In one step, for whoever reads meanwhile.
-        self._counted = _Counted(self.frames, self.bytes, self.messages, self.last_received, pump, intake)
+        self._counted = _Counted(self.frames, self.bytes, self.messages, self.last_received, pipeline, receive_loop)
 
     @property
     def frames(self) -> int:
         """From the socket."""
         before = self._counted
-        return before.frames + (before.pump.frames if before.pump is not None else 0)
+        return before.frames + (before.pipeline.frames if before.pipeline is not None else 0)
 
     @property
     def bytes(self) -> int:
         """From the socket, after TLS."""
         before = self._counted
-        return before.bytes + (before.intake.received_bytes if before.intake is not None else 0)
+        return before.bytes + (before.receive_loop.received_bytes if before.receive_loop is not None else 0)
 
     @property
     def messages(self) -> int:
         """Decoded."""
         before = self._counted
-        return before.messages + (before.pump.messages if before.pump is not None else 0)
+        return before.messages + (before.pipeline.messages if before.pipeline is not None else 0)
 
     @property
     def last_received(self) -> float | None:
         """When the latest bytes came, by the monotonic clock; None before the first."""
         before = self._counted
-        received_ns = before.intake.received_ns if before.intake is not None else 0
+        received_ns = before.receive_loop.received_ns if before.receive_loop is not None else 0
         return received_ns / 1e9 if received_ns else before.last_received
 
 

@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import websocket
 
-from lasersell_sync._backend import Intake, receive
+from lasersell_sync._backend import ReceiveLoop, receive
 from lasersell_sync._version import __version__
 from lasersell_sync.exceptions import AuthenticationError, HandshakeError, StreamError, TransportError
 from lasersell_sync.network import tls
@@ -39,7 +39,7 @@ from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.stream.keepalive import kernel_verdict
 from lasersell_sync.stream.waiter import Aborted, Address, Waiter, WakeUp, look_up
 
-__all__ = ["Aborted", "Link", "Waiter", "WakeUp", "intake_class", "open_link"]
+__all__ = ["Aborted", "Link", "Waiter", "WakeUp", "open_link", "receive_loop_class"]
 
 #: An upgrade's or a proxy's answer is a few hundred bytes; whoever sends more is neither.
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -57,12 +57,12 @@ _SECRET_BYTES: Final = 8
 _INTERIM: Final = re.compile(rb"1[0-9]{2}")
 
 
-def intake_class() -> type[Intake]:
+def receive_loop_class() -> type[ReceiveLoop]:
     """What waits for a link: the core's; where ``poll`` is not the system's own, the fallback, which asks Python's."""
     if isinstance(getattr(select, "poll", None), BuiltinFunctionType):
-        return Intake
+        return ReceiveLoop
     # gevent or eventlet: the system's poll would stop every greenlet. Imported by those alone.
-    from lasersell_sync._pure.receive_loop import Intake as PatientIntake
+    from lasersell_sync._pure.receive_loop import ReceiveLoop as PatientIntake
 
     return PatientIntake  # type: ignore[return-value]
 

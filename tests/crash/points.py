@@ -20,7 +20,7 @@ from lasersell_sync.trading.keys.signer import Signer
 from lasersell_sync.trading.rest.exit_api import ExitApiClient
 from lasersell_sync.trading.sending.outcome import SellOutcome
 from lasersell_sync.trading.sending.send_connection import SendConnection
-from lasersell_sync.trading.sending.target_sender import Copy, SendLane
+from lasersell_sync.trading.sending.target_sender import Copy, TargetSender
 from lasersell_sync.trading.solana.rpc_node import RpcNode
 
 #: In the order in which an exit meets them; some have several places.
@@ -97,9 +97,9 @@ def arm(killer: Killer) -> None:
     around(SigningGate, "decide", None, lambda: killer.at("guarded"))
     around(Signer, "sign_checked", None, lambda: killer.at("signed"))
     around(JournalWriter, "_write", None, lambda: killer.at("signature journalled"), when=has_signatures)
-    around(SendLane, "wire_of", lambda: killer.at("before send"), None)
+    around(TargetSender, "wire_of", lambda: killer.at("before send"), None)
     around(SendConnection, "begin", None, lambda: killer.at("after write"), when=is_copy)
-    around(SendLane, "take_outcome", lambda: killer.at("after answer"), None)
+    around(TargetSender, "take_outcome", lambda: killer.at("after answer"), None)
     around(RpcNode, "statuses", lambda: killer.at("during a poll", 0), lambda: killer.at("during a poll", 1))
     landed = "landed but unreported"
     around(Journal, "settled", lambda: killer.at(landed, 0), lambda: killer.at(landed, 1), when=confirmed)

@@ -1,7 +1,7 @@
 """Fuzzes the glue between the plain C and Python: ``python -m tests.fuzz.fuzz_glue INPUTS [SEED]``.
 
 Each input is a message text, or a changed or cut copy of one. It goes through ``Decoder.decode`` of both cores, which must
-agree, and through the compiled ``Pump`` in blocks that end with the text: a block of the heap of exactly that size (under
+agree, and through the compiled ``MessagePipeline`` in blocks that end with the text: a block of the heap of exactly that size (under
 AddressSanitizer a read behind it is reported), a page that an unreadable one follows (elsewhere the read ends the process),
 and the frame parser's own buffer, filled to its last byte.
 """
@@ -84,9 +84,9 @@ class Glue:
             assert self.pumped([message[:-1], message[-1:]]) == outcome(self.decode_pure, padded), text
 
     def pumped(self, pieces: list[Any]) -> object:
-        """What a pump makes of these bytes, which hold one text."""
+        """What a pipeline makes of these bytes, which hold one text."""
         told: list[object] = []
-        pump = _core.Pump(
+        pipeline = _core.MessagePipeline(
             _core.FrameParser(),
             self.decode,
             on_message=lambda message, _: told.append(outcome(lambda same: same, message)),
@@ -94,7 +94,7 @@ class Glue:
             on_unreadable=lambda error, _: told.append(("error", error.reason, error.path, error.offset)),
         )
         for piece in pieces:
-            pump.feed(piece, 1)
+            pipeline.feed(piece, 1)
         assert len(told) == 1, told
         return told[0]
 

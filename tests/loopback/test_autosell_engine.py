@@ -17,7 +17,7 @@ from solders.keypair import Keypair
 import lasersell_sync as ls
 from lasersell_sync.autosell import keyed_executor as lines_module
 from lasersell_sync.autosell.auto_seller import AutoSeller
-from lasersell_sync.autosell.position_seller import Position
+from lasersell_sync.autosell.position_seller import PositionSeller
 from lasersell_sync.codec import message_to_dict
 from lasersell_sync.exceptions import JournalError
 from lasersell_sync.session import health as start_watch
@@ -378,15 +378,15 @@ def test_a_word_that_always_ends_in_an_error_does_not_hold_up_the_next(
     problems: queue.Queue[Exception] = queue.Queue()
     seller = stage.seller()
     seller.on_problem(problems.put)
-    real = Position.signalled
+    real = PositionSeller.signalled
 
-    def signalled(self: Position, signal: ls.ExitSignalWithTx, received_ns: int, **more: Any) -> None:
+    def signalled(self: PositionSeller, signal: ls.ExitSignalWithTx, received_ns: int, **more: Any) -> None:
         if signal.reason == "poison":
             raise RuntimeError("a bug")
         real(self, signal, received_ns, **more)
 
     monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.01)
-    monkeypatch.setattr(Position, "signalled", signalled)
+    monkeypatch.setattr(PositionSeller, "signalled", signalled)
     with seller:
         stage.say(announced(), signal(reason="poison"), signal())
         stage.wait_for_sent(1)

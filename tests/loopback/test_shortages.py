@@ -26,12 +26,12 @@ from lasersell_sync import (
     TransportError,
     TxSender,
 )
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.runtime.callback_executor import CallbackExecutor
 from lasersell_sync.stream import reader as reader_module
 from lasersell_sync.stream import waiter as look_ups
 from lasersell_sync.stream import waiter as waiters
-from lasersell_sync.stream.connected_loop import Serving
+from lasersell_sync.stream.connected_loop import ConnectedLoop
 from tests.support.solana_node import SignedTransfer, SolanaNode
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer
 from tests.support.waiting import until
@@ -172,7 +172,7 @@ def test_callbacks_without_a_thread_are_called_once_there_is_one(no_threads: NoT
 
 def test_workers_of_a_seller_that_found_no_thread_are_started_with_later_tasks(no_threads: NoThreads) -> None:
     """One is enough to begin with; none is an error, after which it may be started again."""
-    lines = Lines(3, lambda *_: None)
+    lines = KeyedExecutor(3, lambda *_: None)
     no_threads.names = ("lasersell-autosell-",)
     with pytest.raises(ConcurrencyError, match="no thread could be started"):
         lines.start()
@@ -300,7 +300,7 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
     """It passes as well: the next attempt finds memory again."""
     short, met = threading.Event(), []
     serving_fails, served = threading.Event(), []
-    real, note_pong = reader_module.open_link, Serving._note_pong
+    real, note_pong = reader_module.open_link, ConnectedLoop._note_pong
 
     def open_link(*args: Any, **options: Any) -> Any:
         if short.is_set():
@@ -308,7 +308,7 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
             raise MemoryError
         return real(*args, **options)
 
-    def serve(serving: Serving, message: Any) -> bool:
+    def serve(serving: ConnectedLoop, message: Any) -> bool:
         if serving_fails.is_set():
             serving_fails.clear()
             served.append(1)
@@ -316,7 +316,7 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
         return note_pong(serving, message)
 
     monkeypatch.setattr(reader_module, "open_link", open_link)
-    monkeypatch.setattr(Serving, "_note_pong", serve)
+    monkeypatch.setattr(ConnectedLoop, "_note_pong", serve)
     with ScriptedServer(lost_once) as server, connect(server.url) as session:
         short.set()
         server.peer().abort()

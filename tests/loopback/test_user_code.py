@@ -23,7 +23,7 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
 )
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.runtime.callback_executor import CallbackExecutor
 from lasersell_sync.runtime.user_code import passes_through
 from tests.support.stream_server import PATIENCE_S, WALLET, Peer, ScriptedServer, opened, pnl
@@ -178,7 +178,7 @@ def test_on_settled_that_raises_anything_leaves_the_next_ones_their_turn(kind: s
 def test_task_that_raises_anything_leaves_its_worker_alive(kind: str) -> None:
     """One worker serves every line; what is reported is an Exception with the words of what was raised."""
     troubles: list[Exception] = []
-    lines = Lines(1, lambda _, error: troubles.append(error))
+    lines = KeyedExecutor(1, lambda _, error: troubles.append(error))
     lines.start()
     done = threading.Event()
     lines.put("a", ERRORS[kind])

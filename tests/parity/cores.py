@@ -84,7 +84,7 @@ def outcome(decode: Callable[[Any], object], data: object) -> object:
 
 def handles_of(module: ModuleType, handles: dict[int, Any]) -> Any:
     """The same in the core's own form."""
-    made = module.Handles()
+    made = module.HandleTable()
     for position, handle in handles.items():
         made[position] = handle
     return made

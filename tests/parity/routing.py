@@ -64,11 +64,11 @@ class Rig:
             SLOTTED if policy == "conflate" else (), low_capacity, 1000, lossless=policy == "lossless"
         )
         self.handles = handles_of(module, {position: handle(position) for position in KNOWN})
-        self._updates, self._snapshots = module.Newest(self.decoder), module.Newest(self.decoder)
+        self._updates, self._snapshots = module.LatestByKey(self.decoder), module.LatestByKey(self.decoder)
         self.watchers: list[Any] = []
         self.log: list[Any] = []
         self._on_error = on_error
-        self.router = module.Router(
+        self.router = module.EventRouter(
             self.decoder,
             {
                 PnlUpdate: (PnlUpdate.type, None if bare else self._updates),
@@ -77,7 +77,7 @@ class Rig:
             },
             "position_id",
             self.lanes,
-            event=None if bare else module.Maker(StreamEvent, ("type", "message", "handle", "received_ns")),
+            event=None if bare else module.InstanceFactory(StreamEvent, ("type", "message", "handle", "received_ns")),
             handles=None if bare else self.handles,
             watchers=self.watchers,
             on_error=self.failed,

@@ -231,14 +231,14 @@ for _ in range(20_000):
 @measures_memory
 @pytest.mark.parametrize("way", ["conflate", "drop_oldest", "lossless", "inline", "bare"])
 def test_a_session_stays_flat(way: str) -> None:
-    """Hundreds of thousands of messages through pump, router and lanes or handlers, with positions that come and go, leave nothing."""
+    """Hundreds of thousands of messages through pipeline, router and lanes or handlers, with positions that come and go, leave nothing."""
     program = """
 import sys
 from benchmarks import data
 from tests.parity.programs import resident_kib
 from tests.parity.routing import Rig, handle
 from tests.parity.streams import frame
-from lasersell_sync._core import FrameParser, Pump
+from lasersell_sync._core import FrameParser, MessagePipeline
 way = sys.argv[1]
 policy = way if way in ("conflate", "drop_oldest", "lossless") else "conflate"
 rig = Rig("_core", bare=way == "bare", policy=policy, low_capacity=500)
@@ -246,7 +246,7 @@ texts = data.mixed(1000)
 wire = b"".join(map(frame, [1] * 1000, texts)) + frame(1, b'{"type":"un') + frame(1, b'{"type":"unheard_of"}')
 ids = sorted({rig.decoder.decode(text).position_id for text in texts if b'"position_id"' in text})
 heard = []
-pump = Pump(FrameParser(), rig.decoder, on_message=lambda *_: None, on_frame=print, on_unreadable=lambda *_: None)
+pipeline = MessagePipeline(FrameParser(), rig.decoder, on_message=lambda *_: None, on_frame=print, on_unreadable=lambda *_: None)
 def bad(event):
     raise ValueError(event)
 if way == "inline":
@@ -261,7 +261,7 @@ def run(rounds):
         for position in ids:
             rig.handles[position] = handle(position) if number % 10 == 0 else rig.handles[position]
         for at in range(0, len(wire), 60_000):
-            pump.feed(wire[at : at + 60_000], 10**15 + number, rig.router)
+            pipeline.feed(wire[at : at + 60_000], 10**15 + number, rig.router)
             if number % 3:
                 rig.lanes.pop_into([], 300)
         for position in ids[number % 7 :: 7]:
@@ -274,7 +274,7 @@ rounds = int(sys.argv[2])
 first = run(3 * rounds)
 for _ in range(7):
     last = run(rounds)
-assert pump.messages >= 10_000 * rounds, pump.messages
+assert pipeline.messages >= 10_000 * rounds, pipeline.messages
 print(last - first)
 """
     grown_kib = int(programs.run(program, way, str(scaled(40))))
@@ -320,13 +320,13 @@ def test_references_of_a_session_are_balanced() -> None:
 
     reader = decoder(_core, "server")
     lanes = _core.Lanes((kind,), 3, 10)
-    newest = _core.Newest(reader)
+    newest = _core.LatestByKey(reader)
     handlers = (good, bad)
-    router = _core.Router(
+    router = _core.EventRouter(
         reader, {PnlUpdate: (kind, newest)}, "position_id", lanes, handles=handles_of(_core, {number: known}), on_error=heard,
-        event=_core.Maker(StreamEvent, EVENT_SLOTS),
+        event=_core.InstanceFactory(StreamEvent, EVENT_SLOTS),
     )  # fmt: skip
-    pump = _core.Pump(_core.FrameParser(), reader, on_message=heard, on_frame=heard, on_unreadable=heard)
+    pipeline = _core.MessagePipeline(_core.FrameParser(), reader, on_message=heard, on_frame=heard, on_unreadable=heard)
     wire = frame(1, PNL.encode()) + frame(1, PNL.encode()[:-9]) + frame(9, b"ping") + frame(1, b'{"type":"other"}')
     watched = (
         returned,
@@ -350,8 +350,8 @@ def test_references_of_a_session_are_balanced() -> None:
             router.handlers = {kind: handlers} if inline else None
             for _ in range(50):
                 router.take(message, received_ns)
-                pump.tap = heard
-                pump.feed(wire, received_ns, router)
+                pipeline.tap = heard
+                pipeline.feed(wire, received_ns, router)
                 router.low(kind, known, number)
                 router.high(kind, known)
             lanes.put_low(known, "other", number)
@@ -371,7 +371,7 @@ def test_references_of_a_session_are_balanced() -> None:
         newest.put(number, message)
         calls.clear()
 
-    lanes.hurry()
+    lanes.unpark()
     work()
     gc.collect()
     before = [sys.getrefcount(item) for item in watched]
@@ -425,7 +425,7 @@ def test_integers_of_messages_made_by_hand_are_nobody_elses() -> None:
 def test_memory_of_one_class_serves_another() -> None:
     """Classes with equally many slots share what is released: type, values and references stay their own."""
     reader = decoder(_core, "server")
-    make = _core.Maker(StreamEvent, EVENT_SLOTS)
+    make = _core.InstanceFactory(StreamEvent, EVENT_SLOTS)
     before = [sys.getrefcount(cls) for cls in (StreamEvent, LiquiditySnapshot)]
     for number in range(5000):  # both have four slots
         event = make("kind", number + 2**31, None, 5)
@@ -490,21 +490,21 @@ def test_an_owner_of_pump_and_router_is_collected() -> None:
         def __init__(self) -> None:
             self.rig = Rig("_core", on_error=self.heard)
             self.rig.router.handlers = {"pnl_update": (self.heard,)}
-            self.pump = _core.Pump(
+            self.pipeline = _core.MessagePipeline(
                 _core.FrameParser(),
                 self.rig.decoder,
                 on_message=self.heard,
                 on_frame=self.heard,
                 on_unreadable=self.heard,
             )
-            self.pump.tap = self.heard
+            self.pipeline.tap = self.heard
 
         def heard(self, *what: Any) -> None:
             """Whatever it is."""
 
     owner = Owner()
     owner.rig.router.take(pnl(1), 1)
-    owner.pump.feed(frame(1, PNL.encode()) + frame(1, b"{"), 1, owner.rig.router)
+    owner.pipeline.feed(frame(1, PNL.encode()) + frame(1, b"{"), 1, owner.rig.router)
     owner.rig.lanes.put_high(owner)
     owner.rig.watchers.append(owner)
     gone = weakref.ref(owner)
@@ -535,8 +535,8 @@ def test_events_of_the_router_are_like_constructed_ones() -> None:
 
 
 def test_made_instances_hold_their_values_once() -> None:
-    """A Maker's values are counted like any instance's, and wrong numbers of them leave nothing behind."""
-    make = _core.Maker(StreamEvent, EVENT_SLOTS)
+    """A InstanceFactory's values are counted like any instance's, and wrong numbers of them leave nothing behind."""
+    make = _core.InstanceFactory(StreamEvent, EVENT_SLOTS)
     value = object()
     counted, classes = sys.getrefcount(value), sys.getrefcount(StreamEvent)
     made = make(value, value, value, value)
@@ -550,21 +550,21 @@ def test_made_instances_hold_their_values_once() -> None:
     assert sys.getrefcount(StreamEvent) == classes
     for names in (EVENT_SLOTS[:3], (*EVENT_SLOTS[:3], "other"), (*EVENT_SLOTS[:3], "type"), (*EVENT_SLOTS, "other")):
         with pytest.raises(TypeError):
-            _core.Maker(StreamEvent, names)
+            _core.InstanceFactory(StreamEvent, names)
     with pytest.raises(TypeError, match="not a class"):
-        _core.Maker(made := object(), EVENT_SLOTS)
+        _core.InstanceFactory(made := object(), EVENT_SLOTS)
     assert sys.getrefcount(made) == 2
 
 
 def test_half_made_parts_do_not_exist() -> None:
     """No part of the core can be had without what its constructor takes, nor be made anew."""
-    for cls in (_core.Pump, _core.Router, _core.Maker, _core.Decoder):
+    for cls in (_core.MessagePipeline, _core.EventRouter, _core.InstanceFactory, _core.Decoder):
         with pytest.raises(TypeError):
             cls.__new__(cls)
     with pytest.raises(TypeError):
-        _core.Pump(None, None, on_message=print, on_frame=print, on_unreadable=print)
+        _core.MessagePipeline(None, None, on_message=print, on_frame=print, on_unreadable=print)
     with pytest.raises(TypeError):
-        _core.Router(None, {}, "key", _core.Lanes((), 1, 1))
+        _core.EventRouter(None, {}, "key", _core.Lanes((), 1, 1))
     lanes = _core.Lanes(SLOTTED, 10, 10)
     lanes.put_low("item", "pnl_update", 1)
     with pytest.raises(RuntimeError, match="made already"):

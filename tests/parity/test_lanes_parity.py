@@ -39,7 +39,7 @@ def consumable(lanes_class: Any) -> Any:
     class Consumable(lanes_class):  # type: ignore[misc]
         told_room = 0
 
-        def get_slowly(self, block: bool, timeout: float | None) -> Any:
+        def get_blocking(self, block: bool, timeout: float | None) -> Any:
             try:
                 item = self.pop()
             except IndexError:
@@ -291,9 +291,9 @@ class LanesMachine(RuleBasedStateMachine):
         self.trio.ask(lambda lanes: lanes.get())
 
     @rule()
-    def hurry(self) -> None:
+    def unpark(self) -> None:
         for lanes in self.trio.makes.values():
-            lanes.hurry()
+            lanes.unpark()
 
     @rule(count=st.integers(0, 4))
     def done(self, count: int) -> None:
@@ -372,19 +372,19 @@ def test_gaps_behind_a_waiting_head_are_closed(rand: random.Random) -> None:
 
 @pytest.mark.parametrize("name", cores())
 def test_get_asks_slowly_when_nothing_waits_and_while_the_producer_does(name: str) -> None:
-    """In a hurry or not: who waits for room is never forgotten, and an empty lane is the consumer's own business."""
+    """In a unpark or not: who waits for room is never forgotten, and an empty lane is the consumer's own business."""
     asked: list[tuple[bool, float | None]] = []
 
     class Watched(make_of(name)):  # type: ignore[misc]
-        def get_slowly(self, block: bool, timeout: float | None) -> Any:
+        def get_blocking(self, block: bool, timeout: float | None) -> Any:
             asked.append((block, timeout))
-            return super().get_slowly(block, timeout)
+            return super().get_blocking(block, timeout)
 
     lanes = Watched((), 10, 2)
     lanes.put_high("one")
     assert lanes.get() == "one"
     assert asked == [(True, None)]
-    lanes.hurry()
+    lanes.unpark()
     with pytest.raises(queue.Empty):
         lanes.get(False, 0.5)
     assert asked[1:] == [(False, 0.5)]
@@ -409,10 +409,10 @@ def test_a_forked_child_gets_nothing_at_once(name: str) -> None:
 import os, sys
 from tests.parity.test_lanes_parity import make_of
 class Asked(make_of({name!r})):
-    def get_slowly(self, block, timeout):
+    def get_blocking(self, block, timeout):
         return "asked"
 lanes = Asked((), 10, 10)
-lanes.hurry()
+lanes.unpark()
 lanes.put_high("item")
 child = os.fork()
 if child == 0:
@@ -441,7 +441,7 @@ def test_threads_lose_and_double_nothing(name: str) -> None:
                 lanes.put_high((producer, number))
 
     def consume(mine: list[tuple[int, int]]) -> None:
-        lanes.hurry()
+        lanes.unpark()
         while True:
             finished = all_put.is_set()  # asked before the lanes
             batch: list[tuple[int, int]] = []

@@ -70,7 +70,7 @@ class Kills:
 
 
 class ModelLines:
-    """``Lines`` on the test's thread and clock: tasks of a line in order; one that raises is run again later."""
+    """``KeyedExecutor`` on the test's thread and clock: tasks of a line in order; one that raises is run again later."""
 
     def __init__(self, clock: VirtualTime, on_trouble: Callable[[Hashable, Exception], None]) -> None:
         self._clock = clock
@@ -186,7 +186,7 @@ class ModelTarget:
 
 
 class ModelLane:
-    """``SendLane`` on the calling thread."""
+    """``TargetSender`` on the calling thread."""
 
     number = 0
 
@@ -316,7 +316,7 @@ class Process:
         self._announcements_end: float | None = None
         with contextlib.ExitStack() as stack:
             for name, made in {
-                "Lines": self._lines,
+                "KeyedExecutor": self._lines,
                 "CallbackExecutor": self._calls,
                 "Questions": self._questions,
             }.items():
@@ -404,7 +404,7 @@ class Process:
             self.seller.start()
 
     def receive(self, message: ServerMessage) -> None:
-        """As ``Serving`` does it."""
+        """As ``ConnectedLoop`` does it."""
         state, received_ns = self._session._state, self.clock.monotonic_ns()
         if not state.router.take(message, received_ns):
             if message.type == "position_closed":

@@ -12,7 +12,7 @@ from lasersell_sync.messages import ClientMessage, ServerMessage
 from lasersell_sync.positions import PositionKey
 from lasersell_sync.session import message_applier as state_module
 from lasersell_sync.session.deadlines import DeadlineClock
-from lasersell_sync.session.message_applier import SessionState
+from lasersell_sync.session.message_applier import MessageApplier
 from lasersell_sync.stream.connection import StreamConnection
 from lasersell_sync.stream.connection_events import Connected, Disconnected
 from lasersell_sync.stream.event_queue import EventQueue
@@ -81,7 +81,7 @@ class OfflineSession:
             low_lane="conflate", low_capacity=10_000, high_capacity=10_000, on_room=lambda: None
         )
         with mock.patch.object(state_module, "DeadlineClock", lambda *a, **k: _Deadlines(*a, **k, clock=clock)):
-            self.state = SessionState(self.connection, self.lanes, lambda: None, lambda: None, lambda *_: None)
+            self.state = MessageApplier(self.connection, self.lanes, lambda: None, lambda: None, lambda *_: None)
         self.connection.reader.sink = self.state
         assert isinstance(self.state.deadlines, _Deadlines)
         self.deadlines = self.state.deadlines
@@ -99,7 +99,7 @@ class OfflineSession:
     # ── the reader ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def connect(self) -> None:
-        """What ``Reader`` and ``Serving`` do when ``hello_ok`` comes."""
+        """What ``Reader`` and ``ConnectedLoop`` do when ``hello_ok`` comes."""
         self._sessions += 1
         self.wire.clear()
         self.writer.begin(_Link())  # type: ignore[arg-type]

@@ -18,10 +18,10 @@ from solders.system_program import TransferParams, transfer
 
 from lasersell_sync.autosell.exit_key import ExitKey
 from lasersell_sync.autosell.journal import Journal
-from lasersell_sync.autosell.position_seller import Position
+from lasersell_sync.autosell.position_seller import PositionSeller
 from lasersell_sync.autosell.questions import Questions
 from lasersell_sync.autosell.reports import BuyReport, Refusal, Refusals, SellReport
-from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms, Tools
+from lasersell_sync.autosell.services import PositionFacts, SellPolicy, SellTerms, Services
 from lasersell_sync.autosell.signing_gate import HourlyBudgets, HourlyLimits, PauseBarrier, SigningGate
 from lasersell_sync.exceptions import ExitApiError, JournalError, TxSubmitError
 from lasersell_sync.messages import ExitSignalWithTx, PositionOpened
@@ -73,8 +73,8 @@ def _sale_of(tokens: int) -> str:
     return taken.with_data(swap, data[:at] + (1).to_bytes(8, "little") + data[at + 8 :]).b64()
 
 
-class FakeLines:
-    """``Lines`` on a clock of the test's own, on the test's own thread."""
+class FakeExecutor:
+    """``KeyedExecutor`` on a clock of the test's own, on the test's own thread."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -331,7 +331,7 @@ class Rig:
         self._begin()
 
     def _begin(self) -> None:
-        self.lines = FakeLines()
+        self.lines = FakeExecutor()
         limits = HourlyLimits(**self.options.get("limits", {}))
         self.gate = SigningGate(
             self.options.get("guard", DEFAULT_GUARD),
@@ -340,7 +340,7 @@ class Rig:
             HourlyBudgets(limits, self.journal),
             self.refusals.append,
         )
-        self.tools = Tools(
+        self.services = Services(
             stream=self.stream,
             sender=self.sender,
             journal=self.journal,
@@ -349,7 +349,7 @@ class Rig:
             policy=self.options.get("policy", SellPolicy()),
             can_build=self.api is not None,
             questions=FakeQuestions(self.sender, self.api, self.barrier),
-            lines=self.lines,  # type: ignore[arg-type]
+            executor=self.lines,  # type: ignore[arg-type]
             barrier=self.barrier,
             is_dry_run=self.options.get("is_dry_run", False),
             report_sale=self._report,
@@ -360,7 +360,7 @@ class Rig:
         )
         account = self.signal.token_account
         assert account is not None
-        self.position = Position(self.signal.wallet_pubkey, account, self.tools)
+        self.position = PositionSeller(self.signal.wallet_pubkey, account, self.services)
 
     @property
     def is_paused(self) -> bool:
@@ -386,7 +386,7 @@ class Rig:
             self.lines.put("", self.position.restore)
         self.do(self.position.caught_up)
         if announced:
-            self.lines.advance(self.tools.terms.announcement_grace_s)
+            self.lines.advance(self.services.terms.announcement_grace_s)
 
     def do(self, task: Callable[[], None]) -> None:
         """In the position's line, as the automatic seller does it."""

@@ -101,7 +101,7 @@ def test_answer_whose_blockhash_is_never_taken_is_given_up(rig: Rig) -> None:
         rig.lines.advance(1.6)
         assert rig.lines.now < 200
     assert rig.outcomes == [("whole", EXPIRED)]
-    assert len(rig.stream.asked) == rig.tools.policy.max_unanswered
+    assert len(rig.stream.asked) == rig.services.policy.max_unanswered
 
 
 def test_answer_that_ends_meanwhile_is_not_signed(rig: Rig) -> None:

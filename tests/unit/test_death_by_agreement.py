@@ -16,7 +16,7 @@ from lasersell_sync.trading.sending.tx_tracker import (
     SILENT_AFTER_S,
     UNDECIDED_AFTER_S,
     Listener,
-    PendingTxs,
+    TxTracker,
 )
 from lasersell_sync.trading.solana.expiry import BLOCKHASH_LIFE_BLOCKS, STATUS_CACHE_SLOTS, Tip
 from lasersell_sync.trading.solana.rpc_node import Landing, Statuses, Unreadable
@@ -35,7 +35,7 @@ class World:
         self.results: list[TxResult] = []
         self.undecided: list[TxResult] = []
         self.late: list[TxResult] = []
-        self.pending = PendingTxs(
+        self.pending = TxTracker(
             ProcessGuard("test"),
             ["target"],
             [f"node {number}" for number in range(nodes)],

@@ -11,7 +11,7 @@ import pytest
 
 from lasersell_sync import StreamEvent
 from lasersell_sync.session import event_history as memory_module
-from lasersell_sync.session.event_history import EventMemory
+from lasersell_sync.session.event_history import EventHistory
 from tests.support.waiting import PATIENCE_S, until
 
 
@@ -22,7 +22,7 @@ def event(kind: str, number: int = 0) -> StreamEvent[Any]:
 class Flood:
     """A reader that never rests: low-lane events, and a high-lane one now and then."""
 
-    def __init__(self, memory: EventMemory) -> None:
+    def __init__(self, memory: EventHistory) -> None:
         self._memory = memory
         self.stop = threading.Event()
         self.number = 0
@@ -53,7 +53,7 @@ def slow(_: object) -> bool:
 @pytest.mark.parametrize("timeout_s", [0.001, 0.3])
 def test_wait_for_in_a_flood_ends_in_time(wanted: Any, timeout_s: float) -> None:
     """However many events wait to be looked at."""
-    memory = EventMemory()
+    memory = EventHistory()
     with Flood(memory):
         began_s = time.monotonic()
         with pytest.raises(queue.Empty):
@@ -64,7 +64,7 @@ def test_wait_for_in_a_flood_ends_in_time(wanted: Any, timeout_s: float) -> None
 
 
 def test_wait_for_nothing_in_zero_seconds_looks_at_what_happened() -> None:
-    memory = EventMemory()
+    memory = EventHistory()
     for number in range(100):
         memory.add(event("error", number))
     assert memory.wait(lambda e: e.message == 99, 0).message == 99
@@ -74,7 +74,7 @@ def test_wait_for_line_is_bounded_and_keeps_the_order(monkeypatch: pytest.Monkey
     """A predicate that does not return keeps no more than the newest events; of both lanes, as they came."""
     monkeypatch.setattr(memory_module, "LINE_HIGH_EVENTS", 5)
     monkeypatch.setattr(memory_module, "LINE_LOW_EVENTS", 3)
-    memory = EventMemory()
+    memory = EventHistory()
     release, seen, entered = threading.Event(), [], threading.Event()
 
     def wanted(one: StreamEvent[Any]) -> bool:
@@ -97,7 +97,7 @@ def test_wait_for_line_is_bounded_and_keeps_the_order(monkeypatch: pytest.Monkey
 
 
 def test_wait_for_a_type_keeps_no_other_events() -> None:
-    memory = EventMemory()
+    memory = EventHistory()
     thread = threading.Thread(target=lambda: memory.wait("closed", None))
     thread.start()
     until(lambda: memory.lines)

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator
 import pytest
 
 from lasersell_sync.autosell import keyed_executor as lines_module
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.exceptions import JournalError
 
 PATIENCE_S = 30.0
@@ -24,14 +24,14 @@ def troubles() -> list[tuple[Hashable, Exception]]:
 
 
 @pytest.fixture
-def lines(troubles: list[tuple[Hashable, Exception]]) -> Iterator[Lines]:
-    made = Lines(4, lambda key, error: troubles.append((key, error)))
+def lines(troubles: list[tuple[Hashable, Exception]]) -> Iterator[KeyedExecutor]:
+    made = KeyedExecutor(4, lambda key, error: troubles.append((key, error)))
     made.start()
     yield made
     assert made.close(PATIENCE_S) == []
 
 
-def test_tasks_of_a_key_keep_their_order_and_never_meet(lines: Lines, rand: random.Random):
+def test_tasks_of_a_key_keep_their_order_and_never_meet(lines: KeyedExecutor, rand: random.Random):
     """Eight threads put; each key's tasks run one at a time, each putter's in the order it put them."""
     done: dict[int, list[tuple[int, int]]] = defaultdict(list)
     inside: dict[int, int] = defaultdict(int)
@@ -61,7 +61,7 @@ def test_tasks_of_a_key_keep_their_order_and_never_meet(lines: Lines, rand: rand
             assert numbers == sorted(numbers)
 
 
-def test_one_key_does_not_hold_up_another(lines: Lines):
+def test_one_key_does_not_hold_up_another(lines: KeyedExecutor):
     release, done = threading.Event(), threading.Event()
     lines.put("slow", lambda: release.wait(PATIENCE_S) and None)
     lines.put("quick", done.set)
@@ -69,7 +69,7 @@ def test_one_key_does_not_hold_up_another(lines: Lines):
     release.set()
 
 
-def test_later_is_not_sooner(lines: Lines):
+def test_later_is_not_sooner(lines: KeyedExecutor):
     order: list[str] = []
     done = threading.Event()
     began = time.monotonic()
@@ -82,7 +82,7 @@ def test_later_is_not_sooner(lines: Lines):
 
 
 def test_a_refused_task_is_run_again_before_what_is_behind_it(
-    lines: Lines, troubles: list[tuple[Hashable, Exception]], monkeypatch: pytest.MonkeyPatch
+    lines: KeyedExecutor, troubles: list[tuple[Hashable, Exception]], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.05)
     order: list[str] = []
@@ -102,7 +102,7 @@ def test_a_refused_task_is_run_again_before_what_is_behind_it(
 
 
 def test_a_task_that_raises_is_told_and_run_again_less_and_less_often(
-    lines: Lines, troubles: list[tuple[Hashable, Exception]], monkeypatch: pytest.MonkeyPatch
+    lines: KeyedExecutor, troubles: list[tuple[Hashable, Exception]], monkeypatch: pytest.MonkeyPatch
 ):
     """Before what is behind it; refusals of the journal do not count, and the next task begins anew."""
     monkeypatch.setattr(lines_module, "_AGAIN_AFTER_S", 0.05)
@@ -127,7 +127,7 @@ def test_a_task_that_raises_is_told_and_run_again_less_and_less_often(
 
 
 def test_after_close_nothing_begins():
-    lines = Lines(2, lambda _key, _error: None)
+    lines = KeyedExecutor(2, lambda _key, _error: None)
     ran = threading.Event()
     lines.put("before start", ran.set)
     lines.start()
@@ -140,7 +140,7 @@ def test_after_close_nothing_begins():
 
 def test_close_from_a_task_and_beside_one_that_hangs():
     """A callback may close the seller; one that hangs is named and left behind."""
-    lines = Lines(2, lambda _key, _error: None)
+    lines = KeyedExecutor(2, lambda _key, _error: None)
     lines.start()
     hangs, told = threading.Event(), threading.Event()
     stuck: list[list[str]] = []
@@ -160,7 +160,7 @@ def test_close_from_a_task_and_beside_one_that_hangs():
 
 def test_waiting_costs_nothing():
     """Idle workers use no processor time."""
-    lines = Lines(4, lambda _error: None)
+    lines = KeyedExecutor(4, lambda _error: None)
     lines.start()
     began = time.process_time()
     time.sleep(0.3)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lasersell_sync.autosell.mirror_buys import MirrorDesk
+from lasersell_sync.autosell.mirror_buys import MirrorBuyer
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.trading.sending.outcome import SellOutcome
 from tests.support.selling import Rig
@@ -18,7 +18,7 @@ CONFIRMED, REJECTED = SellOutcome.CONFIRMED, SellOutcome.REJECTED
 def test_after_an_error_a_purchase_that_may_have_left_is_followed_by_its_signature(late: bool):
     """It is neither sent again nor called refused, however old the signal is by then; a repeated one changes nothing."""
     rig = Rig(guard=None)
-    desk = MirrorDesk(rig.tools)
+    desk = MirrorBuyer(rig.services)
     sale = rig.signal
     signal = MirrorBuySignal(
         session_id=1, watched_wallet="watched", mint=sale.mint, user_wallet=sale.wallet_pubkey, amount_quote_units=1,

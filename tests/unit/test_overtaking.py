@@ -335,13 +335,13 @@ def test_purchase_waits_until_no_exit_of_the_token_can_land(rig: Rig) -> None:
     key = rig.key()
 
     def hold_back() -> bool:
-        return rig.tools.under_way.hold_back(key.wallet, key.mint, lambda: freed.append("now"))
+        return rig.services.under_way.hold_back(key.wallet, key.mint, lambda: freed.append("now"))
 
     assert not hold_back()
     rig.level(0)
     rig.exit()
     assert hold_back()
-    assert not rig.tools.under_way.hold_back(key.wallet, "another mint", lambda: None)
+    assert not rig.services.under_way.hold_back(key.wallet, "another mint", lambda: None)
     rig.settle(CONFIRMED, rig.sender.sent[1])
     assert freed == []
     rig.settle(EXPIRED, rig.sender.sent[0])
@@ -351,10 +351,10 @@ def test_purchase_waits_until_no_exit_of_the_token_can_land(rig: Rig) -> None:
 
 def test_purchase_after_a_restart_waits_for_what_the_earlier_process_sent(rig: Rig) -> None:
     rig.exit()
-    rig.tools = attrs.evolve(rig.tools, under_way=ExitsUnderWay())
+    rig.services = attrs.evolve(rig.services, under_way=ExitsUnderWay())
     rig.restart()
     key = rig.key()
-    assert rig.tools.under_way.hold_back(key.wallet, key.mint, lambda: None)
+    assert rig.services.under_way.hold_back(key.wallet, key.mint, lambda: None)
 
 
 def test_purchases_of_other_wallets_and_tokens_are_not_held_back() -> None:

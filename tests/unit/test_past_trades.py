@@ -174,7 +174,9 @@ def test_trade_history_that_comes_after_the_proof_ends_nothing(rig: Rig, monkeyp
     answers: list[Callable[[], None]] = []
     rig.sender.is_reachable = True
     rig.restart(announced=False)
-    monkeypatch.setattr(rig.tools.questions, "trades", lambda _wallet, _mint, then: answers.append(lambda: then(SOLD)))
+    monkeypatch.setattr(
+        rig.services.questions, "trades", lambda _wallet, _mint, then: answers.append(lambda: then(SOLD))
+    )
     rig.opened(opened_at_ms=OPENED_S * 1_000)
     assert len(rig.stream.asked) == 1
     answers.pop()()
@@ -187,7 +189,9 @@ def test_trade_history_of_a_level_under_way_ends_nothing(rig: Rig, monkeypatch: 
     """What was signed since the question decides."""
     answers: list[Callable[[], None]] = []
     rig.restart(announced=False)
-    monkeypatch.setattr(rig.tools.questions, "trades", lambda _wallet, _mint, then: answers.append(lambda: then(SOLD)))
+    monkeypatch.setattr(
+        rig.services.questions, "trades", lambda _wallet, _mint, then: answers.append(lambda: then(SOLD))
+    )
     rig.opened(opened_at_ms=OPENED_S * 1_000)
     rig.level(0)
     answers.pop()()

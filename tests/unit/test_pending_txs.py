@@ -11,7 +11,7 @@ import pytest
 from lasersell_sync.runtime.fork_guard import ProcessGuard
 from lasersell_sync.trading.sending.outcome import SellOutcome
 from lasersell_sync.trading.sending.tracked_tx import UNDECIDED_AFTER_S, Answer, Listener, TrackedTx
-from lasersell_sync.trading.sending.tx_tracker import PendingTxs
+from lasersell_sync.trading.sending.tx_tracker import TxTracker
 from lasersell_sync.trading.solana.rpc_node import Landing, Statuses
 from tests.support.waiting import PATIENCE_S, until
 
@@ -23,7 +23,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 1_000.0
-        self.pending = PendingTxs(
+        self.pending = TxTracker(
             ProcessGuard("a test"), ["first", "second"], resend_s=RESEND_S, run=lambda _: None, clock=lambda: self.now
         )
         self.notified = 0
@@ -77,7 +77,7 @@ def test_add_with_an_earlier_moment_wakes_again(world: World) -> None:
 
 
 def test_add_while_nothing_is_under_way_wakes_who_asks_nodes() -> None:
-    pending = PendingTxs(ProcessGuard("a test"), ["first"], resend_s=RESEND_S, run=lambda _: None)
+    pending = TxTracker(ProcessGuard("a test"), ["first"], resend_s=RESEND_S, run=lambda _: None)
     asked: list[object] = []
     poller = threading.Thread(target=lambda: asked.append(pending.wait_for_some(0.0)), daemon=True)
     poller.start()

@@ -358,7 +358,7 @@ class Positions(RuleBasedStateMachine):
             account: (position.tokens, position.stale) for account, position in self.model.open.items()
         }
         for position_id in (1, 2, 3):
-            handle, fresh = table.find(position_id), table.fresh.get(position_id)
+            handle, fresh = table.find(position_id), table.live_handles.get(position_id)
             owner = self.model.ids.get(position_id)
             assert (handle.token_account if handle else None) == owner
             assert fresh is (None if handle is None or handle.stale else handle)

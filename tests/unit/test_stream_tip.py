@@ -7,7 +7,7 @@ import time
 import attrs
 import pytest
 
-from lasersell_sync.autosell.mirror_buys import MirrorDesk
+from lasersell_sync.autosell.mirror_buys import MirrorBuyer
 from lasersell_sync.autosell.services import SellTerms
 from lasersell_sync.messages import MirrorBuySignal
 from lasersell_sync.sandbox.chain.addresses import TIP_ACCOUNTS
@@ -57,7 +57,7 @@ def test_copied_purchase_with_a_larger_tip_than_the_stream_asked_for_is_not_sign
         session_id=1, watched_wallet="watched", mint=trader.mint, user_wallet=trader.address,
         amount_quote_units=10**9, input="SOL", unsigned_tx_b64=tipping(trader.buy(), tip), slippage_bps=1_000,
     )  # fmt: skip
-    mirror = MirrorDesk(rig.tools)
+    mirror = MirrorBuyer(rig.services)
     rig.lines.put("", lambda: mirror.signalled(signal, time.monotonic_ns()))
     rig.lines.run()
     rig.journal.close()

@@ -62,15 +62,15 @@ def test_a_position_announced_again_gets_a_new_handle_and_keeps_its_place() -> N
     table.opened(opened(2, "b"))
     again = table.announced_again(opened(1, "a", token_name="named"))
     assert again is not None
-    assert (again.token_name, table.find(1), table.fresh.get(1)) == ("named", again, again)
+    assert (again.token_name, table.find(1), table.live_handles.get(1)) == ("named", again, again)
     assert [handle.position_id for handle in table.handles()] == [1, 2]
     for other in (opened(3, "a"), opened(1, "b"), opened(1, "a", watched=True)):
         assert table.announced_again(other) is None
     assert table.find(1) is again
     table.mark_stale({again.key})
-    fresh = table.announced_again(opened(1, "a"))
-    assert fresh is not None
-    assert table.fresh.get(1) is fresh
+    live_handles = table.announced_again(opened(1, "a"))
+    assert live_handles is not None
+    assert table.live_handles.get(1) is live_handles
 
 
 def test_a_new_id_replaces_the_old_one_of_the_same_account() -> None:
@@ -111,10 +111,10 @@ def test_a_balance_says_that_a_stale_position_lives() -> None:
     for tokens in (10, 4):
         (stale,) = table.mark_stale({first.key})
         assert stale == attrs.evolve(first, tokens=stale.tokens, stale=True)
-        assert table.fresh.get(1) is None
+        assert table.live_handles.get(1) is None
         heard = table.balance(balance(tokens, "a"))
         assert heard == attrs.evolve(first, tokens=tokens, stale=False)
-        assert table.fresh.get(1) is heard
+        assert table.live_handles.get(1) is heard
 
 
 def test_close_by_id_by_account_and_of_strangers() -> None:
@@ -165,12 +165,12 @@ def test_an_id_taken_over_on_one_connection_names_its_new_owner_and_is_reported(
     changed = table.balance(balance(0, "a"))
     assert changed is not None
     assert (changed.token_account, changed.tokens) == ("a", 0)
-    assert table.fresh.get(1) is table.by_key(("w", "b"))
+    assert table.live_handles.get(1) is table.by_key(("w", "b"))
     last = table.closed(closed(1, None))
     assert last is not None
     assert last.token_account == "b"
     assert ids_of(table) == {"a": None}
-    assert table.fresh.get(1) is None
+    assert table.live_handles.get(1) is None
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
@@ -257,7 +257,7 @@ def test_another_opening_replaces_the_position_and_moves_to_the_end() -> None:
     announced = table.opened(opened(1, "a", opened_at_ms=8))
     assert (announced.replaced, announced.known) == (first, None)
     assert [handle.token_account for handle in table.handles()] == ["b", "a"]
-    assert table.fresh.get(1) is announced.handle
+    assert table.live_handles.get(1) is announced.handle
 
 
 def test_a_moment_that_is_not_named_again_is_kept() -> None:

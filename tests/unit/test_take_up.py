@@ -153,10 +153,10 @@ def test_take_up_does_not_follow_an_answer_from_before_a_levels_sale(rig: Rig, m
     """The level is signed and lands between the question and its answer."""
     rig.sender.verdict = TOUCHED
     answers: list[Callable[[], None]] = []
-    ask = rig.tools.questions.history
+    ask = rig.services.questions.history
     rig.restart(announced=False)
     monkeypatch.setattr(
-        rig.tools.questions, "history", lambda *asked: answers.append(lambda: ask(*asked)), raising=True
+        rig.services.questions, "history", lambda *asked: answers.append(lambda: ask(*asked)), raising=True
     )
     rig.opened(opened_at_ms=1)
     rig.level(0, tokens=1_000)

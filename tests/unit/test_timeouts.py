@@ -24,7 +24,7 @@ from lasersell_sync import (
     StreamOptions,
     StreamSession,
 )
-from lasersell_sync.autosell.keyed_executor import Lines
+from lasersell_sync.autosell.keyed_executor import KeyedExecutor
 from lasersell_sync.positions import PositionHandle
 from lasersell_sync.runtime.timeouts import MAX_WAIT_S, TimeBudget, bounded_s, wait_s
 from lasersell_sync.session.deadlines import DeadlineClock
@@ -132,7 +132,7 @@ def test_deadline_that_is_no_number_of_seconds_is_refused(number: float) -> None
 
 @pytest.mark.parametrize("number", NO_LIMIT)
 def test_executor_close_without_limit_ends_when_its_tasks_do(number: float) -> None:
-    lines = Lines(2, lambda key, error: None)
+    lines = KeyedExecutor(2, lambda key, error: None)
     lines.start()
     done = threading.Event()
     lines.put("key", done.set)

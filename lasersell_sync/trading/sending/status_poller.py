@@ -13,7 +13,7 @@ from lasersell_sync.exceptions import ConcurrencyError, TxSubmitError
 from lasersell_sync.runtime import log as _log
 from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading.sending.tracked_tx import TrackedTx
-from lasersell_sync.trading.sending.tx_tracker import FIRST_LOOK_S, PendingTxs
+from lasersell_sync.trading.sending.tx_tracker import FIRST_LOOK_S, TxTracker
 from lasersell_sync.trading.solana.expiry import SlotTime, Tip
 from lasersell_sync.trading.solana.rpc_node import MAX_STATUSES, RpcNode
 
@@ -53,7 +53,7 @@ class StatusPoller:
         self,
         number: int,
         node: RpcNode,
-        pending: PendingTxs,
+        pending: TxTracker,
         *,
         poll_s: float,
         slot_time: SlotTime | None = None,

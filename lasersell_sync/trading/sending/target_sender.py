@@ -15,11 +15,11 @@ from lasersell_sync.runtime import log as _log
 from lasersell_sync.runtime.timeouts import TimeBudget
 from lasersell_sync.trading.sending.send_connections import SendConnections
 from lasersell_sync.trading.sending.tracked_tx import Answer, TrackedTx
-from lasersell_sync.trading.sending.tx_tracker import PendingTxs
+from lasersell_sync.trading.sending.tx_tracker import TxTracker
 from lasersell_sync.trading.solana.json_rpc import RpcClient, RpcRequest, client_for, options_json, sending
 from lasersell_sync.trading.solana.send_targets import SendTarget
 
-__all__ = ["NOT_TAKEN_CODES", "SendLane"]
+__all__ = ["NOT_TAKEN_CODES", "TargetSender"]
 
 log = _log.logger("trading")
 
@@ -54,7 +54,7 @@ class Copy:
 
     __slots__ = ("_lane", "ends_at", "is_second", "request", "tracked")
 
-    def __init__(self, lane: SendLane, tracked: TrackedTx) -> None:
+    def __init__(self, lane: TargetSender, tracked: TrackedTx) -> None:
         self._lane = lane
         self.tracked = tracked
         self.request: RpcRequest | None = None
@@ -80,7 +80,7 @@ class Warming:
 
     __slots__ = ("_lane", "done", "ends_at")
 
-    def __init__(self, lane: SendLane, ends_at: float) -> None:
+    def __init__(self, lane: TargetSender, ends_at: float) -> None:
         self._lane = lane
         self.ends_at = ends_at
         self.done = threading.Event()
@@ -100,7 +100,7 @@ class Warming:
         return True
 
 
-class SendLane:
+class TargetSender:
     """One target.
 
     Args:
@@ -120,7 +120,7 @@ class SendLane:
         self,
         number: int,
         target: SendTarget,
-        pending: PendingTxs,
+        pending: TxTracker,
         *,
         send_timeout_s: float,
         connections: int,

@@ -61,7 +61,7 @@ class TrackedTx:
         result: what became of it; None while it is under way.
         settled: set with ``result``, and when its sender is closed.
 
-    Threads: everything but ``settled`` and the first two is guarded by the lock of its ``PendingTxs``.
+    Threads: everything but ``settled`` and the first two is guarded by the lock of its ``TxTracker``.
     """
 
     __slots__ = (

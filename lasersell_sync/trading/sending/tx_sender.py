@@ -25,10 +25,10 @@ from lasersell_sync.runtime.locks import CallsUnderWay, under_way
 from lasersell_sync.runtime.timeouts import TimeBudget, bounded_s
 from lasersell_sync.trading.sending.outcome import TxResult
 from lasersell_sync.trading.sending.status_poller import StatusPoller
-from lasersell_sync.trading.sending.target_sender import SendLane
+from lasersell_sync.trading.sending.target_sender import TargetSender
 from lasersell_sync.trading.sending.tips import minimum_tip_lamports, tip_lamports
 from lasersell_sync.trading.sending.tracked_tx import Answer, Listener, OnSettled, PendingTx, TrackedTx
-from lasersell_sync.trading.sending.tx_tracker import Calls, PendingTxs
+from lasersell_sync.trading.sending.tx_tracker import Calls, TxTracker
 from lasersell_sync.trading.solana.account_history import AccountHistory, Verdict, ask_for_history
 from lasersell_sync.trading.solana.blockhash_question import BlockhashQuestion
 from lasersell_sync.trading.solana.expiry import SlotTime
@@ -114,7 +114,7 @@ class TxSender:
         self._calls = CallbackExecutor("lasersell-confirm-calls", log)
         self._nodes = [RpcNode(client_for(node)) for node in nodes]
         self._slot_time = SlotTime()
-        self._pending = PendingTxs(
+        self._pending = TxTracker(
             self._guard,
             [target.label for target in self._targets],
             [node.label for node in self._nodes],
@@ -125,7 +125,7 @@ class TxSender:
         )
         send_timeout_s = _seconds("send_timeout_s", send_timeout_s)
         self._lanes = [
-            SendLane(
+            TargetSender(
                 number, target, self._pending, send_timeout_s=send_timeout_s, connections=_connections(connections)
             )
             for number, target in enumerate(self._targets)

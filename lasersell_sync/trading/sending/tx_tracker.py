@@ -32,7 +32,7 @@ from lasersell_sync.trading.sending.tracked_tx import (
 from lasersell_sync.trading.solana.expiry import ExpiryRule, SlotTime, Tip
 from lasersell_sync.trading.solana.rpc_node import Landing, Statuses, Unreadable
 
-__all__ = ["Calls", "PendingTxs"]
+__all__ = ["Calls", "TxTracker"]
 
 log = _log.logger("trading")
 
@@ -58,7 +58,7 @@ _TOGETHER_S: Final = 0.02
 _LEAST_SLOT_S: Final = 0.1
 
 
-class PendingTxs:
+class TxTracker:
     """All of them.
 
     Args:

@@ -49,17 +49,17 @@ def receive(int fd, buffer, /):
 cdef struct Route:
     const Plan *plan            # of the class that goes this way; NULL: none does
     PyObject *kind
-    PyObject *newest            # a Newest, or NULL
+    PyObject *newest            # a LatestByKey, or NULL
     uint32_t key_slot
 
 
-cdef class Router:
+cdef class EventRouter:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Router(decoder, routes, key, lanes, *, event=None, handles=None, watchers=(), rules=(), memory=None, on_error=None)\n--\n\nTakes frequent messages straight to their consumer, and leaves to others what needs a thought.
+    """EventRouter(decoder, routes, key, lanes, *, event=None, handles=None, watchers=(), rules=(), memory=None, on_error=None)\n--\n\nTakes frequent messages straight to their consumer, and leaves to others what needs a thought.
 
     Args:
         decoder: whose messages these are.
-        routes: message class to (event type, Newest that keeps the latest message of each key, or None).
+        routes: message class to (event type, LatestByKey that keeps the latest message of each key, or None).
         key: the field of those classes that tells what a message is about: a position's id.
         lanes: where events wait.
         event: makes an event from its type, message, handle and received_ns; None: (message, received_ns) tuples.
@@ -81,19 +81,19 @@ cdef class Router:
     cdef readonly unsigned long long frequent
     cdef Route routes[MAX_MESSAGE_CLASSES]
     cdef PyObject *rules[MAX_MESSAGE_CLASSES]
-    cdef Recent memory
+    cdef EventRing memory
     cdef Lanes lanes
     cdef Decoder decoder
-    cdef Handles handles
+    cdef HandleTable handles
     cdef list watchers
     cdef object on_error
     cdef list owned                 # what the routes and rules point at
-    cdef Maker event
+    cdef InstanceFactory event
     cdef object spare               # the event of the latest inline call, to be used again if nobody kept it
     cdef dict handlers_of
 
     def __cinit__(self, Decoder decoder not None, dict routes not None, str key not None, Lanes lanes not None, *,
-                  Maker event=None, Handles handles=None, list watchers=None, dict rules=None, Recent memory=None,
+                  InstanceFactory event=None, HandleTable handles=None, list watchers=None, dict rules=None, EventRing memory=None,
                   on_error=None):
         cdef const Plan *plan
         cdef uint32_t index
@@ -108,8 +108,8 @@ cdef class Router:
             raise TypeError(f"an event has a type, a message, a handle and received_ns; {event.cls.__name__} has not")
         self.owned = []
         for cls, (kind, newest) in routes.items():
-            if newest is not None and not isinstance(newest, Newest):
-                raise TypeError(f"{cls.__name__}: a Newest keeps the latest messages, not a {type(newest).__name__}")
+            if newest is not None and not isinstance(newest, LatestByKey):
+                raise TypeError(f"{cls.__name__}: a LatestByKey keeps the latest messages, not a {type(newest).__name__}")
             plan = self.plan_of(cls)
             names = [spec.name for spec in cls.wire_fields]
             if key not in names:
@@ -193,9 +193,9 @@ cdef class Router:
                 return False
             handle = <object>found
             if route.newest != NULL and text != NULL:
-                (<Newest>route.newest).put_text(id, text, size)
+                (<LatestByKey>route.newest).put_text(id, text, size)
             elif route.newest != NULL:
-                (<Newest>route.newest).put_message(id, message)
+                (<LatestByKey>route.newest).put_message(id, message)
         self.frequent += 1
         if self.handlers_of is None:
             self.lanes.add_low(self.event_of(route.kind, message, handle, received_ns), <object>route.kind, <object>key)
@@ -245,11 +245,11 @@ cdef class Router:
         return 0
 
 
-# ── the pump ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-cdef class Pump:
+cdef class MessagePipeline:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Pump(parser, decoder, *, on_message, on_frame, on_unreadable)\n--\n\nBytes of one link in; messages and control frames out, in order.
+    """MessagePipeline(parser, decoder, *, on_message, on_frame, on_unreadable)\n--\n\nBytes of one link in; messages and control frames out, in order.
 
     Args:
         parser: cuts the bytes into frames; its ``failure`` tells what the peer did wrong.
@@ -262,7 +262,7 @@ cdef class Pump:
         frames, messages: how many there were; a message counts once it is where it belongs.
         tap: called with (payload, received_ns) of each text message before it is read; None for nobody.
 
-    Threads: one at a time. What a callback raises ends ``feed``; the pump is not used after that.
+    Threads: one at a time. What a callback raises ends ``feed``; the pipeline is not used after that.
     """
 
     cdef FrameParser parser
@@ -281,7 +281,7 @@ cdef class Pump:
         self.on_frame = on_frame
         self.on_unreadable = on_unreadable
 
-    def feed(self, data, received_ns, Router router=None, /):
+    def feed(self, data, received_ns, EventRouter router=None, /):
         """Take the link's next bytes, and bring what became complete where it belongs.
 
         Args:
@@ -296,7 +296,7 @@ cdef class Pump:
         finally:
             PyBuffer_Release(&view)
 
-    cdef int feed_bytes(self, const uint8_t *at, Py_ssize_t size, object received_ns, Router router) except -1:
+    cdef int feed_bytes(self, const uint8_t *at, Py_ssize_t size, object received_ns, EventRouter router) except -1:
         cdef const uint8_t *end = at + size
         cdef ls_ws_message frame
         cdef ls_ws_result result
@@ -314,7 +314,7 @@ cdef class Pump:
                 self.on_frame(frame.opcode, payload_of(&frame))
 
     cdef int text(
-        self, const ls_ws_message *frame, const uint8_t *limit, object received_ns, Router router
+        self, const ls_ws_message *frame, const uint8_t *limit, object received_ns, EventRouter router
     ) except -1:
         """Bytes behind the text may be read up to `limit`, if that is not NULL."""
         cdef State state
@@ -336,7 +336,7 @@ cdef class Pump:
         self.messages += 1
         return 0
 
-    cdef int unusual_text(self, const ls_ws_message *frame, object received_ns, Router router) except -1:
+    cdef int unusual_text(self, const ls_ws_message *frame, object received_ns, EventRouter router) except -1:
         """A text that cannot be read, or of a type that is not known: once more, for what Python makes of it."""
         cdef const Plan *plan
         try:

@@ -5,9 +5,9 @@ cdef enum:
     MAX_SLOTS = 32
 
 
-cdef class Maker:
+cdef class InstanceFactory:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Maker(cls, names)\n--\n\nMakes instances of ``cls`` from the values of the slots ``names``, in that order.
+    """InstanceFactory(cls, names)\n--\n\nMakes instances of ``cls`` from the values of the slots ``names``, in that order.
 
     No default, converter or validator is asked. The instances stay outside the garbage collector: nothing in them may
     ever refer to something mutable.

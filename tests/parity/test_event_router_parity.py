@@ -27,13 +27,13 @@ def test_a_maker_makes_what_the_constructor_makes(name: str) -> None:
     """From the slots' values in the order asked for; wrong classes, names and counts are refused."""
     module = core(name)
     slots = ("type", "message", "handle", "received_ns")
-    made = module.Maker(StreamEvent, slots)("pnl_update", pnl(1), None, 5)
+    made = module.InstanceFactory(StreamEvent, slots)("pnl_update", pnl(1), None, 5)
     assert type(made) is StreamEvent
     assert made == StreamEvent("pnl_update", pnl(1), None, 5)
-    assert module.Maker(StreamEvent, slots[::-1])(5, None, pnl(1), "pnl_update") == made
+    assert module.InstanceFactory(StreamEvent, slots[::-1])(5, None, pnl(1), "pnl_update") == made
     for values in ((), ("pnl_update", pnl(1), None), ("pnl_update", pnl(1), None, 5, 6)):
         with pytest.raises(TypeError, match=f"StreamEvent has 4 slots, and {len(values)} values were given"):
-            module.Maker(StreamEvent, slots)(*values)
+            module.InstanceFactory(StreamEvent, slots)(*values)
 
     class Loose:
         pass
@@ -42,7 +42,7 @@ def test_a_maker_makes_what_the_constructor_makes(name: str) -> None:
         (StreamEvent, slots[:3]), (StreamEvent, (*slots[:3], "other")), (StreamEvent, (*slots[:3], "type")), (Loose, ()),
     ):  # fmt: skip
         with pytest.raises(TypeError):
-            module.Maker(cls, names)
+            module.InstanceFactory(cls, names)
 
 
 # ── what it takes ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,12 +143,12 @@ def test_routes_must_make_sense(name: str) -> None:
         wire_fields = ()
 
     with pytest.raises(TypeError, match="Foreign is none of the decoder's"):
-        module.Router(reader, {Foreign: ("foreign", None)}, "position_id", lanes)
+        module.EventRouter(reader, {Foreign: ("foreign", None)}, "position_id", lanes)
     with pytest.raises(TypeError, match="HelloOk has no position_id"):
-        module.Router(reader, {HelloOk: ("hello_ok", None)}, "position_id", lanes)
+        module.EventRouter(reader, {HelloOk: ("hello_ok", None)}, "position_id", lanes)
     # A class inside of messages is no message.
     with pytest.raises(TypeError, match="Limits is none of the decoder's"):
-        module.Router(reader, {Limits: ("limits", None)}, "hi_capacity", lanes)
+        module.EventRouter(reader, {Limits: ("limits", None)}, "hi_capacity", lanes)
 
 
 @each_core
@@ -156,10 +156,10 @@ def test_routes_are_read_once(name: str) -> None:
     """Whoever made them may throw them away, with everything in them."""
     module = core(name)
     reader, lanes = decoder(module, "server"), module.Lanes((), 10, 10)
-    routes = {PnlUpdate: (PnlUpdate.type[:3] + "_update", module.Newest(reader))}  # a string of its own
-    made = module.Router(
+    routes = {PnlUpdate: (PnlUpdate.type[:3] + "_update", module.LatestByKey(reader))}  # a string of its own
+    made = module.EventRouter(
         reader, routes, "position_id", lanes, handles=handles_of(module, {1: "handle"}),
-        event=module.Maker(StreamEvent, ("type", "message", "handle", "received_ns")),
+        event=module.InstanceFactory(StreamEvent, ("type", "message", "handle", "received_ns")),
     )  # fmt: skip
     routes.clear()
     gc.collect()
@@ -179,8 +179,8 @@ HELLO = HelloOk(session_id=1, server_time_ms=2, limits=None)  # type: ignore[arg
 def ruled(name: str, rule: Callable[[Any, int], None], **more: Any) -> Any:
     """A router with a rule for HelloOk."""
     module = core(name)
-    make = module.Maker(StreamEvent, ("type", "message", "handle", "received_ns"))
-    return module.Router(
+    make = module.InstanceFactory(StreamEvent, ("type", "message", "handle", "received_ns"))
+    return module.EventRouter(
         decoder(module, "server"),
         {},
         "position_id",
@@ -219,19 +219,19 @@ def test_rules_must_make_sense(name: str) -> None:
     module = core(name)
     reader, lanes = decoder(module, "server"), module.Lanes((), 10, 10)
     with pytest.raises(TypeError, match="Limits is none of the decoder's"):
-        module.Router(reader, {}, "position_id", lanes, rules={Limits: print})
+        module.EventRouter(reader, {}, "position_id", lanes, rules={Limits: print})
     with pytest.raises(TypeError, match="PnlUpdate has both a route and a rule"):
-        module.Router(reader, {PnlUpdate: ("p", None)}, "position_id", lanes, rules={PnlUpdate: print})
+        module.EventRouter(reader, {PnlUpdate: ("p", None)}, "position_id", lanes, rules={PnlUpdate: print})
 
 
 @each_core
 def test_a_delivered_message_is_remembered_then_handled(name: str) -> None:
     """As one event, numbered; without handlers it waits in the high lane."""
     module = core(name)
-    memory, lanes, seen = module.Recent(2), module.Lanes((), 10, 10), []
-    router = module.Router(
+    memory, lanes, seen = module.EventRing(2), module.Lanes((), 10, 10), []
+    router = module.EventRouter(
         decoder(module, "server"), {}, "position_id", lanes, memory=memory,
-        event=module.Maker(StreamEvent, ("type", "message", "handle", "received_ns")),
+        event=module.InstanceFactory(StreamEvent, ("type", "message", "handle", "received_ns")),
     )  # fmt: skip
     router.handlers = {"hello_ok": (lambda event: seen.append((event, memory.kept())),)}
     router.deliver("hello_ok", HELLO, "handle", 5)
@@ -251,14 +251,16 @@ def test_while_somebody_watches_the_memory_is_told(name: str) -> None:
     watchers: list[Any] = ["somebody"]
     lanes = module.Lanes((), 10, 10)
 
-    class Memory(module.Recent):  # type: ignore[misc, name-defined]
+    class Memory(module.EventRing):  # type: ignore[misc, name-defined]
         def add(self, event: Any) -> None:
             watchers.append(event)
 
     reader = decoder(module, "server")
-    module.Router(reader, {}, "position_id", lanes, memory=Memory(2), watchers=watchers).deliver("k", HELLO, None, 5)
+    module.EventRouter(reader, {}, "position_id", lanes, memory=Memory(2), watchers=watchers).deliver(
+        "k", HELLO, None, 5
+    )
     assert watchers == ["somebody", (HELLO, 5)]
-    module.Router(reader, {}, "position_id", lanes, watchers=watchers).deliver("k", HELLO, None, 6)
+    module.EventRouter(reader, {}, "position_id", lanes, watchers=watchers).deliver("k", HELLO, None, 6)
     assert lanes.qsize() == 2
 
 
@@ -356,7 +358,7 @@ def test_on_error_may_raise_again(name: str, error: BaseException) -> None:
 def test_without_on_error_a_handlers_error_is_raised_as_it_is(name: str) -> None:
     """Nobody else is there to hear it."""
     module = core(name)
-    made = module.Router(
+    made = module.EventRouter(
         decoder(module, "server"), {PnlUpdate: ("pnl_update", None)}, "position_id", module.Lanes((), 10, 10)
     )
     error = ValueError("mine")

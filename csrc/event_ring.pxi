@@ -1,8 +1,8 @@
 # The latest items, numbered: what the memory of a session is made of. The fallback is _pure/tables.py.
 
-cdef class Recent:
+cdef class EventRing:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Recent(capacity)\n--\n\nThe latest items, each with its number.
+    """EventRing(capacity)\n--\n\nThe latest items, each with its number.
 
     Args:
         capacity: how many are kept.

@@ -18,15 +18,15 @@ each_core = pytest.mark.parametrize("name", cores())
 
 
 def fed(module: ModuleType, texts: list[bytes]) -> tuple[Any, list[Any]]:
-    """A Newest after these messages came over a link, and the messages themselves."""
+    """A LatestByKey after these messages came over a link, and the messages themselves."""
     reading = decoder(module, "server")
-    newest = module.Newest(reading)
+    newest = module.LatestByKey(reading)
     messages = [reading.decode(text) for text in texts]
     handles = handles_of(module, {message.position_id: "handle" for message in messages})
-    router = module.Router(
+    router = module.EventRouter(
         reading, {PnlUpdate: (PnlUpdate.type, newest)}, "position_id", module.Lanes((), 10**6, 10), handles=handles
     )
-    pump = module.Pump(
+    pipeline = module.MessagePipeline(
         module.FrameParser(),
         reading,
         on_message=lambda *_: None,
@@ -34,7 +34,7 @@ def fed(module: ModuleType, texts: list[bytes]) -> tuple[Any, list[Any]]:
         on_unreadable=lambda *_: None,
     )
     for text in texts:
-        pump.feed(data.frame(text), 1, router)
+        pipeline.feed(data.frame(text), 1, router)
     return newest, messages
 
 
@@ -71,9 +71,9 @@ def test_a_wrong_keeper_is_refused(name: str) -> None:
     """At construction, by name: a plain dict would never be read."""
     module = core(name)
     with pytest.raises(TypeError):
-        module.Newest(None)
-    with pytest.raises(TypeError, match="Newest"):
-        module.Router(decoder(module, "server"), {PnlUpdate: ("p", {})}, "position_id", module.Lanes((), 1, 1))
+        module.LatestByKey(None)
+    with pytest.raises(TypeError, match="LatestByKey"):
+        module.EventRouter(decoder(module, "server"), {PnlUpdate: ("p", {})}, "position_id", module.Lanes((), 1, 1))
 
 
 @each_core
@@ -93,14 +93,14 @@ def test_who_asks_while_the_reader_writes_gets_one_whole_message(name: str) -> N
     asking = threading.Thread(target=ask)
     asking.start()
     reading = decoder(module, "server")
-    router = module.Router(
+    router = module.EventRouter(
         reading,
         {PnlUpdate: ("p", newest)},
         "position_id",
         module.Lanes(("p",), 10, 10),
         handles=handles_of(module, {key: "handle"}),
     )
-    pump = module.Pump(
+    pipeline = module.MessagePipeline(
         module.FrameParser(),
         reading,
         on_message=lambda *_: None,
@@ -109,7 +109,7 @@ def test_who_asks_while_the_reader_writes_gets_one_whole_message(name: str) -> N
     )
     try:
         for turn in range(2000):
-            pump.feed(data.frame(texts[turn % 2]), turn, router)
+            pipeline.feed(data.frame(texts[turn % 2]), turn, router)
     finally:
         stop.set()
         asking.join()

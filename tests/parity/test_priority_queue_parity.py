@@ -28,7 +28,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """A lossless handover of either make."""
 
     def handover(**options: Any) -> Any:
-        return core(request.param).Handover((), 10**6, 10**6, lossless=True, **options)
+        return core(request.param).PriorityQueue((), 10**6, 10**6, lossless=True, **options)
 
     return handover
 
@@ -138,7 +138,7 @@ STEPS = st.lists(st.sampled_from(["high", "low", "wake", "put and wake", "pause"
 @given(steps=STEPS, lanes_of=st.lists(st.sampled_from(["any", "high", "low"]), min_size=1, max_size=4))
 def test_whatever_is_put_reaches_those_who_wait_for_it(name: str, steps: list[str], lanes_of: list[str]) -> None:
     """Consumers that wait for ever, any order of putting and waking, and one wake at the end."""
-    lanes = core(name).Handover((), 10**6, 10**6, lossless=True)
+    lanes = core(name).PriorityQueue((), 10**6, 10**6, lossless=True)
     taken: list[str] = []
 
     def consume(lane: str) -> None:
@@ -173,7 +173,7 @@ def test_ctrl_c_ends_a_wait_and_loses_nothing() -> None:
 import os, queue, signal, threading, time
 from tests.parity.cores import core
 import sys
-lanes = core(sys.argv[1]).Handover((), 10, 10)
+lanes = core(sys.argv[1]).PriorityQueue((), 10, 10)
 got = interrupted = 0
 def disturb(put):
     if put: lanes.put_high("item"); lanes.wake()
@@ -304,7 +304,7 @@ def test_whoever_must_be_asked_is_asked(make: Callable[..., Any]) -> None:
 def test_the_producer_is_told_of_room(name: str) -> None:
     """By ``get``, ``take`` and ``tell_room``, once each time the lanes were full."""
     told: list[int] = []
-    lanes = core(name).Handover((), 10, 4, on_room=lambda: told.append(lanes.qsize()))
+    lanes = core(name).PriorityQueue((), 10, 4, on_room=lambda: told.append(lanes.qsize()))
     for take in (lanes.get, lanes.take, lambda: (lanes.pop(), lanes.tell_room())):
         told.clear()
         for number in range(4):
@@ -324,7 +324,7 @@ from tests.parity.cores import core
 def guard():
     if os.getpid() != parent: raise PermissionError
 parent = os.getpid()
-lanes = core(sys.argv[1]).Handover((), 10, 10, guard=guard)
+lanes = core(sys.argv[1]).PriorityQueue((), 10, 10, guard=guard)
 lanes.put_high("item"); lanes.put_high("item")
 lanes.get()
 child = os.fork()

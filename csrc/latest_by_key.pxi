@@ -17,9 +17,9 @@ cdef inline uint8_t *text_of(Kept *kept) noexcept:
     return <uint8_t *>(kept + 1)
 
 
-cdef class Newest:
+cdef class LatestByKey:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Newest(decoder)\n--\n\nThe newest message of each id (u64).
+    """LatestByKey(decoder)\n--\n\nThe newest message of each id (u64).
 
     The garbage collector does not see them: a message refers to nothing mutable.
 

@@ -22,9 +22,9 @@ cdef uint64_t checked_id(object key) except? 0:
     return id
 
 
-cdef class Handles:
+cdef class HandleTable:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Handles()\n--\n\nThe handle of each position, by its id (u64).
+    """HandleTable()\n--\n\nThe handle of each position, by its id (u64).
 
     The garbage collector does not see them: a handle refers to nothing mutable.
 

@@ -30,10 +30,10 @@ class Desk:
 
     def __init__(self, name: str, lane: str = "any") -> None:
         module = core(name)
-        self.lanes = module.Handover((), 100, 100)
+        self.lanes = module.PriorityQueue((), 100, 100)
         self.handlers: dict[str, tuple[Callable[[Event], object], ...]] = {}
         self.errors: list[tuple[Any, Event, BaseException]] = []
-        self.caller = module.Caller(self.lanes, lane, self.handlers, self.on_error)
+        self.caller = module.HandlerLoop(self.lanes, lane, self.handlers, self.on_error)
 
     def on_error(self, handler: Any, event: Event, error: BaseException) -> None:
         self.errors.append((handler, event, error))
@@ -189,14 +189,14 @@ import os, signal, sys, threading
 from tests.parity.cores import core
 module = core(sys.argv[1])
 class Event: type = "a"
-lanes = module.Handover((), 10, 10)
+lanes = module.PriorityQueue((), 10, 10)
 stop = threading.Event()
 def flood():
     while not stop.is_set():
         lanes.put_high(Event); lanes.wake()
 threading.Thread(target=flood, daemon=True).start()
 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-try: module.Caller(lanes, "any", {}, None).run()
+try: module.HandlerLoop(lanes, "any", {}, None).run()
 except KeyboardInterrupt: print("interrupted")
 stop.set()
 """

@@ -1,4 +1,4 @@
-# Waiting for the link, and taking in what comes: poll, recv and the pump in one loop, so that between the bytes' arrival
+# Waiting for the link, and taking in what comes: poll, recv and the pipeline in one loop, so that between the bytes' arrival
 # and their message's delivery no Python runs but what the message itself asks for. What runs once in 5 ms finds its
 # caches cold, and then a few lines of bookkeeping take longer than the message. The fallback is _pure/receive_loop.py.
 
@@ -30,14 +30,14 @@ cdef enum:
     STRANGE_BIT = 0x800
 
 
-cdef class Intake:
+cdef class ReceiveLoop:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Intake(pump, parser, taps, buffer, link, wake_up, *, reads, strange_after_s, due_within_s, patience_s)\n--\n\nWaits for a link, and takes in what comes.
+    """ReceiveLoop(pipeline, parser, taps, buffer, link, wake_up, *, reads, strange_after_s, due_within_s, patience_s)\n--\n\nWaits for a link, and takes in what comes.
 
     Args:
-        pump: is fed with what is read.
-        parser: the pump's.
-        taps: its ``hearer`` is the pump's tap.
+        pipeline: is fed with what is read.
+        parser: the pipeline's.
+        taps: its ``hearer`` is the pipeline's tap.
         buffer: is read into; of 1 byte at least.
         link: has a ``fileno()``, which is negative once it is closed.
         wake_up: has a ``fileno()`` too; readable when another thread has something.
@@ -57,7 +57,7 @@ cdef class Intake:
     Threads: one, the reader; the attributes may be read by any.
     """
 
-    cdef Pump pump
+    cdef MessagePipeline pipeline
     cdef FrameParser parser
     cdef object taps
     cdef object link
@@ -76,9 +76,9 @@ cdef class Intake:
     cdef readonly int64_t message_ns
     cdef readonly int cause
 
-    def __cinit__(self, Pump pump not None, FrameParser parser not None, taps, buffer, link, wake_up, *, bint reads, double strange_after_s,
+    def __cinit__(self, MessagePipeline pipeline not None, FrameParser parser not None, taps, buffer, link, wake_up, *, bint reads, double strange_after_s,
                   double due_within_s, double patience_s):
-        self.pump = pump
+        self.pipeline = pipeline
         self.parser = parser
         self.taps = taps
         self.buffer = buffer
@@ -98,11 +98,11 @@ cdef class Intake:
             None if self.planned_ns < 0 else self.planned_ns / 1e9,
         )
 
-    def serve(self, Router router, lanes, *, bint reading, bint writing, bint once, timeout_s):
+    def serve(self, EventRouter router, lanes, *, bint reading, bint writing, bint once, timeout_s):
         """Wait, and take in what comes, until there is something that the caller must see to.
 
         Args:
-            router: takes the frequent messages; None: the pump's ``on_message`` gets all.
+            router: takes the frequent messages; None: the pipeline's ``on_message`` gets all.
             lanes: are woken after each read; when they are full, nothing more is read.
             reading: wait for bytes of the link.
             writing: wait until it takes some.
@@ -115,7 +115,7 @@ cdef class Intake:
             strange (see ``waited``); 0 when the lanes are full, the peer broke the protocol, or after ``once``.
 
         Raises:
-            Exception: what the pump raised.
+            Exception: what the pipeline raised.
         """
         cdef int64_t until_ns = -1 if timeout_s is None else ls_monotonic_ns() + <int64_t>(<double>timeout_s * 1e9)
         cdef int64_t message_ns
@@ -176,7 +176,7 @@ cdef class Intake:
             ready |= STRANGE_BIT
         return ready
 
-    cdef int read(self, Router router, object lanes) except -1:
+    cdef int read(self, EventRouter router, object lanes) except -1:
         """One read of the socket, and what it brought on its way; BROKEN_BIT at its end."""
         cdef ssize_t count
         cdef Py_buffer view
@@ -193,7 +193,7 @@ cdef class Intake:
             PyBuffer_Release(&view)
         return 0 if count > 0 or self.cause == EAGAIN or self.cause == EINTR else BROKEN_BIT
 
-    def take(self, data, Router router, lanes, /):
+    def take(self, data, EventRouter router, lanes, /):
         """Take in bytes that were read elsewhere."""
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -202,16 +202,16 @@ cdef class Intake:
         finally:
             PyBuffer_Release(&view)
 
-    cdef int take_bytes(self, const uint8_t *at, Py_ssize_t size, Router router, object lanes) except -1:
-        cdef unsigned long long messages = self.pump.messages
+    cdef int take_bytes(self, const uint8_t *at, Py_ssize_t size, EventRouter router, object lanes) except -1:
+        cdef unsigned long long messages = self.pipeline.messages
         self.received_ns = ls_monotonic_ns()
         self.received_bytes += size
-        self.pump.tap = self.taps.hearer
+        self.pipeline.tap = self.taps.hearer
         try:
-            self.pump.feed_bytes(at, size, self.received_ns, router)
+            self.pipeline.feed_bytes(at, size, self.received_ns, router)
         finally:
             lanes.wake()
-            self.note_life(self.pump.messages != messages)
+            self.note_life(self.pipeline.messages != messages)
         return 0
 
     cdef void note_life(self, bint came) noexcept:

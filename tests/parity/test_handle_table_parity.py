@@ -24,7 +24,7 @@ def crowded(rand: random.Random) -> int:
 @each_core
 def test_handles_come_and_go_as_in_a_dictionary(name: str, rand: random.Random) -> None:
     """Whatever is put, replaced and forgotten in whatever order: each id has its own, and its alone."""
-    handles = core(name).Handles()
+    handles = core(name).HandleTable()
     model: dict[int, str] = {}
     for number in range(scaled(20_000)):
         key = crowded(rand) if number % 5000 < 4000 else rand.randrange(2**64)
@@ -47,7 +47,7 @@ def test_handles_come_and_go_as_in_a_dictionary(name: str, rand: random.Random) 
 def test_what_is_no_id_is_never_known(name: str, key: Any) -> None:
     """It cannot be put, and to ask for it or to forget it is no error."""
     module = core(name)
-    handles, newest = module.Handles(), module.Newest(decoder(module, "server"))
+    handles, newest = module.HandleTable(), module.LatestByKey(decoder(module, "server"))
     with pytest.raises(TypeError, match="is not an id: an int from 0 to"):
         handles[key] = "handle"
     with pytest.raises(TypeError, match="is not an id: an int from 0 to"):
@@ -63,7 +63,7 @@ def test_what_is_no_id_is_never_known(name: str, key: Any) -> None:
 def test_newest_messages_come_and_go_as_in_a_dictionary(name: str, rand: random.Random) -> None:
     """As handles do."""
     module = core(name)
-    newest = module.Newest(decoder(module, "server"))
+    newest = module.LatestByKey(decoder(module, "server"))
     model: dict[int, Any] = {}
     for number in range(scaled(5000)):
         key = crowded(rand)
@@ -80,7 +80,7 @@ def test_handles_are_counted() -> None:
     """Replaced, forgotten, cleared or dropped with the table: every reference is given back."""
     handle = object()
     before = sys.getrefcount(handle)
-    handles = _core.Handles()
+    handles = _core.HandleTable()
     for number in range(1000):
         handles[number % 300] = handle
     assert sys.getrefcount(handle) == before + 300
@@ -96,7 +96,7 @@ def test_handles_are_counted() -> None:
 
 def test_a_handles_end_may_come_back_to_the_table() -> None:
     """What is let go of is let go of last: its destructor finds the table whole, and may change it."""
-    handles = _core.Handles()
+    handles = _core.HandleTable()
 
     class Handle:
         def __del__(self) -> None:
@@ -116,7 +116,7 @@ def test_a_handles_end_may_come_back_to_the_table() -> None:
 @each_core
 def test_the_latest_are_kept_with_their_numbers(name: str) -> None:
     """Numbers go on whether an item is kept or not; the oldest make room."""
-    recent = core(name).Recent(3)
+    recent = core(name).EventRing(3)
     assert recent.kept() == []
     assert recent.keep("a") == (1, "a")
     assert recent.number("b") == (2, "b")

@@ -1,4 +1,4 @@
-"""The pump: from bytes to messages, control frames and events; both makes do what the parts do one by one."""
+"""The pipeline: from bytes to messages, control frames and events; both makes do what the parts do one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class Ear:
-    """Hears everything that a pump tells, in order; ``bad`` makes it raise when told of that kind."""
+    """Hears everything that a pipeline tells, in order; ``bad`` makes it raise when told of that kind."""
 
     def __init__(self, bad: str | None = None) -> None:
         self.log: list[Any] = []
@@ -51,7 +51,7 @@ class Ear:
 
 
 class Rigged:
-    """A pump of one core with an ear, and a rig whose router it may use."""
+    """A pipeline of one core with an ear, and a rig whose router it may use."""
 
     def __init__(
         self, name: str, *, bad: str | None = None, tapped: bool = False, max_message_bytes: int = 2**24, **rig: Any
@@ -60,11 +60,11 @@ class Rigged:
         self.ear = Ear(bad)
         self.rig = Rig(name, **rig)
         self.parser = module.FrameParser(max_message_bytes)
-        self.pump = self.make(module)
-        self.pump.tap = self.ear.tap if tapped else None
+        self.pipeline = self.make(module)
+        self.pipeline.tap = self.ear.tap if tapped else None
 
     def make(self, module: Any) -> Any:
-        return module.Pump(
+        return module.MessagePipeline(
             self.parser,
             self.rig.decoder,
             on_message=self.ear.message,
@@ -74,19 +74,19 @@ class Rigged:
 
     def told(self) -> Any:
         """All that came of the bytes so far."""
-        pump = self.pump
+        pipeline = self.pipeline
         return (
             self.ear.log,
             self.rig.state(),
-            pump.frames,
-            pump.messages,
+            pipeline.frames,
+            pipeline.messages,
             self.parser.failure,
             self.parser.buffered_bytes,
         )
 
 
 class ByHand:
-    """A pump made of a parser, a decoder and a router, in plain steps."""
+    """A pipeline made of a parser, a decoder and a router, in plain steps."""
 
     def __init__(self, rigged: Rigged) -> None:
         self._rigged = rigged
@@ -120,7 +120,7 @@ class RiggedByHand(Rigged):
 def feed(rigged: Rigged, pieces: list[bytes], *, routed: bool, count_pieces: bool = True) -> Any:
     """Everything that came of the pieces, and what waits in the lanes."""
     for number, piece in enumerate(pieces):
-        rigged.pump.feed(piece, number if count_pieces else 7, rigged.rig.router if routed else None)
+        rigged.pipeline.feed(piece, number if count_pieces else 7, rigged.rig.router if routed else None)
     return rigged.told(), rigged.rig.drained()
 
 
@@ -264,7 +264,7 @@ def wires(draw: st.DrawFn) -> list[bytes]:
 def test_any_session(
     pieces: list[bytes], routed: bool, bare: bool, tapped: bool, policy: str, low_capacity: int, inline: bool
 ) -> None:
-    """Pump of either make, or parser, decoder and router by hand: the same messages, frames, errors, events, counts."""
+    """MessagePipeline of either make, or parser, decoder and router by hand: the same messages, frames, errors, events, counts."""
     results = []
     for kind in (RiggedByHand, Rigged):
         for name in BOTH:
@@ -292,16 +292,16 @@ EVERYTHING = (
 def test_a_callback_that_raises_ends_the_feed(name: str, bad: str) -> None:
     """What it raised comes out as it is; nothing after it is told; the bytes are let go of."""
     expected = Rigged(name, tapped=True)
-    expected.pump.feed(EVERYTHING, 1)
+    expected.pipeline.feed(EVERYTHING, 1)
     log = expected.ear.log
     up_to = [entry[0] for entry in log].index(bad) + 1
 
     rigged = Rigged(name, bad=bad, tapped=True)
     data = bytearray(EVERYTHING)
     with pytest.raises(KeyError, match=bad) as caught:
-        rigged.pump.feed(data, 1)
+        rigged.pipeline.feed(data, 1)
     assert rigged.ear.log == log[:up_to]
-    assert rigged.pump.frames == sum(entry[0] == "tap" or entry[0] == "frame" for entry in log[:up_to])
+    assert rigged.pipeline.frames == sum(entry[0] == "tap" or entry[0] == "frame" for entry in log[:up_to])
     data.extend(b"a view of it would forbid this")
     if bad == "unreadable":
         assert isinstance(caught.value.__context__, DecodeError)
@@ -320,8 +320,8 @@ def test_a_handlers_error_that_nobody_keeps_ends_the_feed(name: str) -> None:
     rigged = Rigged(name, on_error=raise_again)
     rigged.rig.router.handlers = {"pnl_update": (interrupt,)}
     with pytest.raises(KeyboardInterrupt):
-        rigged.pump.feed(EVERYTHING, 1, rigged.rig.router)
-    assert rigged.pump.messages == 0
+        rigged.pipeline.feed(EVERYTHING, 1, rigged.rig.router)
+    assert rigged.pipeline.messages == 0
     assert rigged.ear.log == []
 
 
@@ -334,14 +334,14 @@ def test_only_the_decoders_own_error_is_an_unreadable_text(name: str) -> None:
         raise ZeroDivisionError(kind)
 
     ear = Ear()
-    pump = module.Pump(
+    pipeline = module.MessagePipeline(
         module.FrameParser(), module.Decoder({"pnl_update": PnlUpdate}, unknown, DecodeError),
         on_message=ear.message, on_frame=ear.frame, on_unreadable=ear.unreadable,
     )  # fmt: skip
     with pytest.raises(ZeroDivisionError, match="new"):
-        pump.feed(frame(TEXT, b'{"type":"new"}'), 1)
+        pipeline.feed(frame(TEXT, b'{"type":"new"}'), 1)
     assert ear.log == []
-    assert (pump.frames, pump.messages) == (1, 0)
+    assert (pipeline.frames, pipeline.messages) == (1, 0)
 
 
 @each_core
@@ -349,7 +349,7 @@ def test_unknown_messages_go_to_others_with_their_bytes(name: str) -> None:
     """Never to the router, and the bytes are theirs to keep."""
     rigged = Rigged(name)
     data = bytearray(frame(TEXT, b'{"type":"unheard_of"}'))
-    rigged.pump.feed(data, 1, rigged.rig.router)
+    rigged.pipeline.feed(data, 1, rigged.rig.router)
     data[:] = bytes(len(data))
     assert rigged.ear.log == [("message", shape(UnknownMessage("unheard_of", b'{"type":"unheard_of"}')), 1)]
 
@@ -361,13 +361,13 @@ def test_the_tap_hears_every_text_first(name: str) -> None:
     heard: list[Any] = []
 
     def tap(payload: bytes, received_ns: int) -> None:
-        heard.append((payload, received_ns, rigged.pump.messages, rigged.rig.lanes.qsize(), len(rigged.ear.log)))
+        heard.append((payload, received_ns, rigged.pipeline.messages, rigged.rig.lanes.qsize(), len(rigged.ear.log)))
 
-    rigged.pump.tap = tap
-    assert rigged.pump.tap is tap
-    rigged.pump.feed(EVERYTHING, 5, rigged.rig.router)
-    rigged.pump.tap = None
-    rigged.pump.feed(EVERYTHING, 6, rigged.rig.router)
+    rigged.pipeline.tap = tap
+    assert rigged.pipeline.tap is tap
+    rigged.pipeline.feed(EVERYTHING, 5, rigged.rig.router)
+    rigged.pipeline.tap = None
+    rigged.pipeline.feed(EVERYTHING, 6, rigged.rig.router)
     error = b'{"type":"error","code":"%s","message":"m"}'
     assert heard == [
         (text(pnl(1)), 5, 0, 0, 0),
@@ -382,26 +382,26 @@ def test_a_router_may_come_and_go(name: str) -> None:
     """The next feed asks the router that it is given; half a message may have come before."""
     rigged = Rigged(name)
     data = frame(TEXT, text(pnl(1)))
-    rigged.pump.feed(data + data[:9], 1)
-    rigged.pump.feed(data[9:] + data, 2, rigged.rig.router)
-    rigged.pump.feed(data, 3, None)
+    rigged.pipeline.feed(data + data[:9], 1)
+    rigged.pipeline.feed(data[9:] + data, 2, rigged.rig.router)
+    rigged.pipeline.feed(data, 3, None)
     assert rigged.ear.log == [("message", shape(pnl(1)), 1), ("message", shape(pnl(1)), 3)]
     assert rigged.rig.lanes.conflated == 1
     with pytest.raises((TypeError, AttributeError)):
-        rigged.pump.feed(data, 4, "router")
+        rigged.pipeline.feed(data, 4, "router")
 
 
 @each_core
 def test_a_violation_stops_everything(name: str) -> None:
     """What came before it was told; nothing follows, whatever more is fed."""
     rigged = Rigged(name)
-    rigged.pump.feed(ROUND["violation"], 1)
+    rigged.pipeline.feed(ROUND["violation"], 1)
     assert rigged.parser.failure == (1002, "masked frame from a server")
     log = list(rigged.ear.log)
     assert log == [("message", shape(pnl(1)), 1)]
-    rigged.pump.feed(EVERYTHING, 2)
+    rigged.pipeline.feed(EVERYTHING, 2)
     assert rigged.ear.log == log
-    assert rigged.pump.frames == 1
+    assert rigged.pipeline.frames == 1
 
 
 @each_core
@@ -410,14 +410,14 @@ def test_every_form_of_bytes(name: str) -> None:
     data = frame(TEXT, text(pnl(1)))
     rigged = Rigged(name)
     for number, form in enumerate((data, bytearray(data), memoryview(data), memoryview(bytearray(data))[:])):
-        rigged.pump.feed(form, number)
-    rigged.pump.feed(b"", 9)
+        rigged.pipeline.feed(form, number)
+    rigged.pipeline.feed(b"", 9)
     assert rigged.ear.log == [("message", shape(pnl(1)), number) for number in range(4)]
     with pytest.raises(BufferError):
-        rigged.pump.feed(memoryview(data)[::2], 5)
+        rigged.pipeline.feed(memoryview(data)[::2], 5)
     with pytest.raises(TypeError):
-        rigged.pump.feed("text", 6)
-    rigged.pump.feed(data, 7)
+        rigged.pipeline.feed("text", 6)
+    rigged.pipeline.feed(data, 7)
     assert rigged.ear.log[4:] == [("message", shape(pnl(1)), 7)]
 
 
@@ -428,14 +428,14 @@ def test_messages_of_more_classes_than_can_be_routed(name: str) -> None:
     classes = {f"kind_{number}": wire_copy(number) for number in range(40)}
     reader = module.Decoder(classes, None, DecodeError)
     lanes = module.Lanes((), 100, 100)
-    router = module.Router(reader, {classes["kind_0"]: ("kind_0", None)}, "position_id", lanes)
+    router = module.EventRouter(reader, {classes["kind_0"]: ("kind_0", None)}, "position_id", lanes)
     told: list[Any] = []
-    pump = module.Pump(
+    pipeline = module.MessagePipeline(
         module.FrameParser(), reader, on_message=lambda message, _: told.append(type(message)),
         on_frame=print, on_unreadable=print,
     )  # fmt: skip
     for kind in classes:
-        pump.feed(frame(TEXT, text(pnl(1)).replace(b"pnl_update", kind.encode())), 1, router)
+        pipeline.feed(frame(TEXT, text(pnl(1)).replace(b"pnl_update", kind.encode())), 1, router)
     assert lanes.qsize() == 1
     assert told == list(classes.values())[1:]
 
@@ -451,5 +451,5 @@ def wire_copy(number: int) -> Any:
 def test_a_router_of_another_decoder_takes_nothing() -> None:
     """Its table was made for other classes: the compiled loop must not look at one through the other."""
     rigged = Rigged("_core")
-    rigged.pump.feed(frame(TEXT, text(pnl(1))), 1, Rig("_core").router)
+    rigged.pipeline.feed(frame(TEXT, text(pnl(1))), 1, Rig("_core").router)
     assert rigged.ear.log == [("message", shape(pnl(1)), 1)]

@@ -1,4 +1,4 @@
-"""The intake: what wakes it, what it takes in, when it gives way; alike in both makes."""
+"""The receive_loop: what wakes it, what it takes in, when it gives way; alike in both makes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Taps:
 
 
 class Lanes:
-    """What the intake asks of lanes."""
+    """What the receive_loop asks of lanes."""
 
     def __init__(self) -> None:
         self.woken = 0
@@ -44,7 +44,7 @@ class Lanes:
 
 
 class Rig:
-    """An intake of one core between two socket pairs: the link's, and the wake-up's."""
+    """An receive_loop of one core between two socket pairs: the link's, and the wake-up's."""
 
     def __init__(
         self,
@@ -63,15 +63,15 @@ class Rig:
         self.taps, self.lanes = Taps(), Lanes()
         self.trouble: Exception | None = None
         self.parser = module.FrameParser(1000)
-        self.pump = module.Pump(
+        self.pipeline = module.MessagePipeline(
             self.parser,
             module.Decoder(dict(SERVER_MESSAGES), UnknownMessage, DecodeError),
             on_message=self._message,
             on_frame=lambda opcode, payload: None,
             on_unreadable=lambda error, payload: None,
         )
-        self.intake = module.Intake(
-            self.pump,
+        self.receive_loop = module.ReceiveLoop(
+            self.pipeline,
             self.parser,
             self.taps,
             memoryview(bytearray(500)),
@@ -91,7 +91,7 @@ class Rig:
     def serve(self, **how: Any) -> int:
         """With what a live connection that only reads would say, and an end."""
         usual = {"reading": True, "writing": False, "once": False, "timeout_s": PATIENCE_S}
-        ready: int = self.intake.serve(None, self.lanes, **{**usual, **how})
+        ready: int = self.receive_loop.serve(None, self.lanes, **{**usual, **how})
         return ready
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ def test_what_comes_is_taken_in_until_somebody_wakes_it(name: str) -> None:
         assert [message.profit_units for message, _ in rig.messages] == [0, 1, 2]
         times = [received_ns for _, received_ns in rig.messages]
         assert before_ns <= times[0] < times[1] < times[2] <= time.monotonic_ns()
-        assert rig.intake.received_ns == rig.intake.message_ns == times[-1]
-        assert rig.intake.received_bytes == sum(len(text(n)) for n in range(3))
+        assert rig.receive_loop.received_ns == rig.receive_loop.message_ns == times[-1]
+        assert rig.receive_loop.received_bytes == sum(len(text(n)) for n in range(3))
         assert rig.lanes.woken == 3
 
 
@@ -147,9 +147,9 @@ def test_once_is_one_read(name: str) -> None:
         assert 500 < len(stream) < 1500
         rig.peer.sendall(stream)
         assert rig.serve(once=True) == 0
-        assert rig.intake.received_bytes == 500
+        assert rig.receive_loop.received_bytes == 500
         assert 0 < len(rig.messages) < 12
-        while rig.intake.received_bytes < len(stream):
+        while rig.receive_loop.received_bytes < len(stream):
             assert rig.serve(once=True) == 0
         assert [message.profit_units for message, _ in rig.messages] == list(range(12))
 
@@ -160,13 +160,13 @@ def test_the_time_ends_it(name: str) -> None:
         started = time.monotonic()
         assert rig.serve(timeout_s=0.03) == DUE
         assert time.monotonic() - started >= 0.03
-        left, back, planned_s = rig.intake.waited
+        left, back, planned_s = rig.receive_loop.waited
         assert back[0] - left[0] >= 0.03 >= planned_s > 0.02
         assert started <= left[0] <= back[0] <= time.monotonic()
         rig.wake.send(b"\0")
         assert rig.serve(timeout_s=0.0) == WOKEN | DUE
         assert rig.serve(timeout_s=None) == WOKEN
-        assert rig.intake.waited[2] is None
+        assert rig.receive_loop.waited[2] is None
 
 
 def test_a_message_makes_something_due_soon(name: str) -> None:
@@ -179,10 +179,10 @@ def test_a_message_makes_something_due_soon(name: str) -> None:
         assert len(rig.messages) == 1
         # A frame that is no message only counts as bytes.
         rig.peer.sendall(frame(PING, b""))
-        message_ns = rig.intake.message_ns
+        message_ns = rig.receive_loop.message_ns
         assert rig.serve(timeout_s=0.1) == DUE
-        assert rig.intake.message_ns == message_ns < rig.intake.received_ns
-        assert rig.intake.waited[1][0] - rig.intake.received_ns / 1e9 > 0.07
+        assert rig.receive_loop.message_ns == message_ns < rig.receive_loop.received_ns
+        assert rig.receive_loop.waited[1][0] - rig.receive_loop.received_ns / 1e9 > 0.07
 
 
 def test_intake_message_that_never_ends_is_no_sign_of_life(name: str) -> None:
@@ -191,20 +191,20 @@ def test_intake_message_that_never_ends_is_no_sign_of_life(name: str) -> None:
         stream = frame(TEXT, b" " * 200, fin=False) + frame(0, b" ", fin=False) * 100 + frame(0, b" " * 400)
         rig.peer.sendall(stream[:210])
         assert rig.serve(once=True) == 0
-        began_ns = rig.intake.message_ns
-        assert began_ns == rig.intake.received_ns
+        began_ns = rig.receive_loop.message_ns
+        assert began_ns == rig.receive_loop.received_ns
         end_ns = began_ns + 50_000_000
         at = 210
-        while rig.intake.received_ns < end_ns + 10_000_000:
+        while rig.receive_loop.received_ns < end_ns + 10_000_000:
             rig.peer.sendall(stream[at : at + 1])
             at += 1
             assert rig.serve(once=True) == 0
             time.sleep(0.001)
-        assert began_ns < rig.intake.message_ns < end_ns
+        assert began_ns < rig.receive_loop.message_ns < end_ns
         rig.peer.sendall(stream[at:] + text(1))
         while not rig.messages:
             assert rig.serve(once=True) == 0
-        assert rig.intake.message_ns == rig.intake.received_ns
+        assert rig.receive_loop.message_ns == rig.receive_loop.received_ns
 
 
 def test_part_of_a_long_message_is_a_sign_of_life(name: str) -> None:
@@ -213,10 +213,10 @@ def test_part_of_a_long_message_is_a_sign_of_life(name: str) -> None:
         long = frame(TEXT, b" " * 900)
         rig.peer.sendall(long[:100])
         assert rig.serve(once=True) == 0
-        assert rig.intake.message_ns == 0 < rig.intake.received_ns
+        assert rig.receive_loop.message_ns == 0 < rig.receive_loop.received_ns
         rig.peer.sendall(long[100:400])
         assert rig.serve(once=True) == 0
-        assert rig.intake.message_ns == rig.intake.received_ns
+        assert rig.receive_loop.message_ns == rig.receive_loop.received_ns
         assert not rig.messages
 
 
@@ -226,7 +226,7 @@ def test_the_end_of_the_link(name: str) -> None:
         rig.peer.sendall(text(1))
         rig.peer.close()
         assert rig.serve() == BROKEN
-        assert rig.intake.cause == 0
+        assert rig.receive_loop.cause == 0
         assert len(rig.messages) == 1
 
 
@@ -240,13 +240,13 @@ def test_a_reset_link(name: str) -> None:
         theirs, _ = server.accept()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
-        intake = type(rig.intake)(
-            rig.pump, rig.parser, rig.taps, bytearray(10), ours, rig.waker,
+        receive_loop = type(rig.receive_loop)(
+            rig.pipeline, rig.parser, rig.taps, bytearray(10), ours, rig.waker,
             reads=True, strange_after_s=60, due_within_s=60, patience_s=60,
         )  # fmt: skip
         how = {"reading": True, "writing": False, "once": False, "timeout_s": PATIENCE_S}
-        assert intake.serve(None, rig.lanes, **how) == BROKEN
-        assert intake.cause == errno.ECONNRESET
+        assert receive_loop.serve(None, rig.lanes, **how) == BROKEN
+        assert receive_loop.cause == errno.ECONNRESET
 
 
 def test_a_closed_link_is_told_and_never_waited_for(name: str) -> None:
@@ -254,7 +254,7 @@ def test_a_closed_link_is_told_and_never_waited_for(name: str) -> None:
     with rigged(name) as rig:
         rig.link.close()
         assert rig.serve(timeout_s=None) == BROKEN
-        assert rig.intake.cause == errno.EBADF
+        assert rig.receive_loop.cause == errno.EBADF
         assert rig.serve(reading=False, writing=True, timeout_s=None) == WRITABLE
         assert rig.serve(reading=False, timeout_s=0.01) == DUE
 
@@ -265,9 +265,9 @@ def test_reading_is_left_to_others_where_they_ask_for_it(name: str) -> None:
         rig.peer.sendall(text(1))
         assert rig.serve() == READABLE
         assert not rig.messages
-        rig.intake.take(rig.link.recv(500), None, rig.lanes)
+        rig.receive_loop.take(rig.link.recv(500), None, rig.lanes)
         assert rig.lanes.woken == len(rig.messages) == 1
-        assert rig.messages[0][1] == rig.intake.received_ns == rig.intake.message_ns
+        assert rig.messages[0][1] == rig.receive_loop.received_ns == rig.receive_loop.message_ns
         rig.peer.close()
         assert rig.serve(writing=True) == READABLE | WRITABLE
 
@@ -303,7 +303,7 @@ def test_what_a_callback_raises_comes_out_after_the_lanes_were_woken(name: str) 
         with pytest.raises(KeyError):
             rig.serve()
         assert rig.lanes.woken == 1
-        assert rig.intake.received_ns > 0
+        assert rig.receive_loop.received_ns > 0
 
 
 def test_taps_are_asked_for_each_read(name: str) -> None:
@@ -325,7 +325,7 @@ def test_a_wait_that_took_too_long_is_strange(name: str) -> None:
     """Any wait is late by something; an endless one never is, unless the machine was suspended in it."""
     with rigged(name, strange_after_s=0.0) as rig:
         assert rig.serve(timeout_s=0.0101) == DUE | STRANGE
-        rig.intake.reads = False
+        rig.receive_loop.reads = False
         rig.peer.sendall(b"x")
         assert rig.serve() == READABLE
     with rigged(name, strange_after_s=10.0) as rig:

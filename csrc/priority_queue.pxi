@@ -1,7 +1,7 @@
 # Waiting at the lanes, and being woken. A consumer that sleeps here wakes in C and leaves with its item: what Python
 # would do in between is what a message waits for, with caches that have gone cold. The fallback is _pure/priority_queue.py.
 #
-# Each sleeper waits for a lock of its own, made by threading.Lock, so that a patched one (gevent, eventlet) stays what
+# Each parked thread waits for a lock of its own, made by threading.Lock, so that a patched one (gevent, eventlet) stays what
 # it is and Python's signal handling is its own affair.
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -15,16 +15,16 @@ cdef extern from "clocks.h" nogil:
     int64_t ls_boot_ns()
 
 
-cdef class Sleeper:
-    """One consumer asleep: who takes it out of ``sleepers`` may release its lock, and nobody else."""
+cdef class ParkedThread:
+    """One consumer asleep: who takes it out of ``parked_threads`` may release its lock, and nobody else."""
 
     cdef object lock
     cdef object lane
 
 
-cdef class Handover(Lanes):
+cdef class PriorityQueue(Lanes):
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Handover(conflated, low_capacity, high_capacity, *, lossless=False, guard=None, on_use=None, on_room=None)\n--\n\nLanes at which consumers can wait.
+    """PriorityQueue(conflated, low_capacity, high_capacity, *, lossless=False, guard=None, on_use=None, on_room=None)\n--\n\nLanes at which consumers can wait.
 
     Args:
         conflated, low_capacity, high_capacity, lossless: as Lanes.
@@ -35,7 +35,7 @@ cdef class Handover(Lanes):
     Threads: any.
     """
 
-    cdef list sleepers
+    cdef list parked_threads
     cdef readonly object ending     # why nothing more will come; None as long as something may
     cdef object guard
     cdef object on_use
@@ -44,35 +44,35 @@ cdef class Handover(Lanes):
     def __init__(self, conflated, Py_ssize_t low_capacity, Py_ssize_t high_capacity, *, bint lossless=False,
                  guard=None, on_use=None, on_room=None):
         Lanes.__init__(self, conflated, low_capacity, high_capacity, lossless=lossless)
-        self.sleepers = []
+        self.parked_threads = []
         self.guard = guard
         self.on_use = on_use
         self.on_room = on_room
 
     def wake(self):
         """Wake the consumers for whom something waits; whoever puts into the lanes calls this, once a batch."""
-        self.wake_sleepers()
+        self.wake_parked()
 
-    cdef int wake_sleepers(self) except -1:
+    cdef int wake_parked(self) except -1:
         cdef Py_ssize_t at = 0
-        cdef Sleeper sleeper
+        cdef ParkedThread parked
         # A lock's release may be anyone's code, where it was patched; so the list is looked at anew each time.
-        while at < len(self.sleepers):
-            sleeper = <Sleeper>self.sleepers[at]
-            if self.ending is None and not self.has(sleeper.lane):
+        while at < len(self.parked_threads):
+            parked = <ParkedThread>self.parked_threads[at]
+            if self.ending is None and not self.has(parked.lane):
                 at += 1
                 continue
-            del self.sleepers[at]
-            sleeper.lock.release()
+            del self.parked_threads[at]
+            parked.lock.release()
         return 0
 
     def end(self, cause, /):
         """Nothing more will come: who finds nothing gets ``cause``, an exception or its class. The first end counts."""
         if self.ending is None:
             self.ending = cause
-        self.wake_sleepers()
+        self.wake_parked()
 
-    def get_slowly(self, block, timeout):
+    def get_blocking(self, block, timeout):
         """What ``get`` does when nothing waits, or before the first success, or when the producer may go on."""
         if not self.quick and self.on_use is not None:
             self.on_use()
@@ -111,7 +111,7 @@ cdef class Handover(Lanes):
         """The next item, within so many seconds (negative: for ever)."""
         cdef double until = ls_monotonic_ns() / 1e9 + seconds if seconds >= 0 else 0.0
         cdef double left = -1.0
-        cdef Sleeper sleeper
+        cdef ParkedThread parked
         while True:
             # Asked before the lanes: what came before the end is handed out before it is told.
             ending = self.ending
@@ -124,26 +124,26 @@ cdef class Handover(Lanes):
                 if left <= 0:
                     raise Empty
                 left = min(left, <double>TIMEOUT_MAX)
-            sleeper = self.lie_down(lane)
+            parked = self.park(lane)
             try:
                 # First down, then a look: who puts does it the other way round, so one of the two sees the other.
                 if not self.has(lane) and self.ending is None:
-                    sleeper.lock.acquire(True, left)
+                    parked.lock.acquire(True, left)
                     # Ctrl-C that came along with the wake-up, now, before an item is taken that nobody would get.
                     PyErr_CheckSignals()
             finally:
-                self.get_up(sleeper)
+                self.leave(parked)
 
-    cdef Sleeper lie_down(self, object lane):
-        sleeper = Sleeper()
-        sleeper.lane = lane
-        sleeper.lock = Lock()
-        sleeper.lock.acquire()
-        self.sleepers.append(sleeper)
-        return sleeper
+    cdef ParkedThread park(self, object lane):
+        parked = ParkedThread()
+        parked.lane = lane
+        parked.lock = Lock()
+        parked.lock.acquire()
+        self.parked_threads.append(parked)
+        return parked
 
-    cdef int get_up(self, Sleeper sleeper) except -1:
+    cdef int leave(self, ParkedThread parked) except -1:
         # Nothing to do for one that was woken; one that gave up takes itself out.
-        if sleeper in self.sleepers:
-            self.sleepers.remove(sleeper)
+        if parked in self.parked_threads:
+            self.parked_threads.remove(parked)
         return 0

@@ -1,8 +1,8 @@
 # Calling handlers for what waits in a lane: a dispatcher thread's loop. The fallback is _pure/handler_loop.py.
 
-cdef class Caller:
+cdef class HandlerLoop:
     # What stands before the text is for inspect.signature(); Cython writes it for functions only.
-    """Caller(lanes, lane, handlers, on_error)\n--\n\nCalls handlers for the events of a lane, one after the other.
+    """HandlerLoop(lanes, lane, handlers, on_error)\n--\n\nCalls handlers for the events of a lane, one after the other.
 
     Args:
         lanes: where events wait.
@@ -13,7 +13,7 @@ cdef class Caller:
     Threads: ``run`` on one; ``running`` and ``stop`` from any.
     """
 
-    cdef Handover lanes
+    cdef PriorityQueue lanes
     cdef object lane
     cdef dict handlers
     cdef object on_error
@@ -22,7 +22,7 @@ cdef class Caller:
     cdef object event
     cdef int64_t since_ns
 
-    def __cinit__(self, Handover lanes not None, lane, dict handlers not None, on_error):
+    def __cinit__(self, PriorityQueue lanes not None, lane, dict handlers not None, on_error):
         self.lanes = lanes
         self.lane = lane
         self.handlers = handlers
