@@ -1,4 +1,4 @@
-"""One definition of an opening: whether an announced position is the one that was known before, or was bought anew."""
+"""A position as a session shows it, and what an opening of a token account is."""
 
 from __future__ import annotations
 

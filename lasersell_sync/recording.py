@@ -1,4 +1,4 @@
-"""What a guard asks its Solana nodes, written down, and answered again from what was written down."""
+"""Recordings: writing what a session receives and what nodes answer its guard, reading it, and replaying it."""
 
 from __future__ import annotations
 
@@ -179,6 +179,9 @@ def _key(node: int, method: str, params: list[Any]) -> str:
 
 
 # ── Record what a session receives, and play it back ────────────────────────────────────────────────────────────────
+# A recording is a gzip file of JSON lines: a header, then one line per text frame with the microseconds since the
+# first (docs/recording.md has the format). It holds what the server sent and nothing of what was sent to it: no API
+# key, no keypair, no signature. Who may read it learns the wallets, their positions and trades.
 
 
 FORMAT: Final = "lasersell-recording"

@@ -1,4 +1,4 @@
-"""Instances of slotted classes from the values of their slots."""
+"""JSON text to instances of the schema's classes: the reference decoder."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ class InstanceFactory:
 
 
 # ── JSON text to message objects, driven by the schema in the wire classes ──────────────────────────────────────────
+# How a message is read, in both implementations: the text must be one object; its top level is searched for ``type``
+# (the server writes it first; what stands before it is checked and passed over); then the whole object is read from
+# its start into the class of that name. A message of an unknown type is read as a class without fields. So every text
+# has exactly one first error, with one path and one offset.
 
 
 _INTEGER_RANGES: Final = {

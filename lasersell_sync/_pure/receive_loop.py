@@ -1,4 +1,4 @@
-"""Waiting for the link, and taking in what comes, until there is something for others to see to."""
+"""The loop that waits for the link, reads it and feeds the message pipeline; TLS records."""
 
 from __future__ import annotations
 

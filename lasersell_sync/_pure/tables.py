@@ -1,4 +1,4 @@
-"""The handle of each position, by its id."""
+"""What the core keeps of positions and events: handles by id, the newest message by id, a ring of recent events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signed transaction between its record and its first byte."""
+"""The identity of an exit, which exits are under way, and a signed transaction before its first byte."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What an earlier process left unfinished: whose exit is it, and may it go on?
-
-A whole exit goes on when it is proven that it belongs to what the token account holds now. A part never does: the
-transaction that was signed for it is followed to its end, and nothing is built in its place. The service's list of past
-trades may end a whole exit; it never begins one.
-"""
+"""What is known of one position: its announcement, its tokens, and what an earlier process left unfinished."""
 
 from __future__ import annotations
 
@@ -33,6 +28,9 @@ log = logger("autosell")
 
 
 # ── What an earlier process left unfinished: whose exit is it, and may it go on? ────────────────────────────────────
+# A whole exit goes on when it is proven that it belongs to what the token account holds now. A part never does: the
+# transaction that was signed for it is followed to its end, and nothing is built in its place. The service's list of
+# past trades may end a whole exit; it never begins one.
 
 
 #: What is undecided for so long is reported, and again after as long.

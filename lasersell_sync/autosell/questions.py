@@ -1,7 +1,4 @@
-"""What the service's list of past trades proves about an exit that an earlier process left: that its tokens are sold.
-
-The list names no token account and no signature. So it may end an exit, and it never begins one.
-"""
+"""Questions to nodes and to the REST API, asked on threads of their own; what past trades prove."""
 
 from __future__ import annotations
 
@@ -31,6 +28,7 @@ log = logger("autosell")
 
 
 # ── What the service's list of past trades proves about an exit that an earlier process left ────────────────────────
+# The list names no token account and no signature. So it may end an exit, and it never begins one.
 
 
 #: The list may name a moment in whole seconds.

@@ -1,4 +1,4 @@
-"""What an automatic seller tells its user."""
+"""What an AutoSeller reports to its user: ends of exits and purchases, and refusals that can be decided."""
 
 from __future__ import annotations
 

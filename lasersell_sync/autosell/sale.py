@@ -1,4 +1,4 @@
-"""One exit under way: what is known of it between two events. No rules, no I/O."""
+"""One exit under way: what is known of it between two events, and how old its signal is. No rules, no I/O."""
 
 from __future__ import annotations
 

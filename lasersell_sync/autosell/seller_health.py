@@ -1,4 +1,4 @@
-"""What an automatic seller tells ``session.health()``."""
+"""What an AutoSeller adds to ``session.health()``, and what it warms up at its start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rules of selling work with; made once by the ``AutoSeller``."""
+"""What the rules of selling work with, and the numbers that a user may set (``SellPolicy``)."""
 
 from __future__ import annotations
 

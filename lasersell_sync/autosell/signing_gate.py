@@ -1,4 +1,4 @@
-"""What an automatic seller signs: the guard's verdict, report mode, permissions for once, budgets."""
+"""What an AutoSeller may sign: the guard's verdict, report mode, permissions, budgets, the barrier of ``pause()``."""
 
 from __future__ import annotations
 

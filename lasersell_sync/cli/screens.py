@@ -1,4 +1,4 @@
-"""A finished trade, as JSON for scripts and as a panel for people."""
+"""What the demo shows: live screens, the summary for people, JSON for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How amounts and addresses are written for people."""
+"""Amounts, addresses and ledger lines in words for people."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def shortened(address: str) -> str:
 
 
 # ── A witness for the demo: asks the chain itself what happened, with nothing of the client in between ──────────────
+# Python's own HTTP and JSON and no session state: were the client wrong about a sale, this would say so.
 
 
 _TIMEOUT_S = 5.0

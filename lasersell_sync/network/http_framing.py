@@ -1,7 +1,4 @@
-"""What comes back of an HTTP request: a whole answer, or why there is none.
-
-Apart from ``_http``, so that those who ask need not load urllib3 before they do.
-"""
+"""Answers of HTTP/1.1: where one ends in a stream of bytes, and what comes of a request."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ __all__ = ["AnswerFraming", "plain_answer"]
 
 
 # ── What comes back of an HTTP request: a whole answer, or why there is none ────────────────────────────────────────
+# Apart from ``http_pool``, so that those who ask need not load urllib3 before they do.
 
 
 Stage: TypeAlias = Literal["send", "read", "redirect", "oversize"]
@@ -77,13 +75,15 @@ class HttpFailure(Exception):
 
 
 # ── Finds where an HTTP/1.1 answer ends while its bytes arrive in pieces ────────────────────────────────────────────
+# Only the length of an answer is judged here; ``http_pool`` reads what it says once it is complete. Where the two
+# disagree, ``http_pool`` finds the answer cut short or followed by further bytes, and its connection is not used again.
 
 
 #: 100 and 102 may be repeated while a server works; one that sends more of them answers nothing.
 _MOST_INTERIM_ANSWERS: Final = 64
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _BODILESS_STATUSES: Final = (204, 304)
-#: How far a body is collected beyond the limit: ``_http`` reads in steps of this size before it finds it too long.
+#: How far a body is collected beyond the limit: ``http_pool`` reads in steps of this size before it finds it too long.
 _BEYOND_LIMIT_BYTES: Final = 128 * 1024
 #: The answer that nodes give nearly always: every line plain, nothing folded, no empty value.
 _MOST_PLAIN_DIGITS: Final = 12

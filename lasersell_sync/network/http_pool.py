@@ -1,7 +1,7 @@
 """HTTP requests over kept-alive connections to one origin; the only importer of urllib3.
 
 urllib3 keeps connections, does TLS and reads HTTP/1.1. What is ours: a request leaves in one write, no redirect is
-followed (the API key would travel to the next host), proxies are spoken to in the stream's own words (``tunnel``),
+followed (the API key would travel to the next host), proxies are spoken to as in the stream (``network.proxy``),
 urllib3's own retries are off (``retry`` decides), one time limit covers headers and body together, a body has a maximum
 size, and every failure becomes one ``HttpFailure`` that knows whether the request may have reached the server.
 

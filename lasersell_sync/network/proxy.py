@@ -1,8 +1,4 @@
-"""Which proxy a connection goes through: the one that was named, or the environment's for those who ask for it.
-
-A proxy's URL holds a password. It is taken apart here, once; from then on the password stands in one attribute that no
-repr shows, and every error names the proxy as ``host:port``.
-"""
+"""Proxies: which one a connection uses, and the tunnel through it."""
 
 from __future__ import annotations
 
@@ -31,6 +27,8 @@ __all__ = [
 
 
 # ── Which proxy a connection goes through ───────────────────────────────────────────────────────────────────────────
+# A proxy's URL holds a password. It is taken apart here, once; from then on the password stands in one attribute that
+# no repr shows, and every error names the proxy as ``host:port``.
 
 
 _DEFAULT_PORTS: Final = {"http": 80, "socks5": 1080, "socks5h": 1080}
@@ -195,6 +193,8 @@ def _check_credentials(field: str, proxy: Proxy) -> None:
 
 
 # ── What is said to a proxy until it passes bytes on to the target; the only importer of python_socks ───────────────
+# No socket is opened here and no time is kept. The caller hands in a channel whose calls end in time and which it can
+# abort: the stream's is non-blocking and watches ``close()``, that of REST and RPC blocks within the attempt's budget.
 
 
 #: An answer to CONNECT is a few hundred bytes.

@@ -1,4 +1,4 @@
-"""A session's health, for those who watch a service from outside."""
+"""A session's health: who reports to it, and the watches for a forgotten start and a silent feed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The positions a session knows.
-
-A position is its wallet and token account. An id names a position within one connection only, so ids are an index: the
-newest announcement owns its id, and a new connection begins with an empty index.
-"""
+"""The positions that a session knows, by id and by token account, and the newest market data of each."""
 
 from __future__ import annotations
 
@@ -32,6 +28,8 @@ __all__ = ["Announced", "MarketView", "PositionTable"]
 
 
 # ── The positions a session knows ───────────────────────────────────────────────────────────────────────────────────
+# A position is its wallet and token account. An id names a position within one connection only, so ids are an index:
+# the newest announcement owns its id, and a new connection begins with an empty index.
 
 
 _Key = tuple[str, str]

@@ -1,4 +1,4 @@
-"""What announcements, closes and reconnects mean for a session's positions: table, market view, deadlines, lanes."""
+"""What announcements, closes and reconnects mean for positions; the resync after a reconnect."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ log = logger("session")
 
 
 # ── After a reconnect: which positions the server announces again, and which it does not ────────────────────────────
+# Nothing in the protocol says that a position was closed while there was no link (docs/protocol.md §2.5, §12), so
+# absence is told, not acted upon.
 
 
 class Resync:

@@ -1,9 +1,4 @@
-"""The open connections of this process: one for each key and endpoint, and none left when the interpreter ends.
-
-Every public tier allows one session for a key (docs/protocol.md 8). Whoever connects again in the same process, a
-notebook cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse
-the new.
-"""
+"""One connection: its reader, its commands, and the registry that keeps one open connection for each key."""
 
 from __future__ import annotations
 
@@ -70,6 +65,9 @@ log = logger("stream")
 
 
 # ── The open connections of this process ────────────────────────────────────────────────────────────────────────────
+# Every public tier allows one session for a key (docs/protocol.md §8). Whoever connects again in the same process, a
+# notebook cell that is run twice above all, wants the new one: the old one is closed first, or the server would refuse
+# the new.
 
 
 #: For all connections together, when the interpreter ends without having closed them.

@@ -1,4 +1,4 @@
-"""Which positions the server announced: under which id on the present connection, and as which opening."""
+"""What the server should know of this session: strategy, wallets, overrides, deadlines' exits, announced positions."""
 
 from __future__ import annotations
 
@@ -162,6 +162,9 @@ class KnownPositions:
 
 
 # ── What the user wants the server to hold: one value, whole at any time, sent anew on every connect ────────────────
+# A reconnect must never bring back an old strategy (docs/protocol.md §2.5, §2.6), so commands change this value first
+# and go to the wire second. Commands about one position that come while there is no link wait here, the last of each
+# kind and position only. They name the position by its token account, for an id means nothing on another connection.
 
 
 #: Waiting commands are merged by kind and position, so only a caller with many positions can reach this.

@@ -1,4 +1,4 @@
-"""When to ask whether the other side is alive, and when to give it up; and whether we ourselves were stopped."""
+"""When to ask whether the other side is alive, and when to give a link up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listeners beside a consumer: what a recorder hangs on to a connection, and an automatic seller to a session."""
+"""Where the reader delivers: the lanes, the taps beside them, and the watch over a consumer that takes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection counts, and the snapshot of it that a user gets."""
+"""What a connection counts: messages, bytes, losses, and messages that could not be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names to addresses, on threads that may be left behind: ``getaddrinfo`` cannot be interrupted."""
+"""Waiting that can be interrupted: for one descriptor, and for the look-up of a name."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class World:
             self._known, self._announced, self._is_end_told = opening, opening, False
 
     def _cannot_tell(self, known: Opening, new: Opening) -> bool:
-        """By PROTOCOL and ``openings.py``: without a close and without moments, the entries decide."""
+        """By PROTOCOL and ``positions.py``: without a close and without moments, the entries decide."""
         assert self.process is not None
         return new.entry <= known.entry or bool(self.process.journal.unfinished())
 

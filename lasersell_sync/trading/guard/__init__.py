@@ -1,8 +1,8 @@
 """What may be signed: rules over a decoded transaction (docs/safety.md).
 
 ``programs.json`` lists programs and instructions, ``decoded`` reads a transaction by it, ``expected`` knows what the
-signal or request was about, ``context`` has what a session knows about the position, ``rules`` has one function a rule,
-and ``signing_guard`` applies them.
+signal or request was about and what a session knows about the position, ``rules`` has one function a rule, and
+``signing_guard`` applies them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Addresses: between text and bytes, and those that belong to a wallet by derivation.
-
-Both are remembered: a wallet's account for a mint takes nine microseconds to find, and is asked for again and again.
-"""
+"""Addresses: text and bytes, those that a wallet owns by derivation, and the pool of a graduated coin."""
 
 from __future__ import annotations
 
@@ -33,6 +30,7 @@ __all__ = [
 
 
 # ── Addresses: between text and bytes, and those that belong to a wallet by derivation ──────────────────────────────
+# Both are remembered: a wallet's account for a mint takes nine microseconds to find, and is asked for again and again.
 
 
 PUBKEY_BYTES: Final = 32

@@ -1,4 +1,4 @@
-"""What a session knows about a position beyond the signal that sells it."""
+"""What the trade should be: the signal or request, what the session knows, and the guard's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transaction costs at most, beyond what it trades."""
+"""What a transaction costs beyond what it trades, and what it may cost at most."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Address look-up tables: what the user gave, and what the guard's nodes answer.
-
-A table only ever grows, and an entry never changes: what was read once is kept. A node may still lie about one, so that
-two answers which contradict each other count for nothing.
-"""
+"""What the guard's nodes answer, and the facts it keeps of it: look-up tables, rents, wallet funds."""
 
 from __future__ import annotations
 
@@ -138,6 +134,8 @@ def _answer(
 
 
 # ── Address look-up tables: what the user gave, and what the guard's nodes answer ───────────────────────────────────
+# A table only ever grows, and an entry never changes: what was read once is kept. A node may still lie about one, so
+# that two answers which contradict each other count for nothing.
 
 
 LOOKUP_TABLE_PROGRAM: Final = "AddressLookupTab1e1111111111111111111111111"

@@ -1,7 +1,4 @@
-"""Where an instruction keeps what the rules need, and how ``programs.json`` and a user's file write that down.
-
-docs/guard-layouts.md explains the format. Whoever writes a file gets errors that name the place and the remedy.
-"""
+"""Known programs and instruction layouts: the packaged file, a user's file, and where instructions keep facts."""
 
 from __future__ import annotations
 
@@ -40,6 +37,7 @@ __all__ = [
 
 
 # ── Where an instruction keeps what the rules need ──────────────────────────────────────────────────────────────────
+# docs/guard-layouts.md explains the format. Whoever writes a file gets errors that name the place and the remedy.
 
 
 #: Of an Anchor program, so many bytes say which instruction it is.
@@ -235,6 +233,11 @@ class _SwapReader:
 
 
 # ── Which programs and instructions may stand in a transaction ──────────────────────────────────────────────────────
+# The facts are data: ``programs.json``, with addresses by name in ``addresses.json``. A program has a table
+# ``allowed`` (instruction, its first bytes in hex, how many bytes and accounts it has at least, and which other one it
+# ``counts_as``), and a table ``refused``, which only gives names to what is refused anyway, and for good: what such a
+# list does not allow, no sale needs. The markets' programs have ``swaps`` (read below,
+# docs/guard-layouts.md explains them).
 
 
 SYSTEM_PROGRAM: Final = bytes(32)

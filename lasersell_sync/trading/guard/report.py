@@ -1,4 +1,4 @@
-"""What the guard says about a transaction, for people to read."""
+"""What the guard says about a transaction: verdicts of nodes, and the report for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The question that one node is asked about a transaction, and what its answer comes to."""
+"""Simulations of one transaction: the question to each node, and the verdict of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files with secrets: read only if nobody else can."""
+"""Secrets in files: key files that nobody else can read, and encrypted keystores."""
 
 from __future__ import annotations
 
@@ -71,6 +71,12 @@ def _require_private(shown: str, field: str, status: os.stat_result) -> None:
 
 
 # ── The encrypted keystore: one secret key in a file that is worth nothing without its passphrase ───────────────────
+# Argon2id makes a key of the passphrase, AES-256-GCM encrypts with it, both from ``cryptography`` (extra
+# ``keystore``). The file is JSON; everything in it beside the ciphertext is authenticated, so a changed file does not
+# open.
+#
+# Every function here that holds a secret lets go of it on every way out: Ctrl-C may come while Argon2 works, and a
+# tool that shows the values of a traceback's frames must find none.
 
 
 LEAST_PASSPHRASE_CHARACTERS = 10

@@ -1,4 +1,4 @@
-"""What an API key may do, as ``GET /v1/account`` tells it (docs/protocol.md 7, 8)."""
+"""The account of an API key and its trade history (docs/protocol.md §7, §8)."""
 
 from __future__ import annotations
 

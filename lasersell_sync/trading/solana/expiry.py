@@ -1,26 +1,4 @@
-"""When a transaction can no longer land, and what proves it. A rule without sockets, threads or a clock.
-
-A block takes a transaction when the transaction's blockhash is at most 150 blocks old (Solana's
-``MAX_PROCESSING_AGE``; docs/protocol.md 9). The server chose the blockhash and does not tell of which block it is, so
-the last height at which it is good can only be bounded from above:
-
-- A node that calls the blockhash valid has the block in its chain. Whatever node is asked afterwards: a confirmed block
-  in a slot not older than that answer's stands on it, so its height is the block's or more. How far the nodes lag
-  behind does not matter, nor whether one URL stands for several of them; the lowest such bound counts.
-- A blockhash that no node ever called valid (it was dead already, or every node lags) is at most as high as the
-  highest block that any of them reported after the transaction arrived, plus what such a node may lag behind.
-
-A transaction is dead when, beyond that bound, its status was asked for twice and there was none. An answer counts only
-when it comes from a state that is not older than a confirmed block at the bound: ``getEpochInfo`` tells the slot of
-such a block, and the answer of ``getSignatureStatuses`` tells its own. It counts only from nodes that know the
-blockhash, where any does: another cluster's node knows nothing of this one's transactions, and says so politely.
-
-That is one node's word. Whoever sells again because of it needs more: each node's own verdict (``is_dead_by``), by its
-own heights where it knows the blockhash, so that heights that are wrong by any constant do no harm.
-
-A node without a transaction history searches its status cache only. The cache holds the newest 300 rooted slots, so
-finding nothing counts while the transaction cannot have landed before those (``STATUS_CACHE_SLOTS``).
-"""
+"""When a transaction can no longer land, and what proves it; slot time. Rules without sockets, threads or a clock."""
 
 from __future__ import annotations
 
@@ -39,6 +17,8 @@ __all__ = [
 
 
 # ── How long a slot takes, by the nodes' own words, and how many blocks a time is ───────────────────────────────────
+# Slots became shorter and will again (400 ms once, 200 ms by SIMD-0525), so that nothing here multiplies by a fixed
+# one.
 
 
 #: Before any node answered, and where none does: the shortest slots that the network has. Shorter slots are more
@@ -85,6 +65,26 @@ class SlotTime:
 
 
 # ── When a transaction can no longer land, and what proves it. A rule without sockets ───────────────────────────────
+# A block takes a transaction when the transaction's blockhash is at most 150 blocks old (Solana's
+# ``MAX_PROCESSING_AGE``; docs/protocol.md §9). The server chose the blockhash and does not tell of which block it is,
+# so the last height at which it is good can only be bounded from above:
+#
+# - A node that calls the blockhash valid has the block in its chain. Whatever node is asked afterwards: a confirmed
+#   block in a slot not older than that answer's stands on it, so its height is the block's or more. How far the nodes
+#   lag behind does not matter, nor whether one URL stands for several of them; the lowest such bound counts.
+# - A blockhash that no node ever called valid (it was dead already, or every node lags) is at most as high as the
+#   highest block that any of them reported after the transaction arrived, plus what such a node may lag behind.
+#
+# A transaction is dead when, beyond that bound, its status was asked for twice and there was none. An answer counts
+# only when it comes from a state that is not older than a confirmed block at the bound: ``getEpochInfo`` tells the
+# slot of such a block, and the answer of ``getSignatureStatuses`` tells its own. It counts only from nodes that know
+# the blockhash, where any does: another cluster's node knows nothing of this one's transactions, and says so politely.
+#
+# That is one node's word. Whoever sells again because of it needs more: each node's own verdict (``is_dead_by``), by
+# its own heights where it knows the blockhash, so that heights that are wrong by any constant do no harm.
+#
+# A node without a transaction history searches its status cache only. The cache holds the newest 300 rooted slots, so
+# finding nothing counts while the transaction cannot have landed before those (``STATUS_CACHE_SLOTS``).
 
 
 #: A blockhash is good while it is at most 150 blocks old, as seen from the block *before* the one that takes the

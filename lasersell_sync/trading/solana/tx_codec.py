@@ -1,12 +1,4 @@
-"""A transaction's bytes: from base64 to one well-formed transaction, and where its parts lie (docs/protocol.md 9).
-
-Three formats are live: legacy and version 0 begin with their signatures, version 1 (``wire_tx_v1``) ends with them.
-solders parses. What it lets pass and we do not: bytes behind the transaction, a length spelt in more bytes than it
-needs, account indices that point nowhere, and versions that the protocol does not know. What is signed, judged and sent
-is therefore the bytes that were received, and nothing else. Whether a signature is right is for ``tx`` to say.
-
-solders is imported inside functions: it is heavy, and most users of the stream never sign.
-"""
+"""A transaction's bytes, legacy, version 0 and 1: from base64 to where its parts lie (docs/protocol.md §9)."""
 
 from __future__ import annotations
 
@@ -48,6 +40,9 @@ __all__ = [
 
 
 # ── Version 1 transactions (SIMD-0385) ──────────────────────────────────────────────────────────────────────────────
+# The first byte is 0x81. The message has fixed places up to its addresses; behind them stand the values of the config
+# mask, a header of four bytes for every instruction, then accounts and data of each. The signatures follow the
+# message. There are no look-up tables, and Compute Budget instructions are ignored by the network.
 
 
 V1: Final = 1
@@ -146,6 +141,12 @@ def _headers(raw: bytes) -> tuple[int, int]:
 
 
 # ── A transaction's bytes ───────────────────────────────────────────────────────────────────────────────────────────
+# Three formats are live: legacy and version 0 begin with their signatures, version 1 ends with them.
+# solders parses. What it lets pass and we do not: bytes behind the transaction, a length spelt in more bytes than it
+# needs, account indices that point nowhere, and versions that the protocol does not know. What is signed, judged and
+# sent is therefore the bytes that were received, and nothing else. ``signing`` says whether a signature is right.
+#
+# solders is imported inside functions: it is heavy, and most users of the stream never sign.
 
 
 SIGNATURE_BYTES: Final = 64

@@ -1,4 +1,4 @@
-"""Who pays for a transaction and who signs it."""
+"""Rules about accounts: who pays and signs, which accounts may be writable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the partner gets: the fee that was asked for, once, in lamports or in the currency of the trade."""
+"""Rules about fees: network, tip, routing and partner fees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trade brings at least."""
+"""Rules about the trade: which instruction, which accounts, the least that it brings."""
 
 from __future__ import annotations
 
