@@ -423,13 +423,22 @@ class Round:
             if entry["what"] == "killed":
                 self.killed.append(entry["point"])
 
+    def _records(self) -> list[ls.ExitRecord]:
+        """What the journal has; nothing where its seller died before it had made the tables."""
+        path = Path(self._files["journal"])
+        if not path.exists():
+            return []
+        try:
+            with ls.Journal(path, read_only=True) as journal:
+                return journal.exits()
+        except ls.JournalError:
+            if path.stat().st_size:
+                raise
+            return []
+
     def _read_journal(self) -> None:
         """One thread may have died of another one's death between the journal's line and the diary's."""
-        if not Path(self._files["journal"]).exists():
-            return
-        with ls.Journal(self._files["journal"], read_only=True) as journal:
-            keys = [record.key for record in journal.exits()]
-        for key in keys:
+        for key in [record.key for record in self._records()]:
             entry = {"what": "journalled", **{name: getattr(key, name) for name in _KEY}}
             if not any(entry.items() <= said.items() for said in self._said):
                 # First: it was begun before anything was told of it.
@@ -477,6 +486,10 @@ class Round:
                 (begun.add if entry["what"] == "journalled" else begun.discard)(entry["part"])
         return begun
 
+    def _has_unfinished(self, place: Place) -> bool:
+        """True when the seller is at work: the report of an earlier end may follow a new signal of the same part."""
+        return any((one.key.wallet, one.key.mint) == place and not one.is_finished for one in self._records())
+
     def _reported_parts(self, place: Place) -> set[str]:
         """Levels that a process left unfinished and the next one reported: they are sold by a new signal only."""
         told = self._entries("told", place)
@@ -497,7 +510,8 @@ class Round:
             wanted, due = self._wanted(place), self._due(place)
             is_told = set(due) <= {entry["part"] for entry in told} and not self._begun_parts(place)
             is_sold = "whole" not in due or not self._sandbox.token_balance(*place)
-            return bool(wanted) and is_told and is_sold and (self._kind == "ladder" or "whole" in wanted)
+            is_over = bool(wanted) and is_told and is_sold and (self._kind == "ladder" or "whole" in wanted)
+            return is_over and not self._has_unfinished(place)
         if not self._written_of_the_first(place) <= {(entry["part"], entry["generation"]) for entry in told}:
             return False
         if not rebuy.is_wanted:
