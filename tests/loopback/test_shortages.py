@@ -300,7 +300,7 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
     """It passes as well: the next attempt finds memory again."""
     short, met = threading.Event(), []
     serving_fails, served = threading.Event(), []
-    real, note_pong = reader_module.open_link, ConnectedLoop._note_pong
+    real, note_pong = reader_module.open_link, ConnectedLoop._observe_pong
 
     def open_link(*args: Any, **options: Any) -> Any:
         if short.is_set():
@@ -316,7 +316,7 @@ def test_memory_error_while_connecting_or_serving_is_a_lost_link(monkeypatch: py
         return note_pong(serving, message)
 
     monkeypatch.setattr(reader_module, "open_link", open_link)
-    monkeypatch.setattr(ConnectedLoop, "_note_pong", serve)
+    monkeypatch.setattr(ConnectedLoop, "_observe_pong", serve)
     with ScriptedServer(lost_once) as server, connect(server.url) as session:
         short.set()
         server.peer().abort()

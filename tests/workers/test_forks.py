@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from lasersell_sync.runtime import fork_guard as processes
+from lasersell_sync.runtime import fork_guard
 from tests.support.processes import Program
 from tests.support.raw_fork import raw_fork
 from tests.support.stream_server import Peer, ScriptedServer, opened, pnl
@@ -23,7 +23,7 @@ FORKS = {
     "os.fork": "fork = os.fork\n",
     "fork() of C": _RAW_FORK,
     "fork() of C, no page": (
-        f"{_RAW_FORK}from lasersell_sync import processes; processes._mark = processes._IdMark()\n"
+        f"{_RAW_FORK}from lasersell_sync.runtime import fork_guard; fork_guard._mark = fork_guard._IdMark()\n"
     ),
 }
 every_fork = pytest.mark.parametrize("fork", FORKS)
@@ -192,8 +192,8 @@ def test_forked_childs_close_of_sender_seller_and_recorder_is_silent() -> None:
 
 def test_process_guard_asks_the_system_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a hot path a look at a page has to do; where the kernel has no such page, the process id is asked for."""
-    guard = processes.ProcessGuard("thing")
-    if isinstance(processes._mark, processes._IdMark):
+    guard = fork_guard.ProcessGuard("thing")
+    if isinstance(fork_guard._mark, fork_guard._IdMark):
         pytest.skip("this system wipes no pages")
 
     def refuse() -> int:
@@ -207,20 +207,20 @@ def test_process_guard_asks_the_system_for_nothing(monkeypatch: pytest.MonkeyPat
 def test_what_is_registered_for_children_runs_once_in_each() -> None:
     """At once, or with the first look where the fork ran no hooks; in the grandchild too, and never in the parent."""
     program = """
-    from lasersell_sync import processes
-    processes.after_fork(lambda: os.write(1, b"once\\n"))
+    from lasersell_sync.runtime import fork_guard
+    fork_guard.after_fork(lambda: os.write(1, b"once\\n"))
     child = fork()
     if child == 0:
-        for _ in range(3): processes.notice_fork()
+        for _ in range(3): fork_guard.notice_fork()
         grandchild = fork()
         if grandchild == 0:
-            for _ in range(3): processes.notice_fork()
+            for _ in range(3): fork_guard.notice_fork()
             os._exit(0)
         os.waitpid(grandchild, 0)
         os._exit(0)
     os.waitpid(child, 0)
-    processes.notice_fork()
-    print("parent", processes.process_id() == os.getpid())
+    fork_guard.notice_fork()
+    print("parent", fork_guard.process_id() == os.getpid())
     """
     for fork in FORKS:
         done = run_forking(fork, program, "unused")

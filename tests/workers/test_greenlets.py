@@ -31,7 +31,7 @@ PATCHES = {
 def test_patch_after_the_import_is_noticed_before_anything_else(kind: str) -> None:
     """Whatever is made first: no thread, no file, no connection, and not even a look at the other arguments."""
     program = f"""
-    from lasersell_sync.trading import solana_rpc
+    from lasersell_sync.trading.solana import solana_rpc
     CONFIGURE = StreamConfigure(["7Np41oeYqPefeNQEHSv1UDhYrehxin3NStELsSKCT4K2"], StrategyConfig(target_profit_pct=5.0, stop_loss_pct=0.0))
     os.environ["LASERSELL_API_KEY"] = "key"
     before = threading.active_count()
