@@ -23,6 +23,10 @@ from tests.crash.tally import Tally
 MORE_ROUNDS = 4
 
 
+#: Further tries at points that no seller came to.
+MOST_TRIES = 4
+
+
 @pytest.fixture
 def seed() -> Iterator[str]:
     """Chooses what a round leaves to chance; the machine's own pace is not in it."""
@@ -44,7 +48,14 @@ def test_a_seller_that_is_killed_anywhere_sells_everything_once(tmp_path: Path, 
     points = random.Random(seed).sample(POINTS, len(POINTS))
     tally = play(len(POINTS) + MORE_ROUNDS, seed, tmp_path, itertools.chain(points, any_point()))
     print(tally)
-    assert set(tally.kills) == set(POINTS)
+    killed_at = set(tally.kills)
+    for again in range(MOST_TRIES):
+        # A round may end before its seller comes to the point.
+        if missed := sorted(set(POINTS) - killed_at):
+            folder = tmp_path / f"again-{again}"
+            folder.mkdir()
+            killed_at |= set(play(len(missed), f"{seed}-{again}", folder, itertools.chain(missed, any_point())).kills)
+    assert killed_at == set(POINTS)
 
 
 def test_nothing_is_sent_without_a_record_when_a_burst_is_killed(tmp_path: Path, seed: str):
