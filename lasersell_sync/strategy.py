@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lasersell_sync.exceptions import StrategyError
@@ -28,7 +28,7 @@ _NOTHING_ENABLED = (
 )
 
 
-def to_strategy(value: Any) -> StrategyConfig:
+def to_strategy(value: StrategyConfig | Mapping[str, Any]) -> StrategyConfig:
     """A dict as a ``StrategyConfig``; anything else is left for ``validate_strategy``.
 
     Raises:
@@ -37,7 +37,7 @@ def to_strategy(value: Any) -> StrategyConfig:
     return from_mapping(StrategyConfig, value, lambda problem: StrategyError("strategy", problem))
 
 
-def validate_strategy(strategy: object, deadline_timeout_sec: float = 0) -> StrategyConfig:
+def validate_strategy(strategy: Any, deadline_timeout_sec: float = 0) -> StrategyConfig:
     """The strategy, a dict as a ``StrategyConfig``; or an error that names the field.
 
     Raises:

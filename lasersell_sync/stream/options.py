@@ -165,10 +165,6 @@ class StreamOptions:
 # Dicts as the official SDK takes them become objects; anything else is left for ``validate`` to name.
 
 
-def _to_strategy(value: StrategyConfig | Mapping[str, Any]) -> StrategyConfig:
-    return to_strategy(value)
-
-
 def _to_mirror_config(value: MirrorConfig | Mapping[str, Any] | None) -> MirrorConfig | None:
     return from_mapping(MirrorConfig, value, lambda problem: ConfigurationError("mirror_config", problem))
 
@@ -197,7 +193,7 @@ class StreamConfigure:
     """
 
     wallet_pubkeys: Sequence[str] = attrs.field(converter=pubkey_texts)
-    strategy: StrategyConfig = attrs.field(converter=_to_strategy)
+    strategy: StrategyConfig = attrs.field(converter=to_strategy)
     deadline_timeout_sec: float = 0
     send_mode: str | None = None
     tip_lamports: int | None = None
